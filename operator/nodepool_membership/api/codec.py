@@ -1,0 +1,54 @@
+"""How the resource's fields are spelled and written in JSON: camelCase names, ids, moments, text.
+
+Not for: what the fields mean (`spec`, `status`).
+"""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, ConfigDict, PlainSerializer, StringConstraints
+
+_ACRONYMS: Final = {"id": "ID", "ids": "IDs"}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_UUID: Final = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b")
+_HEX: Final = re.compile(r"\b(?:req-)?[0-9a-f]{24,}\b")
+MAX_MESSAGE: Final = 1024
+
+
+def camel(name: str) -> str:
+    """Spell a Python field name as the Kubernetes API conventions do: `last_job_id` is `lastJobID`."""
+    first, *rest = name.split("_")
+    return first + "".join(_ACRONYMS.get(word, word.capitalize()) for word in rest)
+
+
+WIRE: Final = ConfigDict(alias_generator=camel, validate_by_name=True, validate_by_alias=True)
+
+
+def _utc_seconds(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("a moment needs a time zone, as in 2026-01-02T03:04:05Z")
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Write a moment the way `metav1.Time` is written: UTC, whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Moment = Annotated[datetime, AfterValidator(_utc_seconds), PlainSerializer(rfc3339)]
+"""An aware datetime in UTC, whole seconds, as Kubernetes stores it."""
+
+LowerID = Annotated[str, StringConstraints(to_lower=True)]
+"""An id compared case-folded: consoles and inventories print either case."""
+
+
+def plain_text(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Make a text fit for status and Events: one line, no ids or request ids, at most `limit` characters.
+
+    Ids are taken out because they would make every server a group of its own (design section 2).
+    """
+    text = _CONTROL.sub(" ", text)
+    text = _HEX.sub("<id>", _UUID.sub("<id>", text))
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"

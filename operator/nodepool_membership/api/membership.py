@@ -1,0 +1,99 @@
+"""A whole NodePoolMembership as read from the API server, and its status as JSON to write back.
+
+Not for: talking to the API server (`kube`).
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Final
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from nodepool_membership.api.codec import WIRE, Moment
+from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.status import Status
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+
+class InvalidObjectError(ValueError):
+    """The object does not read as a NodePoolMembership. The text names the first bad field, never a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """The part of `ObjectMeta` that decisions and guarded writes need."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    name: str
+    namespace: str
+    uid: str
+    resource_version: str
+    generation: int
+    creation_timestamp: Moment
+    deletion_timestamp: Moment | None = None
+    finalizers: tuple[str, ...] = ()
+    annotations: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def deleting(self) -> bool:
+        return self.deletion_timestamp is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One object at one resourceVersion."""
+
+    metadata: Metadata
+    spec: Spec
+    status: Status = field(default_factory=Status)
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutStatus:
+    metadata: Metadata
+    spec: Spec
+
+
+_WHOLE: Final = TypeAdapter(Membership)
+_WITHOUT_STATUS: Final = TypeAdapter(_WithoutStatus)
+_STATUS: Final = TypeAdapter(Status)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableStatus:
+    """An object whose status cannot be understood: edited by hand, or a newer operator's (rule P24)."""
+
+    metadata: Metadata
+    spec: Spec
+    problem: str
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+
+
+def parse_membership(raw: bytes) -> Membership | UnreadableStatus:
+    """Read an object as the API server sent it.
+
+    Raises:
+        InvalidObjectError: metadata or spec do not read; the CRD's schema does not let that through.
+    """
+    try:
+        return _WHOLE.validate_json(raw)
+    except ValidationError as error:
+        problem = _first_problem(error)
+        if any(e["loc"][:1] != ("status",) for e in error.errors(include_url=False, include_input=False)):
+            raise InvalidObjectError(problem) from None
+    rest = _WITHOUT_STATUS.validate_json(raw)
+    return UnreadableStatus(rest.metadata, rest.spec, problem)
+
+
+def status_json(status: Status) -> dict[str, Json]:
+    """Write a status as JSON values: absent rather than null, ids of a batch only where there are any."""
+    wire: dict[str, Json] = _STATUS.dump_python(status, mode="json", by_alias=True, exclude_none=True)
+    jobs = wire["jobs"]
+    if isinstance(jobs, list):
+        wire["jobs"] = [{k: v for k, v in job.items() if v != []} if isinstance(job, dict) else job for job in jobs]
+    return wire

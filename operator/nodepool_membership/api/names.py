@@ -1,0 +1,27 @@
+"""Names of the resource that the API server, GitOps tools and users rely on.
+
+Not for: reasons (`reasons`) or fields (`spec`, `status`).
+"""
+
+from typing import Final
+
+GROUP: Final = "cce.nodepools.dev"
+VERSION: Final = "v1alpha1"
+PLURAL: Final = "nodepoolmemberships"
+KIND: Final = "NodePoolMembership"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+FINALIZER: Final = f"{GROUP}/release"
+"""On the object from before its first intent until nothing is open or owed (protocol rule P2)."""
+
+FIELD_MANAGER: Final = "nodepool-membership"
+COMPONENT: Final = "nodepool-membership-operator"
+
+RECONCILE_ANNOTATIONS: Final = ("reconcile.fluxcd.io/requestedAt", f"{GROUP}/reconcile-requested-at")
+RESET_ANNOTATIONS: Final = ("reconcile.fluxcd.io/resetAt", f"{GROUP}/reset-requested-at")
+"""The first that is present counts. A reset is honoured only with the same value as the reconcile request."""
+
+MAX_SERVERS: Final = 10_000
+MAX_BATCH: Final = 200
+MAX_OBJECT_BYTES: Final = 1_200_000
+"""Upper bound for the stored object; etcd refuses 1.5 MB with a 500 (design section 2, rule P4)."""

@@ -1,0 +1,90 @@
+"""Every reason a condition, an Event or a failure of a server can carry. Stable: users alert on them.
+
+Not for: which reason applies when (`core`). A reason enters here with the code that uses it.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+
+class Reason(StrEnum):
+    """Why a membership's condition has its status (Kubernetes API conventions: CamelCase, stable)."""
+
+    PENDING = "Pending"
+    PROGRESSING = "Progressing"
+    PROGRESSING_WITH_RETRY = "ProgressingWithRetry"
+    SUCCEEDED = "Succeeded"
+    SUSPENDED = "Suspended"
+    DELETING = "Deleting"
+
+    SECRET_NOT_FOUND = "SecretNotFound"  # noqa: S105 - a reason, not a secret
+    CREDENTIALS_INVALID = "CredentialsInvalid"
+    UNAUTHENTICATED = "Unauthenticated"
+    FORBIDDEN = "Forbidden"
+    ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
+    REGION_UNKNOWN = "RegionUnknown"
+    NOT_FOUND = "NotFound"
+    POOL_NOT_READY = "PoolNotReady"
+    CLUSTER_NOT_READY = "ClusterNotReady"
+    CLOUD_UNREACHABLE = "CloudUnreachable"
+    THROTTLED = "Throttled"
+    LOCKED = "Locked"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    INSUFFICIENT_BALANCE = "InsufficientBalance"
+    CALL_REFUSED = "CallRefused"
+    CLOCK_SKEW = "ClockSkew"
+
+    SERVERS_FAILED = "ServersFailed"
+    JOB_OVERDUE = "JobOverdue"
+    STATUS_LOST = "StatusLost"
+    STATUS_INVALID = "StatusInvalid"
+    STATUS_FULL = "StatusFull"
+
+
+class FailureReason(StrEnum):
+    """Why a single server did not become, or is no longer, an Active member of the pool."""
+
+    REFUSED = "Refused"
+    QUOTA_EXCEEDED = "QuotaExceeded"
+    INSUFFICIENT_BALANCE = "InsufficientBalance"
+    FORBIDDEN = "Forbidden"
+    UNAUTHENTICATED = "Unauthenticated"
+    NOT_FOUND = "NotFound"
+    POOL_NOT_READY = "PoolNotReady"
+    INSTALL_FAILED = "InstallFailed"
+    DISK_PARTITIONED = "DiskPartitioned"
+    NODE_ERROR = "NodeError"
+    NODE_VANISHED = "NodeVanished"
+    OTHER_POOL = "OtherPool"
+    NEVER_APPEARED = "NeverAppeared"
+    JOIN_TIMEOUT = "JoinTimeout"
+    MEMBER_MISSING = "MemberMissing"
+    MEMBER_NOT_ACTIVE = "MemberNotActive"
+    OTHER = "Other"
+
+
+HOLDS_NODE: Final = frozenset(
+    {
+        FailureReason.INSTALL_FAILED,
+        FailureReason.DISK_PARTITIONED,
+        FailureReason.NODE_ERROR,
+        FailureReason.OTHER_POOL,
+        FailureReason.JOIN_TIMEOUT,
+        FailureReason.MEMBER_NOT_ACTIVE,
+    }
+)
+"""The server has a node: it is never sent while it has (rules P1, P10)."""
+
+DRIFT: Final = frozenset({FailureReason.MEMBER_MISSING, FailureReason.MEMBER_NOT_ACTIVE})
+"""A recorded member that the node list does not show as Active in the pool. Costs no attempt."""
+
+
+class EventReason(StrEnum):
+    """Reasons of Kubernetes Events; one per change of state, never per look."""
+
+    BATCH_SUBMITTED = "BatchSubmitted"
+    BATCH_SUCCEEDED = "BatchSucceeded"
+    BATCH_FAILED = "BatchFailed"
+    BATCH_REFUSED = "BatchRefused"
+    BATCH_WITHDRAWN = "BatchWithdrawn"
+    BATCH_VERIFYING = "BatchVerifying"

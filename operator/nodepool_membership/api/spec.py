@@ -1,0 +1,48 @@
+"""What a user asks for: the `spec` of a NodePoolMembership, normalised.
+
+Not for: defaults and bounds as users see them; those are in `crds/nodepoolmemberships.yaml`, and the API server
+applies them before anything arrives here.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import ConfigDict
+
+from nodepool_membership.api.codec import WIRE, LowerID
+
+
+@dataclass(frozen=True, slots=True)
+class NodePoolRef:
+    """The customized node pool, as the user wrote it. At least one of region and endpoint is set (CEL)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    project_id: LowerID
+    cluster_id: LowerID
+    node_pool_id: LowerID
+    region: str | None = None
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """A Secret in the membership's own namespace."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The desired state. Server ids are a set in lower case: order and duplicates mean nothing."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    node_pool: NodePoolRef
+    credentials_ref: SecretRef
+    server_ids: frozenset[LowerID]
+    batch_size: int = 200
+    max_parallel_jobs: int = 1
+    max_attempts: int = 3
+    join_timeout_seconds: int = 3600
+    suspend: bool = False

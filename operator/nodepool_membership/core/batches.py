@@ -1,0 +1,218 @@
+"""What becomes of open add batches: from the job and the node list to a verdict for each server.
+
+Not for: planning batches (`plan`), the answer of the call itself (`calls`), or servers outside batches (`servers`).
+Rules P8, P10, P11: the node list decides, the job explains.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from nodepool_membership.api.codec import plain_text
+from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.status import Batch, Phase
+from nodepool_membership.core.catalogue import explain
+from nodepool_membership.core.failures import Cause
+from nodepool_membership.core.observation import ACTIVE, BROKEN, JobReport, Node, NodeTable, Observation
+from nodepool_membership.core.settings import JOB_GRACE, Settings
+from nodepool_membership.core.state import State
+
+INTERRUPTED = "the operator stopped between the intent and the cloud's answer; looking for the servers in the node list"
+
+
+def jobs_to_ask(state: State) -> tuple[str, ...]:
+    """Jobs that may still be running: one cheap question each."""
+    return tuple(b.job_id for b in state.open_batches if b.phase is Phase.RUNNING and b.job_id)
+
+
+def in_flight(state: State) -> int:
+    """Add jobs that may be running in the cloud; a batch whose job is over is only watched."""
+    return sum(1 for b in state.open_batches if b.finish_time is None)
+
+
+def is_overdue(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> bool:
+    """Whether a job should long have ended (rule P10): still not over after the join timeout and a grace."""
+    if batch.phase is not Phase.RUNNING or batch.job_id is None:
+        return False
+    report = seen.jobs.get(batch.job_id)
+    limit = timedelta(seconds=spec.join_timeout_seconds) + JOB_GRACE
+    return report is not None and not report.is_over and now > _begun(batch, now) + limit
+
+
+def needs_nodes(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> bool:
+    """Whether the node list has to be read for this batch: its job is over, late, or unknown."""
+    if batch.phase is not Phase.RUNNING or batch.job_id is None:
+        return True
+    report = seen.jobs.get(batch.job_id)
+    return report is not None and (report.is_over or is_overdue(batch, spec, seen, now))
+
+
+def settle(state: State, spec: Spec, seen: Observation, now: datetime, settings: Settings) -> State:
+    """Move every open batch as far as what was seen allows."""
+    for batch in state.open_batches:
+        if batch.phase is Phase.SUBMITTING:
+            batch = replace(batch, phase=Phase.VERIFYING, message=INTERRUPTED)
+            state = state.with_batch(batch)
+        table = seen.listing
+        if table is None or table.begun < max(seen.read_at, _begun(batch, now)):
+            continue
+        if needs_nodes(batch, spec, seen, now):
+            state = _settle(state, batch, _Look(spec, seen, table, now, settings))
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    spec: Spec
+    seen: Observation
+    table: NodeTable
+    now: datetime
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    joined: frozenset[str]
+    failed: dict[str, Cause]
+    on_the_way: frozenset[str]
+    absent: frozenset[str]
+
+    @property
+    def decided(self) -> bool:
+        return bool(self.joined or self.failed)
+
+
+def _begun(batch: Batch, now: datetime) -> datetime:
+    """The batch's submitTime; a stored time in the future counts as now (rule P21)."""
+    return now if batch.submit_time is None else min(batch.submit_time, now)
+
+
+def _settle(state: State, batch: Batch, look: _Look) -> State:
+    report = look.seen.jobs.get(batch.job_id) if batch.job_id else None
+    verdict = _judge(batch, report, look)
+    over = batch.finish_time is not None or (report is not None and report.is_over)
+    if batch.job_id is None and batch.finish_time is None:
+        return _settle_without_job(state, batch, verdict, look)
+    if not over:
+        # An overdue job: only a full success may close it, since it may still act on the others.
+        return _finish(state, batch, verdict, look) if len(verdict.joined) == len(batch.server_ids) else state
+    if batch.phase is Phase.RUNNING and verdict.on_the_way:
+        return state
+    since = look.now if batch.finish_time is None else min(batch.finish_time, look.now)
+    return _record(state, replace(batch, finish_time=since), verdict, look, since)
+
+
+def _settle_without_job(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State:
+    """An add whose answer was lost, or came without a job id (rules P8, P11)."""
+    seen_any = verdict.decided or bool(verdict.on_the_way)
+    if batch.phase is Phase.VERIFYING and seen_any:
+        batch = replace(batch, phase=Phase.RUNNING, message=None)
+        state = state.with_batch(batch)
+    since = _begun(batch, look.now)
+    if batch.phase is Phase.RUNNING and not verdict.on_the_way:
+        return _record(state, replace(batch, finish_time=since), verdict, look, since)
+    if batch.phase is Phase.VERIFYING and _window_passed(since, look):
+        return _record(state, batch, verdict, look, since)
+    return state
+
+
+def _window_passed(since: datetime, look: _Look) -> bool:
+    return min(look.now, look.table.begun) >= since + look.settings.settle_window
+
+
+def _record(state: State, batch: Batch, verdict: _Verdict, look: _Look, since: datetime) -> State:
+    """Take over what is decided; servers that are still absent stay in the batch for the settle window."""
+    if not verdict.on_the_way and (not verdict.absent or _window_passed(since, look)):
+        return _finish(state, batch, verdict, look)
+    if batch.phase is Phase.VERIFYING and not verdict.decided:
+        return state
+    waiting = verdict.absent | verdict.on_the_way
+    message = _what_failed(verdict.failed.values()) or batch.message
+    open_batch = replace(batch, phase=Phase.VERIFYING, server_ids=tuple(sorted(waiting)), message=message)
+    return _take_over(state, verdict, look).with_batch(open_batch)
+
+
+def _finish(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State:
+    lost = Cause(
+        FailureReason.NEVER_APPEARED,
+        "no node appeared for the server within the settle window; check that it exists, is running and reachable",
+        batch.attempt,
+    )
+    failed = {**verdict.failed, **dict.fromkeys(verdict.absent, lost)}
+    trouble = _what_failed(failed.values())
+    message = "; ".join(dict.fromkeys(filter(None, (batch.message, trouble)))) or None
+    if message is None:
+        phase = Phase.SUCCEEDED
+    elif len(failed) < batch.servers:
+        phase = Phase.PARTLY_FAILED
+    else:
+        phase = Phase.FAILED
+    closed = replace(
+        batch,
+        phase=phase,
+        server_ids=(),
+        finish_time=look.now,
+        message=None if message is None else plain_text(message),
+    )
+    return _take_over(state, replace(verdict, failed=failed), look).with_batch(closed)
+
+
+def _take_over(state: State, verdict: _Verdict, look: _Look) -> State:
+    members = state.members | (verdict.joined & look.spec.server_ids)
+    return replace(state, members=members).without_causes(verdict.joined).with_causes(verdict.failed.items())
+
+
+def _judge(batch: Batch, report: JobReport | None, look: _Look) -> _Verdict:
+    nodes = look.table.nodes(batch.server_ids)
+    joined, failed, on_the_way = set(), {}, set()
+    for server_id, node in nodes.items():
+        cause = node_trouble(node, batch.attempt, look.spec, _begun(batch, look.now), look.now, report)
+        if cause is not None:
+            failed[server_id] = cause
+        elif node.phase == ACTIVE:
+            joined.add(server_id)
+        else:
+            on_the_way.add(server_id)
+    absent = frozenset(batch.server_ids) - nodes.keys()
+    return _Verdict(frozenset(joined), failed, frozenset(on_the_way), absent)
+
+
+def node_trouble(
+    node: Node, attempts: int, spec: Spec, since: datetime, now: datetime, report: JobReport | None = None
+) -> Cause | None:
+    """Why a listed node is no member and will not become one by waiting; None when it is, or may."""
+    if node.pool_id != spec.node_pool.node_pool_id:
+        where = "in another node pool" if node.pool_id else "in no node pool"
+        text = f"the server is a node of this cluster {where}; move or remove it there, or take it off spec.serverIDs"
+        return Cause(FailureReason.OTHER_POOL, text, attempts)
+    if node.phase == ACTIVE:
+        return None
+    if node.phase in BROKEN:
+        told = (
+            "" if report is None else report.explanations.get(node.server_id) or report.explanations.get(node.uid, "")
+        )
+        told = told or ("" if report is None else report.reason)
+        if told:
+            return Cause(*explain(told), attempts)
+        text = f"its node is in phase {plain_text(node.phase, 40)}; look at it in the CCE console, remove it there"
+        return Cause(FailureReason.NODE_ERROR, text, attempts)
+    if now > (node.created or since) + timedelta(seconds=spec.join_timeout_seconds):
+        text = (
+            f"its node is still {plain_text(node.phase, 40)} after {spec.join_timeout_seconds} s"
+            " (spec.joinTimeoutSeconds); look at it in the CCE console"
+        )
+        return Cause(FailureReason.JOIN_TIMEOUT, text, attempts)
+    return None
+
+
+def _what_failed(causes: Iterable[Cause]) -> str | None:
+    reasons = [cause.reason for cause in causes]
+    if not reasons:
+        return None
+    return "failed: " + ", ".join(f"{reasons.count(r)} {r}" for r in sorted(set(reasons)))
+
+
+def is_watched(batch: Batch) -> bool:
+    """Whether only the node list can still tell about the batch: there is no running job to ask."""
+    return batch.phase is Phase.VERIFYING or batch.job_id is None

@@ -1,0 +1,155 @@
+"""Conditions from what is known: the state table of design section 2, with the messages people read.
+
+Not for: finding out the state (`decide`). Follows kstatus and Flux: Ready is always there, Reconciling and Stalled
+only while True and never both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, Literal
+
+from nodepool_membership.api.codec import plain_text
+from nodepool_membership.api.reasons import DRIFT, FailureReason, Reason
+from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.status import Condition, Failure, Status
+from nodepool_membership.core.observation import Trouble
+
+Abnormal = Literal["Reconciling", "Stalled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the conditions say: Ready with its reason, and at most one of the abnormal-true types."""
+
+    ready: Literal["True", "False", "Unknown"]
+    reason: Reason | FailureReason
+    message: str
+    also: Abnormal | None = None
+    also_reason: Reason | FailureReason | None = None
+
+    def __post_init__(self) -> None:
+        if self.ready == "True" and self.also is not None:
+            raise ValueError("Ready=True goes with neither Reconciling nor Stalled")
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What would be done if the membership were not suspended; None while no complete listing was seen."""
+
+    add: int
+    calls: int
+    adopt: int
+
+
+def waiting(trouble: Trouble) -> Verdict:
+    """Something is in the way and is tried again."""
+    return Verdict("False", trouble.reason, trouble.message, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+
+
+def stalled(reason: Reason | FailureReason, message: str) -> Verdict:
+    """Nothing more happens until the cause is gone, the spec changes, or somebody asks."""
+    return Verdict("False", reason, message, "Stalled", reason)
+
+
+def unreachable(trouble: Trouble) -> Verdict:
+    """A settled membership that could not be looked at three times in a row."""
+    message = f"the cloud could not be looked at 3 times in a row: {trouble.message}"
+    return Verdict("Unknown", Reason.CLOUD_UNREACHABLE, message, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+
+
+def progressing(status: Status) -> Verdict:
+    """Batches are open or servers are still to be sent."""
+    return Verdict("False", Reason.PROGRESSING, _progress(status), "Reconciling", Reason.PROGRESSING)
+
+
+def deleting(status: Status) -> Verdict:
+    """Nothing is added any more; open batches are followed to their end."""
+    left = len(status.open_batches)
+    message = f"waiting for {left} open batch(es) before the finalizer is released" if left else "nothing is open"
+    return Verdict("False", Reason.DELETING, message, "Reconciling", Reason.DELETING)
+
+
+def suspended(status: Status, preview: Preview | None) -> Verdict:
+    """The cloud is only read; the message says what would be done."""
+    if preview is None:
+        return Verdict("False", Reason.SUSPENDED, f"suspended; {_progress(status)}; the cloud was not looked at yet")
+    if status.joined == status.desired and not preview.adopt:
+        return Verdict("True", Reason.SUSPENDED, f"suspended; {_members(status)}")
+    parts = [f"would add {preview.add} in {preview.calls} call(s), adopt {preview.adopt}"]
+    if status.open_batches:
+        parts.append(f"{status.joining} joining in {len(status.open_batches)} open batch(es)")
+    if status.failed:
+        parts.append(f"{status.failed} failed")
+    return Verdict("False", Reason.SUSPENDED, "suspended; " + "; ".join(parts))
+
+
+def settled(status: Status, spec: Spec) -> Verdict:
+    """Nothing is open and nothing can be sent: done, waiting for a retry or a node, or stalled by failures."""
+    if status.joined == status.desired:
+        return Verdict("True", Reason.SUCCEEDED, _members(status))
+    groups = [g for g in status.failures if not spec.server_ids.isdisjoint(g.server_ids)]
+    if not groups:
+        return progressing(status)
+    message = f"{_progress(status)}; {_causes(groups)}"
+    if status.pending:
+        return Verdict("False", _shared_reason(groups), message, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+    return stalled(_shared_reason(groups), message)
+
+
+def conditions(status: Status, verdict: Verdict, generation: int, now: datetime) -> tuple[Condition, ...]:
+    """Write the verdict as conditions; a transition time changes only with its condition's status."""
+    wanted = [_condition("Ready", verdict.ready, verdict.reason, verdict.message, generation)]
+    if verdict.also is not None:
+        reason = verdict.also_reason or verdict.reason
+        wanted.append(_condition(verdict.also, "True", reason, verdict.message, generation))
+    return tuple(_since(status.condition(c.type), c, now) for c in wanted)
+
+
+def _condition(
+    kind: Literal["Ready", "Reconciling", "Stalled"],
+    value: Literal["True", "False", "Unknown"],
+    reason: Reason | FailureReason,
+    message: str,
+    generation: int,
+) -> Condition:
+    return Condition(kind, value, reason, plain_text(message), generation)
+
+
+def _since(old: Condition | None, new: Condition, now: datetime) -> Condition:
+    unchanged = old is not None and old.status == new.status and old.last_transition_time is not None
+    return replace(new, last_transition_time=old.last_transition_time if old is not None and unchanged else now)
+
+
+_ONE: Final = 1
+
+
+def _members(status: Status) -> str:
+    if status.desired == 0:
+        return "0 of 0 servers: the list is empty"
+    return f"{status.joined} of {status.desired} servers are Active members of the pool"
+
+
+def _progress(status: Status) -> str:
+    parts = [f"{status.joined} of {status.desired} servers joined"]
+    if status.joining:
+        batches = len(status.open_batches)
+        parts.append(f"{status.joining} joining in {batches} {'batch' if batches == _ONE else 'batches'}")
+    if status.pending:
+        parts.append(f"{status.pending} pending")
+    if status.failed:
+        parts.append(f"{status.failed} failed")
+    return ", ".join(parts)
+
+
+def _causes(groups: Sequence[Failure]) -> str:
+    first = groups[0]
+    more = f"; {len(groups) - 1} more cause(s) in status.failures" if len(groups) > 1 else ""
+    return f"{first.count} {first.reason}: {first.message}{more}"
+
+
+def _shared_reason(groups: Sequence[Failure]) -> Reason | FailureReason:
+    reasons = {g.reason for g in groups}
+    if len(reasons) == 1:
+        return groups[0].reason
+    return FailureReason.MEMBER_MISSING if reasons <= DRIFT else Reason.SERVERS_FAILED

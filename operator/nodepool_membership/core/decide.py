@@ -1,0 +1,373 @@
+"""The one decision: from an object and what was seen of the cloud to its new status and the next step.
+
+Not for: I/O or the answer of a call (`calls`). The same input gives the same answer; applied twice it changes nothing.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Batch, Status
+from nodepool_membership.core import batches, conditions, plan, servers
+from nodepool_membership.core.conditions import Preview, Verdict
+from nodepool_membership.core.observation import Freshness, Look, Observation, Trouble
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.core.state import State, to_status
+
+MAX_TOKEN: Final = 256
+LOOKS_BEFORE_UNKNOWN: Final = 3
+POOL_REFUSING: Final = frozenset({"Deleting", "Error"})
+CLUSTER_ACCEPTING: Final = frozenset({"Available"})
+
+
+class Pace(StrEnum):
+    """When to look again."""
+
+    NOW = "Now"
+    POLL = "Poll"
+    WATCH = "Watch"
+    """Nodes are watched for an outcome: a listing is dearer than a job."""
+    RESYNC = "Resync"
+    BACKOFF = "Backoff"
+    """Something was in the way: with growing waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The status to store, the batch in it that is then to be sent, and when to look again.
+
+    `holds` says whether the finalizer must stay; it may be taken off only after `status` is stored.
+    `delay` is in seconds and outranks `pace`.
+    """
+
+    status: Status
+    intent: Batch | None
+    holds: bool
+    pace: Pace
+    delay: float | None = None
+
+
+def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
+    """The status for a generation not seen before, from what is recorded alone, before the cloud is looked at."""
+    state = _carry_over(membership, now, settings)
+    status = to_status(membership.status, membership.spec, state)
+    if membership.metadata.deleting:
+        verdict = conditions.deleting(status)
+    elif membership.spec.suspend:
+        verdict = conditions.suspended(status, None)
+    elif _quarantined(membership, state, now):
+        verdict = _kept_or(membership, conditions.waiting(_STATUS_LOST))
+    else:
+        verdict = conditions.progressing(status)
+    generation = membership.metadata.generation
+    # A request is answered by looking, not by this: an unanswered one must survive a crash.
+    return replace(
+        status,
+        observed_generation=generation,
+        conditions=conditions.conditions(membership.status, verdict, generation, now),
+    )
+
+
+def decide(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Decision | Look:
+    """Decide what is to be stored and done, or ask for what has to be known first.
+
+    Rules: protocol P1..P12, P25. `now` is aware, whole seconds.
+    """
+    state = _carry_over(membership, now, settings)
+    if seen.trouble is not None:
+        return _in_trouble(membership, state, seen, now, settings)
+    spec = membership.spec
+    unknown_jobs = tuple(j for j in batches.jobs_to_ask(state) if j not in seen.jobs)
+    if unknown_jobs:
+        return Look(jobs=unknown_jobs)
+    wanted = _listing_wanted(membership, state, seen, now)
+    if wanted is not None:
+        return Look(listing=wanted)
+    state = batches.settle(state, spec, seen, now, settings)
+    preview = None
+    if seen.listing is not None:
+        if spec.suspend:
+            preview = _preview(membership, state, seen, now, settings)
+        else:
+            state = servers.compare(state, spec, seen.listing, now)
+    step = _next_add(membership, state, seen, now, settings)
+    if isinstance(step, Look):
+        return step
+    return _conclude(membership, step, preview, seen, now, settings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What planning came to: the state to store, an intent or what keeps one from being made."""
+
+    state: State
+    intent: Batch | None = None
+    hindrance: Verdict | None = None
+    delay: float | None = None
+    more: bool = False
+    """Servers are eligible but wait for a place: a running job, or the budget."""
+
+
+_STATUS_LOST: Final = Trouble(
+    Reason.STATUS_LOST,
+    "the finalizer is there but the status was lost, so an add may be under way: nothing is added for one settle"
+    " window; to end the wait set the reset annotation",
+)
+
+
+def requested(membership: Membership) -> str | None:
+    """The value of a reconcile request that was not answered yet."""
+    token = _token(membership, RECONCILE_ANNOTATIONS)
+    return token if token is not None and token != membership.status.last_handled_reconcile_at else None
+
+
+def _reset_requested(membership: Membership) -> str | None:
+    token = _token(membership, RESET_ANNOTATIONS)
+    if token is None or token == membership.status.last_handled_reset_at:
+        return None
+    return token if token == _token(membership, RECONCILE_ANNOTATIONS) else None
+
+
+def _token(membership: Membership, names: tuple[str, ...]) -> str | None:
+    value = next((v for n in names if (v := membership.metadata.annotations.get(n))), None)
+    if value is None or len(value) <= MAX_TOKEN:
+        return value
+    return "sha256:" + hashlib.sha256(value.encode()).hexdigest()
+
+
+def _carry_over(membership: Membership, now: datetime, settings: Settings) -> State:
+    """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
+    status, spec = membership.status, membership.spec
+    state = servers.forget_unlisted(State.of(status), spec)
+    reset = _reset_requested(membership)
+    if reset is not None:
+        state = plan.give_attempts_back(state)
+    if status.last_batch is None and FINALIZER in membership.metadata.finalizers and reset is None:
+        return replace(state, next_attempt=now + settings.settle_window)
+    edited = membership.metadata.generation != status.observed_generation
+    asked = requested(membership) is not None
+    if reset is not None or ((edited or asked) and not _lost(status)):
+        state = replace(state, next_attempt=None)
+    return state
+
+
+def _lost(status: Status) -> bool:
+    ready = status.condition("Ready")
+    return ready is not None and ready.reason is Reason.STATUS_LOST
+
+
+def _quarantined(membership: Membership, state: State, now: datetime) -> bool:
+    lost = _lost(membership.status) or membership.status.last_batch is None
+    return lost and state.next_attempt is not None and state.next_attempt > now
+
+
+def _kept_or(membership: Membership, verdict: Verdict) -> Verdict:
+    """The waiting that the stored conditions tell of already, word for word, else `verdict`."""
+    ready = membership.status.condition("Ready")
+    also = membership.status.condition("Reconciling")
+    if ready is None or also is None or ready.status != "False":
+        return verdict
+    if membership.status.observed_generation != membership.metadata.generation and not _lost(membership.status):
+        return verdict
+    return Verdict("False", ready.reason, ready.message, "Reconciling", also.reason)
+
+
+def _in_trouble(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Decision:
+    trouble = seen.trouble
+    if trouble is None:
+        raise ValueError("called without a trouble")
+    status = to_status(membership.status, membership.spec, state)
+    ready = membership.status.condition("Ready")
+    current = membership.status.observed_generation == membership.metadata.generation
+    was_ready = current and ready is not None and ready.status == "True"
+    if membership.metadata.deleting:
+        verdict = conditions.waiting(replace(trouble, message=f"deleting; {trouble.message}"))
+    elif was_ready and seen.failed_looks < LOOKS_BEFORE_UNKNOWN:
+        # Nobody looked, so nothing is known to have changed; a request stays unanswered too.
+        return Decision(membership.status, None, holds=False, pace=Pace.BACKOFF)
+    elif current and ready is not None and ready.status in {"True", "Unknown"} and ready.reason is not Reason.PENDING:
+        verdict = conditions.unreachable(trouble)
+    else:
+        verdict = conditions.waiting(trouble)
+    holds = _holds(membership, status, verdict, now, settings)
+    status = _concluded(membership, status, verdict, now, answered=False)
+    return Decision(status, None, holds, Pace.BACKOFF, trouble.retry_after)
+
+
+def _listing_wanted(membership: Membership, state: State, seen: Observation, now: datetime) -> Freshness | None:
+    spec = membership.spec
+    if any(batches.needs_nodes(b, spec, seen, now) for b in state.open_batches):
+        return None if seen.proves_absence else Freshness.AFTER_READ
+    if membership.metadata.deleting:
+        return None
+    free = plan.candidates(state, spec)
+    if seen.listing is None:
+        may_plan = free and _may_add(membership, state, now)
+        if state.open_batches and not may_plan and requested(membership) is None:
+            return None
+        return Freshness.AFTER_READ if requested(membership) is not None else Freshness.RECENT
+    if seen.proves_absence or spec.suspend:
+        return None
+    mine = spec.server_ids - state.joining
+    all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, mine)) == len(mine)
+    return None if all_there else Freshness.AFTER_READ
+
+
+def _may_add(membership: Membership, state: State, now: datetime) -> bool:
+    spec = membership.spec
+    waits = state.next_attempt is not None and state.next_attempt > now
+    return not waits and (spec.suspend or batches.in_flight(state) < spec.max_parallel_jobs)
+
+
+def _preview(
+    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
+) -> Preview | None:
+    if seen.listing is None:
+        return None
+    spec = membership.spec
+    adopt = len(servers.adoptable(state, spec, seen.listing))
+    would = plan.eligible(servers.compare(state, spec, seen.listing, now), spec, seen.listing, now, settings)
+    add = would.total if isinstance(would, plan.Eligible) else 0
+    return Preview(add, -(-add // spec.batch_size), adopt)
+
+
+def _next_add(
+    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
+) -> _Step | Look:
+    spec = membership.spec
+    if membership.metadata.deleting or spec.suspend or seen.listing is None or not seen.proves_absence:
+        return _Step(state)
+    if state.next_attempt is not None and state.next_attempt > now:
+        return _Step(state, hindrance=_waited_for(membership, state), delay=_seconds(state.next_attempt - now))
+    chosen = plan.eligible(state, spec, seen.listing, now, settings)
+    if isinstance(chosen, plan.RetryAt):
+        return _Step(replace(state, next_attempt=chosen.moment), delay=_seconds(chosen.moment - now))
+    state = replace(state, next_attempt=None)
+    if chosen is None:
+        return _Step(state)
+    if batches.in_flight(state) >= spec.max_parallel_jobs:
+        return _Step(state, more=True)
+    if seen.pool is None or seen.cluster is None:
+        return Look(pool=True)
+    hindrance = _not_usable(seen)
+    if hindrance is not None:
+        return _Step(state, hindrance=conditions.waiting(hindrance))
+    servers_next = min(chosen.total, spec.batch_size)
+    if not plan.fits(seen.object_bytes, state, servers_next):
+        text = (
+            f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"
+            " annotations, or split spec.serverIDs over several memberships"
+        )
+        return _Step(state, hindrance=conditions.stalled(Reason.STATUS_FULL, text))
+    if seen.write_wait is None:
+        return Look(write=True)
+    if seen.write_wait > 0:
+        return _Step(state, delay=seen.write_wait, more=True)
+    planned, intent = plan.intend(state, spec, chosen, now)
+    return _Step(planned, intent=intent)
+
+
+def _seconds(wait: timedelta) -> float:
+    return max(wait.total_seconds(), 0.0)
+
+
+def _not_usable(seen: Observation) -> Trouble | None:
+    if seen.cluster is not None and seen.cluster.phase not in CLUSTER_ACCEPTING:
+        text = f"the cluster is in phase {seen.cluster.phase or 'unknown'}; servers are added while it is Available"
+        return Trouble(Reason.CLUSTER_NOT_READY, text)
+    if seen.pool is not None and seen.pool.phase in POOL_REFUSING:
+        text = f"the node pool is in phase {seen.pool.phase}; look at it in the CCE console"
+        return Trouble(Reason.POOL_NOT_READY, text)
+    return None
+
+
+def _waited_for(membership: Membership, state: State) -> Verdict | None:
+    """Why calls wait: a lost status, or what the stored conditions told when the wait began."""
+    if membership.status.last_batch is None:
+        return conditions.waiting(_STATUS_LOST)
+    if not plan.candidates(state, membership.spec):
+        return None
+    ready = membership.status.condition("Ready")
+    return None if ready is None or ready.reason is Reason.PROGRESSING else _kept_or(membership, _PLAIN_WAIT)
+
+
+_PLAIN_WAIT: Final = Verdict(
+    "False",
+    Reason.PROGRESSING,
+    "waiting until status.nextAttemptTime",
+    "Reconciling",
+    Reason.PROGRESSING_WITH_RETRY,
+)
+
+
+def _conclude(
+    membership: Membership, step: _Step, preview: Preview | None, seen: Observation, now: datetime, settings: Settings
+) -> Decision:
+    spec = membership.spec
+    status = to_status(membership.status, spec, step.state)
+    overdue = any(batches.is_overdue(b, spec, seen, now) for b in status.open_batches)
+    if membership.metadata.deleting:
+        verdict = conditions.deleting(status)
+    elif spec.suspend:
+        # A poll of an open job reads no nodes: what the preview said then stays said.
+        verdict = _suspended(membership, status, preview)
+    elif step.hindrance is not None:
+        verdict = step.hindrance
+    elif overdue:
+        text = (
+            f"a job runs longer than spec.joinTimeoutSeconds ({spec.join_timeout_seconds} s): look at it in the CCE"
+            " console; the operator follows it until it ends"
+        )
+        verdict = conditions.stalled(Reason.JOB_OVERDUE, text)
+    elif status.open_batches or step.more or seen.listing is None:
+        verdict = conditions.progressing(status)
+    else:
+        verdict = conditions.settled(status, spec)
+    holds = _holds(membership, status, verdict, now, settings)
+    answered = seen.listing is not None or membership.metadata.deleting
+    status = _concluded(membership, status, verdict, now, answered=answered)
+    return Decision(status, step.intent, holds, _pace(step, status, verdict, spec.suspend), step.delay)
+
+
+def _suspended(membership: Membership, status: Status, preview: Preview | None) -> Verdict:
+    ready = membership.status.condition("Ready")
+    current = membership.status.observed_generation == membership.metadata.generation
+    if preview is None and current and ready is not None and ready.reason is Reason.SUSPENDED:
+        return Verdict("True" if ready.status == "True" else "False", ready.reason, ready.message)
+    return conditions.suspended(status, preview)
+
+
+def _concluded(membership: Membership, status: Status, verdict: Verdict, now: datetime, *, answered: bool) -> Status:
+    generation = membership.metadata.generation
+    reconcile, reset = requested(membership), _reset_requested(membership)
+    return replace(
+        status,
+        observed_generation=generation,
+        conditions=conditions.conditions(membership.status, verdict, generation, now),
+        last_handled_reconcile_at=reconcile if answered and reconcile else status.last_handled_reconcile_at,
+        # The reset has been worked into the state above, so it is answered with it.
+        last_handled_reset_at=reset or status.last_handled_reset_at,
+    )
+
+
+def _holds(membership: Membership, status: Status, verdict: Verdict, now: datetime, settings: Settings) -> bool:
+    """Whether the finalizer stays: something is open, or more is about to be sent (rules P2, P20)."""
+    deleted = membership.metadata.deletion_timestamp
+    if deleted is None:
+        return bool(status.open_batches) or verdict.also == "Reconciling"
+    limit = settings.settle_window + timedelta(seconds=membership.spec.join_timeout_seconds)
+    return bool(status.open_batches) and now < deleted + limit
+
+
+def _pace(step: _Step, status: Status, verdict: Verdict, suspend: bool) -> Pace:
+    if status.open_batches:
+        watched = all(batches.is_watched(b) for b in status.open_batches)
+        return Pace.WATCH if watched else Pace.POLL
+    if suspend or verdict.also != "Reconciling":
+        return Pace.RESYNC
+    return Pace.BACKOFF if step.hindrance is not None else Pace.WATCH

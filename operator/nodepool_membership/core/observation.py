@@ -1,0 +1,204 @@
+"""What the cloud was seen to hold: nodes, jobs, pool and cluster, or why they could not be seen.
+
+Not for: fetching it (`cce`). The types are built there, decisions over them are made in `core`.
+"""
+
+from array import array
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from nodepool_membership.api.reasons import Reason
+
+ACTIVE: Final = "Active"
+BROKEN: Final = frozenset({"Error", "Abnormal", "RepairFailed", "Shelved", "Unknow"})
+"""Node phases that say a node is not well (dossier section 4); every other phase but Active is on its way."""
+LEAVING: Final = "Deleting"
+
+_NO_TIME: Final = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One server's node as a listing showed it. `created` is None where the cloud named no time."""
+
+    server_id: str
+    uid: str
+    pool_id: str
+    phase: str
+    created: datetime | None = None
+    job_id: str = ""
+
+
+class NodeTable:
+    """A complete listing of one cluster's nodes, held compactly (about 0.2 KB a node).
+
+    `begun` is the moment its first page was asked for: a listing proves absence only as of its start (rule P13).
+    Of several nodes of one server the one that is not leaving is kept. Nodes without a server id are left out.
+    """
+
+    __slots__ = ("_created", "_index", "_jobs", "_kind", "_kinds", "_uids", "begun")
+
+    def __init__(self, begun: datetime, nodes: Iterable[Node]) -> None:
+        self.begun = begun
+        self._index: dict[str, int] = {}
+        self._kinds: list[tuple[str, str]] = []
+        self._kind = array("H")
+        self._created = array("q")
+        known: dict[tuple[str, str], int] = {}
+        uids: list[str] = []
+        jobs: list[str] = []
+        for node in nodes:
+            if not node.server_id:
+                continue
+            kind = (node.pool_id, node.phase)
+            code = known.setdefault(kind, len(known))
+            if code == len(self._kinds):
+                self._kinds.append(kind)
+            created = _NO_TIME if node.created is None else int(node.created.timestamp())
+            row = self._index.setdefault(node.server_id, len(uids))
+            if row == len(uids):
+                self._kind.append(code)
+                self._created.append(created)
+                uids.append(node.uid)
+                jobs.append(node.job_id)
+            elif node.phase != LEAVING:
+                self._kind[row] = code
+                self._created[row] = created
+                uids[row] = node.uid
+                jobs[row] = node.job_id
+        # One ASCII string instead of 10,000: a uid is looked up for a few servers, the ids for all of them.
+        self._uids = "\n".join(uids)
+        self._jobs = "\n".join(jobs) if any(jobs) else ""
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, server_id: str) -> bool:
+        return server_id in self._index
+
+    def present(self, ids: Set[str]) -> set[str]:
+        """Those of `ids` that have a node in any phase and any pool."""
+        return {i for i in ids if i in self._index}
+
+    def active_in(self, pool_id: str, ids: Iterable[str]) -> set[str]:
+        """Those of `ids` whose node is Active in the pool."""
+        code = next((c for c, kind in enumerate(self._kinds) if kind == (pool_id, ACTIVE)), None)
+        if code is None:
+            return set()
+        row, kind = self._index.get, self._kind
+        return {i for i in ids if (r := row(i)) is not None and kind[r] == code}
+
+    def nodes(self, ids: Iterable[str]) -> dict[str, Node]:
+        """The nodes of those of `ids` that have one."""
+        rows = {i: r for i in ids if (r := self._index.get(i)) is not None}
+        if not rows:
+            return {}
+        uids = self._uids.split("\n")
+        jobs = self._jobs.split("\n") if self._jobs else []
+        return {i: self._node(i, r, uids[r], jobs[r] if jobs else "") for i, r in rows.items()}
+
+    def _node(self, server_id: str, row: int, uid: str, job_id: str) -> Node:
+        pool_id, phase = self._kinds[self._kind[row]]
+        created = self._created[row]
+        moment = None if created == _NO_TIME else datetime.fromtimestamp(created, UTC)
+        return Node(server_id, uid, pool_id, phase, moment, job_id)
+
+
+class JobPhase(StrEnum):
+    """A job as the cloud answered for it. Unrecognised phases are on their way, never over (dossier 11)."""
+
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    UNRECOGNISED = "Unrecognised"
+    LOST = "Lost"
+    """The cloud does not know the job (404 after retention): "read the nodes", never failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobReport:
+    """A job and what it says of single servers. The node list decides, the job explains (promise 3).
+
+    `explanations` maps a server id or node uid to the text of its failed sub job.
+    """
+
+    job_id: str
+    phase: JobPhase
+    reason: str = ""
+    explanations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in {JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.LOST}
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReport:
+    """A node pool. `phase` is empty for a usable pool (dossier section 5)."""
+
+    phase: str
+    current_nodes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterReport:
+    """A cluster. Adds are accepted while it is `Available` (dossier section 1)."""
+
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why the cloud could not be looked at or called, in words for the user.
+
+    `retry_after` is what the cloud asked us to wait, in seconds.
+    """
+
+    reason: Reason
+    message: str
+    retry_after: float | None = None
+
+
+class Freshness(StrEnum):
+    """How new a listing must be. Presence may be read from a shared recent one, absence may not (rule P13)."""
+
+    RECENT = "Recent"
+    AFTER_READ = "AfterRead"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a decision needs to know first; nothing is decided yet. One kind of question at a time, cheap first."""
+
+    jobs: tuple[str, ...] = ()
+    listing: Freshness | None = None
+    pool: bool = False
+    """The node pool and its cluster."""
+    write: bool = False
+    """A place in the write budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What was seen in this reconcile so far, or the first trouble met while looking."""
+
+    read_at: datetime
+    """When the object was read: absence needs a listing begun after it (rule P1)."""
+    object_bytes: int = 0
+    """Size of the object as it was read."""
+    listing: NodeTable | None = None
+    jobs: Mapping[str, JobReport] = field(default_factory=dict)
+    pool: PoolReport | None = None
+    cluster: ClusterReport | None = None
+    write_wait: float | None = None
+    """Seconds until the write budget has a place, 0 when one is held; None when it was not asked."""
+    trouble: Trouble | None = None
+    failed_looks: int = 0
+    """Consecutive reconciles, this one included, that could not look."""
+
+    @property
+    def proves_absence(self) -> bool:
+        return self.listing is not None and self.listing.begun >= self.read_at

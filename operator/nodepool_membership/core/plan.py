@@ -1,0 +1,130 @@
+"""Which servers are sent next: eligibility, attempts, retry times and the next intent.
+
+Not for: what became of earlier batches (`batches`). Rules P1, P3, P4, P12.
+"""
+
+import math
+import zlib
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from nodepool_membership.api.names import MAX_OBJECT_BYTES
+from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, FailureReason
+from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.status import Batch, Operation, Phase
+from nodepool_membership.core.failures import Cause
+from nodepool_membership.core.observation import NodeTable
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.core.state import State
+
+BYTES_PER_ID: Final = 40
+BYTES_PER_OUTCOME: Final = 2_600
+"""A finished batch with its message and one new failure group, at their longest."""
+MAX_RETRY_WAIT: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Eligible:
+    """Servers that may be named in an add call now, all with the same number of attempts behind them."""
+
+    ids: frozenset[str]
+    attempt: int
+    total: int
+    """Eligible servers of every attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAt:
+    """Nothing is eligible now, but failed servers will be at this moment."""
+
+    moment: datetime
+
+
+def candidates(state: State, spec: Spec) -> frozenset[str]:
+    """Listed ids that are neither members nor named by a batch that is open or queued."""
+    named = {i for b in state.batches if b.operation is Operation.ADD for i in b.server_ids}
+    free = spec.server_ids - state.members
+    return free - named if named else free
+
+
+def eligible(
+    state: State, spec: Spec, table: NodeTable, now: datetime, settings: Settings
+) -> Eligible | RetryAt | None:
+    """Apply rule P1 to a complete listing begun after the object was read; fresh servers come before retries."""
+    free = candidates(state, spec)
+    if not free:
+        return None
+    absent = free - table.present(free)
+    fresh = absent - state.book.keys()
+    retries: dict[int, set[str]] = {}
+    waits: list[datetime] = []
+    for server_id in absent & state.book.keys():
+        cause = state.book[server_id]
+        if cause.is_final(spec.max_attempts):
+            continue
+        moment = _retry_at(cause, state, now, settings)
+        if moment <= now:
+            retries.setdefault(cause.attempts, set()).add(server_id)
+        else:
+            waits.append(moment)
+    total = len(fresh) + sum(map(len, retries.values()))
+    if fresh:
+        return Eligible(frozenset(fresh), 1, total)
+    if retries:
+        fewest = min(retries)
+        return Eligible(frozenset(retries[fewest]), fewest + 1, total)
+    return RetryAt(min(waits)) if waits else None
+
+
+def _retry_at(cause: Cause, state: State, now: datetime, settings: Settings) -> datetime:
+    finished = [min(b.finish_time, now) for b in state.batches if b.finish_time and not b.is_open]
+    if not finished:
+        return now
+    # The failed server's own batch may have left the history; the newest one ended no earlier.
+    newest = max(finished)
+    if cause.reason is FailureReason.NODE_VANISHED:
+        return newest + settings.settle_window
+    return newest + backoff(cause.attempts, state.last_batch, settings) if cause.attempts else newest
+
+
+def backoff(failures: int, seed: int, settings: Settings) -> timedelta:
+    """Two poll intervals, doubled with every failure, at most 10 minutes, plus up to a fifth of jitter; whole seconds.
+
+    The jitter is drawn from `seed` and not from a clock, so that the same decision is the same twice.
+    """
+    base = min(
+        settings.poll_interval.total_seconds() * 2.0 ** min(max(failures, 1), 16), MAX_RETRY_WAIT.total_seconds()
+    )
+    return timedelta(seconds=math.ceil(base * (1 + zlib.crc32(str(seed).encode()) / 2**32 / 5)))
+
+
+def fits(object_bytes: int, state: State, servers: int) -> bool:
+    """Whether the object still fits with the worst outcome of every open batch and one more (rule P4)."""
+    worst = object_bytes + BYTES_PER_ID * servers + BYTES_PER_OUTCOME * (len(state.open_batches) + 1)
+    return worst <= MAX_OBJECT_BYTES
+
+
+def intend(state: State, spec: Spec, chosen: Eligible, now: datetime) -> tuple[State, Batch]:
+    """The next intent: at most `batchSize` servers, smallest ids first, all with the same attempt number."""
+    ids = sorted(chosen.ids)[: spec.batch_size]
+    number = state.last_batch + 1
+    batch = Batch(
+        batch=number,
+        operation=Operation.ADD,
+        attempt=chosen.attempt,
+        phase=Phase.SUBMITTING,
+        servers=len(ids),
+        server_ids=tuple(ids),
+        submit_time=now,
+    )
+    return replace(state, last_batch=number, next_attempt=None).with_batch(batch), batch
+
+
+def give_attempts_back(state: State) -> State:
+    """A reset: failed servers start counting anew; what holds a node, or drifted, stays what it is."""
+    book = {
+        i: c if c.reason in HOLDS_NODE | DRIFT and c.attempts == 0 else replace(c, attempts=0)
+        for i, c in state.book.items()
+    }
+    return replace(state, book=book)

@@ -1,0 +1,108 @@
+"""A membership's durable knowledge in the form decisions work on: sets and one cause per failed server.
+
+Not for: rules. It converts from and to `Status` and counts.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.core.failures import Book, Cause, fold, unfold
+
+KEPT_FINISHED: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Members are those recorded (rule P19); a server in an open batch may still stand in `book` with its attempts."""
+
+    members: frozenset[str]
+    book: Book
+    batches: tuple[Batch, ...]
+    last_batch: int
+    last_job_id: str | None
+    next_attempt: datetime | None
+
+    @staticmethod
+    def of(status: Status) -> "State":
+        return State(
+            members=frozenset(status.members),
+            book=unfold(status.failures),
+            batches=status.jobs,
+            last_batch=status.last_batch or 0,
+            last_job_id=status.last_job_id,
+            next_attempt=status.next_attempt_time,
+        )
+
+    @property
+    def open_batches(self) -> tuple[Batch, ...]:
+        return tuple(b for b in self.batches if b.is_open)
+
+    @property
+    def joining(self) -> frozenset[str]:
+        """Servers named by an add that may still take effect."""
+        return frozenset(i for b in self.batches if b.is_open and b.operation is Operation.ADD for i in b.server_ids)
+
+    def attempts(self, server_id: str) -> int:
+        cause = self.book.get(server_id)
+        return 0 if cause is None else cause.attempts
+
+    def with_batch(self, batch: Batch) -> "State":
+        """Replace the batch of the same number, or append a new one; drop all but the newest finished ones."""
+        others = {b.batch: b for b in self.batches}
+        others[batch.batch] = batch
+        ordered = [others[number] for number in sorted(others)]
+        finished = [b.batch for b in ordered if not b.is_open and b.phase is not Phase.QUEUED]
+        dropped = set(finished[:-KEPT_FINISHED])
+        return replace(self, batches=tuple(b for b in ordered if b.batch not in dropped))
+
+    def with_causes(self, causes: Iterable[tuple[str, Cause]]) -> "State":
+        return replace(self, book={**self.book, **dict(causes)})
+
+    def without_causes(self, ids: Iterable[str]) -> "State":
+        gone = set(ids) & self.book.keys()
+        return self if not gone else replace(self, book={i: c for i, c in self.book.items() if i not in gone})
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Every desired id in exactly one place: desired = joined + joining + failed + pending (rule P25)."""
+
+    desired: int
+    joined: int
+    joining: int
+    failed: int
+    pending: int
+
+
+def count(spec: Spec, state: State) -> Counts:
+    """Count the desired ids; an open batch outranks a failure, a failure outranks a record."""
+    desired = spec.server_ids
+    joining = desired & state.joining
+    failed = {i for i, c in state.book.items() if i in desired and i not in joining and c.is_final(spec.max_attempts)}
+    joined = (desired & state.members) - joining - failed if joining or failed else desired & state.members
+    rest = len(desired) - len(joined) - len(joining) - len(failed)
+    return Counts(len(desired), len(joined), len(joining), len(failed), rest)
+
+
+def to_status(status: Status, spec: Spec, state: State) -> Status:
+    """The status that stores `state`; conditions, generation and answered requests stay the caller's."""
+    counts = count(spec, state)
+    same_members = len(status.members) == len(state.members) and state.members.issuperset(status.members)
+    return replace(
+        status,
+        desired=counts.desired,
+        joined=counts.joined,
+        joining=counts.joining,
+        failed=counts.failed,
+        pending=counts.pending,
+        last_batch=state.last_batch,
+        last_job_id=state.last_job_id,
+        jobs=state.batches,
+        members=status.members if same_members else tuple(sorted(state.members)),
+        failures=fold(state.book) if state.book or status.failures else (),
+        next_attempt_time=state.next_attempt,
+    )

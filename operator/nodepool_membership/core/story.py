@@ -1,0 +1,55 @@
+"""The Kubernetes Events that tell the change from one status to the next. One per change of state, none per look.
+
+Not for: posting them (`kube.events`). At most two for a batch that goes well.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
+from nodepool_membership.api.status import Batch, Phase, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One Event: reason and note as `events.k8s.io/v1` means them."""
+
+    kind: Literal["Normal", "Warning"]
+    reason: EventReason | Reason | FailureReason
+    text: str
+
+
+_BATCH: Final[dict[Phase, tuple[EventReason, Literal["Normal", "Warning"]]]] = {
+    Phase.RUNNING: (EventReason.BATCH_SUBMITTED, "Normal"),
+    Phase.VERIFYING: (EventReason.BATCH_VERIFYING, "Warning"),
+    Phase.SUCCEEDED: (EventReason.BATCH_SUCCEEDED, "Normal"),
+    Phase.PARTLY_FAILED: (EventReason.BATCH_FAILED, "Warning"),
+    Phase.FAILED: (EventReason.BATCH_FAILED, "Warning"),
+    Phase.REFUSED: (EventReason.BATCH_REFUSED, "Warning"),
+    Phase.WITHDRAWN: (EventReason.BATCH_WITHDRAWN, "Warning"),
+}
+
+
+def notes(old: Status, new: Status) -> tuple[Note, ...]:
+    """What a person would want to be told about `new` who knew `old`."""
+    before = {b.batch: b.phase for b in old.jobs}
+    changed = [_about_batch(b) for b in new.jobs if before.get(b.batch) is not b.phase and b.phase in _BATCH]
+    return (*changed, *_about_ready(old, new))
+
+
+def _about_batch(batch: Batch) -> Note:
+    reason, kind = _BATCH[batch.phase]
+    subject = f"batch {batch.batch} ({batch.servers} servers, attempt {batch.attempt})"
+    job = f", job {batch.job_id}" if batch.job_id else ""
+    why = f": {batch.message}" if batch.message else ""
+    return Note(kind, reason, f"{subject} is {batch.phase}{job}{why}")
+
+
+def _about_ready(old: Status, new: Status) -> tuple[Note, ...]:
+    was, now = old.condition("Ready"), new.condition("Ready")
+    if now is None or now.reason in {Reason.PROGRESSING, Reason.PENDING}:
+        return ()
+    if was is not None and (was.status, was.reason) == (now.status, now.reason):
+        return ()
+    quiet = now.status == "True" or now.reason in {Reason.SUSPENDED, Reason.DELETING}
+    return (Note("Normal" if quiet else "Warning", now.reason, now.message),)

@@ -1,0 +1,236 @@
+"""One connection to the API server: login, raw requests, bytes out, errors that say what the caller may do.
+
+Not for: which object is read or written (`memberships`, `secrets`, `events`). Nothing here retries, and nothing logs
+a request, an answer or a header.
+"""
+
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final, Protocol
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from kubernetes.aio.client.api_client import ApiClient
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.config.config_exception import ConfigException
+from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, InClusterConfigLoader
+from kubernetes.aio.config.kube_config import load_kube_config
+
+from nodepool_membership import __version__
+from nodepool_membership.api.membership import Json
+from nodepool_membership.kube.errors import GoneError, KubeError, UnansweredError, error_for
+
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+JSON_PATCH: Final = "application/json-patch+json"
+USER_AGENT: Final = f"nodepool-membership/{__version__}"
+TIMEOUT_SECONDS: Final = 30.0
+
+Observer = Callable[[str, str, float], None]
+"""Told after every request: its kind, its outcome ("ok" or the error's name without "Error") and its seconds."""
+
+
+class NoClusterError(Exception):
+    """There is no usable login for a cluster. The text names the remedy."""
+
+
+class _Response(Protocol):
+    status: int
+
+    async def read(self) -> bytes: ...
+
+
+class _Client(Protocol):
+    """What we use of the generated client, whose own annotations are partial."""
+
+    user_agent: str
+
+    async def call_api(
+        self,
+        method: str,
+        url: str,
+        header_params: dict[str, str],
+        body: Json,
+        post_params: None,
+        _request_timeout: aiohttp.ClientTimeout,
+    ) -> _Response: ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What another HTTP client needs to reach the same API server under the same identity."""
+
+    server: str
+    ssl_context: ssl.SSLContext
+    proxy: str | None
+    authorization: Callable[[], Awaitable[str | None]]
+    """The current value of the Authorization header: the service account's token is read again every minute."""
+
+
+def path(prefix: str, *segments: str) -> str:
+    """A request path; segments are quoted."""
+    return "/".join([prefix, *(quote(segment, safe="") for segment in segments)])
+
+
+class _Loader(Protocol):
+    def load_and_set(self, client_configuration: Configuration) -> None: ...
+
+
+_in_cluster: Callable[[str, str, bool, Mapping[str, str]], _Loader] = InClusterConfigLoader
+_from_kubeconfig: Callable[[str, None, Configuration, bool], Awaitable[object]] = load_kube_config
+
+
+async def _configure(service_account: Path, environ: Mapping[str, str]) -> Configuration:
+    """Find the cluster the way client-go does: $KUBECONFIG, the service account, then the default kubeconfig."""
+    configuration = Configuration()
+    kubeconfig = environ.get("KUBECONFIG")
+    default = Path(environ.get("HOME", "/")) / ".kube" / "config"
+    try:
+        if not kubeconfig and environ.get(SERVICE_HOST_ENV_NAME):
+            token, ca = str(service_account / "token"), str(service_account / "ca.crt")
+            _in_cluster(token, ca, True, environ).load_and_set(configuration)
+        elif kubeconfig or default.is_file():
+            await _from_kubeconfig(kubeconfig or str(default), None, configuration, False)
+        else:
+            raise NoClusterError("no cluster: set KUBECONFIG, or run in a pod with a service account")
+    except (ConfigException, OSError, ValueError) as error:
+        raise NoClusterError(f"no login for the cluster: {error}") from None
+    if configuration.tls_server_name:
+        raise NoClusterError(
+            "tls-server-name in the kubeconfig is not supported: use a server name that is in the certificate"
+        )
+    return configuration
+
+
+def _ignore(_kind: str, _outcome: str, _seconds: float) -> None:
+    return None
+
+
+class KubeApi:
+    """Requests to one API server. Use `KubeApi.connect()`."""
+
+    def __init__(self, client: _Client, login: Login, observer: Observer = _ignore) -> None:
+        self._client = client
+        self._login = login
+        self._observer = observer
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls,
+        *,
+        observer: Observer = _ignore,
+        service_account: Path = SERVICE_ACCOUNT,
+        environ: Mapping[str, str] = os.environ,
+    ) -> "AsyncIterator[KubeApi]":
+        """Log in with $KUBECONFIG, else the service account in `service_account`, else ~/.kube/config.
+
+        Raises:
+            NoClusterError: none of them is there, or it cannot be used.
+        """
+        configuration = await _configure(service_account, environ)
+        try:
+            generated = ApiClient(configuration)
+        except (OSError, ssl.SSLError) as error:
+            raise NoClusterError(f"the cluster's certificates cannot be loaded: {error}") from None
+        login = Login(
+            server=configuration.host,
+            ssl_context=generated.rest_client.ssl_context,
+            proxy=configuration.proxy,
+            authorization=lambda: configuration.get_api_key_with_prefix("BearerToken"),
+        )
+        client: _Client = generated
+        client.user_agent = USER_AGENT
+        try:
+            yield cls(client, login, observer)
+        finally:
+            await client.close()
+
+    @property
+    def login(self) -> Login:
+        return self._login
+
+    async def request(
+        self,
+        kind: str,
+        method: str,
+        resource: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Json = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> bytes:
+        """Send one request and return the answer's body.
+
+        Args:
+            kind: what is read or written, for the metrics: status, finalizer, event, membership, secret, discovery.
+            resource: the path, as made by `path`.
+
+        Raises:
+            StaleError, GoneError, RejectedError, ForbiddenError, UnansweredError: see `kube.errors`.
+        """
+        started = monotonic()
+        outcome = "Cancelled"
+        try:
+            status, answer = await self._send(method, resource, query, body, content_type, accept, timeout_seconds)
+            if status >= 400:
+                raise error_for(status, answer)
+            outcome = "ok"
+        except KubeError as error:
+            outcome = type(error).__name__.removesuffix("Error")
+            raise
+        finally:
+            self._observer(kind, outcome, monotonic() - started)
+        return answer
+
+    async def _send(
+        self,
+        method: str,
+        resource: str,
+        query: Mapping[str, str] | None,
+        body: Json,
+        content_type: str,
+        accept: str,
+        timeout_seconds: float,
+    ) -> tuple[int, bytes]:
+        headers = {
+            "Accept": accept,
+            "Content-Type": content_type,
+            "User-Agent": USER_AGENT,
+            # Unpacking a large object costs both sides more than sending it does.
+            "Accept-Encoding": "identity",
+        }
+        url = self._login.server + resource + (f"?{urlencode(query)}" if query else "")
+        try:
+            authorization = await self._login.authorization()
+            if authorization:
+                headers["Authorization"] = authorization.strip()
+            timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+            response = await self._client.call_api(method, url, headers, body, None, timeout)
+            return response.status, await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as error:
+            # The client's own texts may hold the URL or a header; the type says enough.
+            raise UnansweredError(type(error).__name__) from None
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        """Whether the API server knows the resource type now.
+
+        Raises:
+            ForbiddenError, UnansweredError, RejectedError: discovery itself failed.
+        """
+        try:
+            answer = await self.request("discovery", "GET", path("/apis", group, version))
+        except GoneError:
+            return False
+        listing = json.loads(answer)
+        return any(resource.get("name") == plural for resource in listing.get("resources", ()))

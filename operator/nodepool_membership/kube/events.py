@@ -1,0 +1,241 @@
+"""Kubernetes Events about memberships (events.k8s.io/v1): posted in the background, repeats counted in one Event.
+
+Not for: deciding what is worth an Event, or anything that matters: an Event that is refused, late or dropped changes
+nothing but what `kubectl describe` tells.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from types import TracebackType
+from typing import Final, Literal, Self
+from uuid import uuid4
+
+from nodepool_membership.api.membership import Json, Metadata
+from nodepool_membership.api.names import API_VERSION, COMPONENT, FIELD_MANAGER, GROUP, KIND
+from nodepool_membership.kube.api import METADATA_ONLY, KubeApi, path
+from nodepool_membership.kube.errors import GoneError, KubeError
+
+_log = logging.getLogger(__name__)
+
+EventType = Literal["Normal", "Warning"]
+
+_EVENTS: Final = "/apis/events.k8s.io/v1/namespaces"
+_MAX_NOTE_BYTES: Final = 1024
+_MAX_NAME: Final = 253 - 33
+"""The API server's limits for `note` and for a name, less the suffix that makes it unique."""
+_REMEMBERED: Final = 1000
+_QUEUED: Final = 1000
+_SERIES_SECONDS: Final = 3000.0
+"""A repeat within this time is counted; the API server forgets Events after an hour (`--event-ttl`)."""
+_DRAIN_SECONDS: Final = 3.0
+
+
+@dataclass(slots=True)
+class _Series:
+    """One Event and how often it happened."""
+
+    regarding: Metadata
+    reason: str
+    type: EventType
+    action: str
+    note: str
+    first: datetime
+    last: datetime
+    last_used: float
+    count: int = 1
+    name: str | None = None
+    queued: bool = field(default=True)
+
+
+class Events:
+    """Posts Events. An async context manager: its task runs inside, and is drained for a few seconds at the end."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        *,
+        instance: str,
+        per_second: float = 10.0,
+        burst: int = 50,
+        clock: Callable[[], float] = monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`instance` tells replicas apart: the pod's name."""
+        self._api = api
+        self._instance = instance[:128]
+        self._clock = clock
+        self._now = now
+        self._bucket = _Bucket(per_second, burst, clock)
+        self._remembered: OrderedDict[tuple[str, str, str], _Series] = OrderedDict()
+        self._queue: deque[_Series] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._post_all(), name="events")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._task is None:
+            return
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("Events not posted at the end", extra={"events": len(self._queue)})
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def post(self, regarding: Metadata, reason: str, type: EventType, action: str, note: str) -> None:  # noqa: A002
+        """Queue an Event; the same object, reason and note again is counted in the Event that is there.
+
+        Never waits and never fails: beyond a thousand waiting Events, further ones are dropped.
+        """
+        note = _cut(note, _MAX_NOTE_BYTES)
+        key = (regarding.uid, reason, note)
+        series = self._remembered.get(key)
+        if series is not None and self._clock() - series.last_used < _SERIES_SECONDS:
+            series.count += 1
+            series.last = self._now()
+            series.last_used = self._clock()
+            self._remembered.move_to_end(key)
+            if series.queued:
+                return
+        else:
+            moment = self._now()
+            series = _Series(regarding, reason, type, action, note, moment, moment, self._clock())
+            self._remembered[key] = series
+            self._remembered.move_to_end(key)
+            if len(self._remembered) > _REMEMBERED:
+                self._remembered.popitem(last=False)
+        self._enqueue(series)
+
+    def _enqueue(self, series: _Series) -> None:
+        series.queued = len(self._queue) < _QUEUED
+        if not series.queued:
+            self._complain("too many Events are waiting")
+            return
+        self._queue.append(series)
+        self._idle.clear()
+        self._wake.set()
+
+    async def _post_all(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue:
+                await asyncio.sleep(self._bucket.take())
+                series = self._queue.popleft()
+                series.queued = False
+                await self._post(series)
+            self._idle.set()
+
+    async def _post(self, series: _Series) -> None:
+        try:
+            if series.name is not None and await self._count(series):
+                return
+            await self._create(series)
+        except KubeError as error:
+            self._complain(f"{type(error).__name__}: {error}")
+        else:
+            self._failing = False
+
+    def _complain(self, why: str) -> None:
+        if not self._failing:
+            _log.warning("Events cannot be posted; further failures are not logged until one succeeds: %s", why)
+        self._failing = True
+
+    async def _create(self, series: _Series) -> None:
+        about = series.regarding
+        name = f"{about.name[:_MAX_NAME]}.{uuid4().hex}"
+        body: dict[str, Json] = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": about.namespace},
+            "eventTime": _micro_time(series.first),
+            "reportingController": f"{GROUP}/{COMPONENT}",
+            "reportingInstance": self._instance,
+            "type": series.type,
+            "reason": series.reason,
+            "action": series.action,
+            "note": series.note,
+            "regarding": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "namespace": about.namespace,
+                "name": about.name,
+                "uid": about.uid,
+            },
+        }
+        if series.count > 1:
+            body["series"] = _series_json(series)
+        await self._api.request(
+            "event",
+            "POST",
+            path(_EVENTS, about.namespace, "events"),
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            accept=METADATA_ONLY,
+        )
+        series.name = name
+
+    async def _count(self, series: _Series) -> bool:
+        """Store the count in the Event that is there; False if the API server has forgotten it."""
+        if series.name is None:
+            return False
+        body: dict[str, Json] = {"series": _series_json(series)}
+        try:
+            await self._api.request(
+                "event",
+                "PATCH",
+                path(_EVENTS, series.regarding.namespace, "events", series.name),
+                query={"fieldManager": FIELD_MANAGER},
+                body=body,
+                content_type="application/merge-patch+json",
+                accept=METADATA_ONLY,
+            )
+        except GoneError:
+            series.first, series.count = series.last, 1
+            return False
+        return True
+
+
+class _Bucket:
+    """A token bucket that tells how long to wait for the token it gives."""
+
+    def __init__(self, per_second: float, burst: int, clock: Callable[[], float]) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._clock = clock
+        self._tokens = float(burst)
+        self._then = clock()
+
+    def take(self) -> float:
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._then) * self._per_second) - 1
+        self._then = now
+        return max(0.0, -self._tokens / self._per_second)
+
+
+def _series_json(series: _Series) -> dict[str, Json]:
+    return {"count": series.count, "lastObservedTime": _micro_time(series.last)}
+
+
+def _micro_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most `limit` bytes of UTF-8, without half a character at the end."""
+    raw = text.encode()
+    return text if len(raw) <= limit else raw[: limit - 3].decode(errors="ignore") + "…"

@@ -1,0 +1,124 @@
+"""Reading and writing NodePoolMemberships: quorum reads, guarded and strict writes, answers as metadata only.
+
+Not for: when to write what (`core`, `runtime`). Every write names the resourceVersion it was decided from (rule P3) and
+returns the new one. Errors: `kube.errors`; none of them is retried here.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from nodepool_membership.api.membership import (
+    Json,
+    Membership,
+    Metadata,
+    UnreadableStatus,
+    parse_membership,
+    status_json,
+)
+from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PLURAL, VERSION
+from nodepool_membership.api.status import Condition, Status
+from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, KubeApi, path
+from nodepool_membership.kube.budget import ByteBudget
+from nodepool_membership.kube.errors import GoneError
+from nodepool_membership.kube.patch import guard, status_patch
+
+_STRICT: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+_MIB: Final = 1 << 20
+_BYTES_IN_FLIGHT: Final = 8 * _MIB
+_LARGEST_OBJECT: Final = _MIB + _MIB // 2
+"""etcd refuses requests above 1.5 MiB, so no stored object is larger."""
+
+
+class Memberships:
+    """The resource on one API server."""
+
+    def __init__(self, api: KubeApi, *, bytes_in_flight: int = _BYTES_IN_FLIGHT) -> None:
+        self._api = api
+        self._budget = ByteBudget(bytes_in_flight)
+
+    @asynccontextmanager
+    async def open(self, namespace: str, name: str) -> AsyncIterator[Membership | UnreadableStatus | None]:
+        """Read an object and hold its size against the budget of bytes in flight until the block ends.
+
+        A parsed object takes several times its wire size, so many workers with large objects must wait for one another.
+
+        Raises:
+            InvalidObjectError: metadata or spec do not read.
+        """
+        async with self._budget.hold(_LARGEST_OBJECT) as held:
+            try:
+                raw = await self._api.request("membership", "GET", _path(namespace, name))
+            except GoneError:
+                held.shrink(0)
+                membership = None
+            else:
+                held.shrink(len(raw))
+                membership = parse_membership(raw)
+                del raw
+            yield membership
+
+    async def read(self, namespace: str, name: str) -> Membership | UnreadableStatus | None:
+        """Read an object as it is now (no cache); None if there is none.
+
+        Raises:
+            InvalidObjectError: metadata or spec do not read.
+        """
+        async with self.open(namespace, name) as membership:
+            return membership
+
+    async def write_status(self, metadata: Metadata, old: Status, new: Status) -> str:
+        """Store `new` where `old` was read with `metadata`; returns the new resourceVersion. Equal ones are not written.
+
+        Raises:
+            RejectedError: also when the installed CRD is older than this program and does not know a field.
+        """
+        patch = status_patch(status_json(old), status_json(new), metadata.resource_version)
+        return await self._patch("status", metadata, patch, "status") if patch else metadata.resource_version
+
+    async def write_conditions_only(
+        self, metadata: Metadata, observed_generation: int, conditions: tuple[Condition, ...]
+    ) -> str:
+        """Store these two fields and leave the rest of a status that cannot be understood as it is (rule P24)."""
+        wire = status_json(Status(observed_generation=observed_generation, conditions=conditions))
+        patch: list[Json] = [guard(metadata.resource_version)]
+        patch += [{"op": "add", "path": f"/status/{n}", "value": wire[n]} for n in ("observedGeneration", "conditions")]
+        return await self._patch("status", metadata, patch, "status")
+
+    async def add_finalizer(self, metadata: Metadata) -> str:
+        """Put our finalizer on the object (rule P2); nothing is written if it is there.
+
+        Raises:
+            RejectedError: deletion began; the API server accepts no finalizer then.
+        """
+        if FINALIZER in metadata.finalizers:
+            return metadata.resource_version
+        return await self._write_finalizers(metadata, [*metadata.finalizers, FINALIZER])
+
+    async def remove_finalizer(self, metadata: Metadata) -> str:
+        """Take our finalizer off the object; nothing is written if it is not there."""
+        if FINALIZER not in metadata.finalizers:
+            return metadata.resource_version
+        return await self._write_finalizers(metadata, [f for f in metadata.finalizers if f != FINALIZER])
+
+    async def _write_finalizers(self, metadata: Metadata, finalizers: list[str]) -> str:
+        patch: list[Json] = [guard(metadata.resource_version)]
+        patch.append({"op": "add", "path": "/metadata/finalizers", "value": [*finalizers]})
+        return await self._patch("finalizer", metadata, patch)
+
+    async def _patch(self, kind: str, metadata: Metadata, patch: list[Json], *subresource: str) -> str:
+        answer = await self._api.request(
+            kind,
+            "PATCH",
+            _path(metadata.namespace, metadata.name, *subresource),
+            query=_STRICT,
+            body=patch,
+            content_type=JSON_PATCH,
+            accept=METADATA_ONLY,
+        )
+        return str(json.loads(answer)["metadata"]["resourceVersion"])
+
+
+def _path(namespace: str, name: str, *subresource: str) -> str:
+    return path("/apis", GROUP, VERSION, "namespaces", namespace, PLURAL, name, *subresource)
