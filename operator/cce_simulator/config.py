@@ -1,0 +1,239 @@
+"""The simulator's configuration: what exists, how it behaves, what goes wrong.
+
+Not for: state that changes by itself (world) and transport faults (faults.FaultRule, listed under `faults`).
+
+JSON names are the Python names in camelCase, with `ID`/`IDs` in capitals: `cluster_id` -> `clusterID`. Unknown
+fields are refused. `SimulatorConfig()` has one access key, one cluster and one empty pool (the constants below).
+
+Top level (* = may be changed while running, `POST /_sim/config` or `Simulator.configure`):
+
+| field | default | |
+|---|---|---|
+| seed | "sim" | all generated ids follow from it |
+| clusters[] | one | ClusterConfig: id, name, projectID, phase, maxNodes, nodePools[] |
+| clusters[].nodePools[] | one | NodePoolConfig: id, name, phase, initialNodeCount, currentNode, servers[], |
+| | | serverCount, firstServer |
+| accessKeys[] * | one | accessKey, secretKey, projectID, securityToken, expiresAt, deny[] |
+| tokens[] * | none | value, projectID, expiresAt, deny[] |
+| users[] * | none | name, password, domain, projectID (for POST /v3/auth/tokens) |
+| behaviour * | | Behaviour: one switch per thing the public documents do not say |
+| badServers[] * | none | BadServer: servers[], way, naming, nodePhase, reason, errorCode, status, times |
+| unknownServers[] * | none | server ids that do not exist (any other UUID does) |
+| writesPerMinute * | 10 | per access key, rejected calls counted, any 60 s; 0 = no limit |
+| readsPerSecond * | 0 | per access key; 0 = no limit |
+| clockSkewSeconds * | 0 | of the cloud's clock (Date header, signatures) to the host's |
+| ledgerReads * | "entries" | "counts": GET calls are only counted |
+| faults[] | none | FaultRule; while running: `Faults.add`, `POST /_sim/faults` |
+"""
+
+from typing import Annotated, Literal, Self
+from uuid import UUID, uuid5
+
+from pydantic import Field, model_validator
+
+from cce_simulator.errors import ErrorBody
+from cce_simulator.faults import FaultRule, Seconds
+from cce_simulator.model import ConfigError, Record
+
+_NAMESPACE = UUID("5f2b0c1e-8a55-4f0e-9d0b-7a6c1f0e2d11")
+
+PROJECT_ID = "0123456789abcdef0123456789abcdef"
+CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
+NODE_POOL_ID = "66666666-7777-8888-9999-000000000000"
+ACCESS_KEY = "SIMULATORACCESSKEY00"
+DEFAULT_POOL = "DefaultPool"
+
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+ProjectId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+Code = Annotated[str, Field(pattern=r"^CCE\.\d{2}[45]\d{5}$")]  # two digits, the HTTP status, a serial
+BadServerWay = Literal["refuseCall", "failInstall", "nodePhase", "neverAppears"]
+Naming = Literal["first", "all", "none", "upper", "foreign"]
+
+
+def generated_id(seed: str, kind: str, index: int) -> str:
+    """A UUID that follows from its arguments."""
+    return str(uuid5(_NAMESPACE, f"{seed}/{kind}/{index}"))
+
+
+def server_id(seed: str, index: int) -> str:
+    """The id of the index-th generated server (>= 0) of a seed; what `serverCount` of a pool uses."""
+    return generated_id(seed, "server", index)
+
+
+class NodePoolConfig(Record):
+    """A pool, and its Active nodes at the start: `servers`, then `server_count` generated ones."""
+
+    id: Uuid
+    name: str = "pool"
+    phase: str = ""  # empty = usable
+    initial_node_count: int | None = Field(default=None, ge=0)  # None: as many as there are at the start
+    current_node: int | None = Field(default=None, ge=0)  # None: counted; else what the pool claims, true or not
+    servers: tuple[Uuid, ...] = ()
+    server_count: int = Field(default=0, ge=0, le=100_000)
+    first_server: int = Field(default=0, ge=0)  # index of the first generated one
+
+    def all_servers(self, seed: str) -> list[str]:
+        """Server ids of the pool's nodes at the start."""
+        generated = range(self.first_server, self.first_server + self.server_count)
+        return [*self.servers, *(server_id(seed, index) for index in generated)]
+
+
+class ClusterConfig(Record):
+    id: Uuid
+    name: str = "cluster"
+    project_id: ProjectId = PROJECT_ID
+    phase: str = "Available"
+    max_nodes: int | None = Field(default=None, ge=0)  # over it: 400 CCE.01400014
+    node_pools: tuple[NodePoolConfig, ...] = ()
+
+
+class AccessKeyConfig(Record):
+    """An AK/SK pair; with `security_token` a temporary one."""
+
+    access_key: str = Field(min_length=1)
+    secret_key: str = Field(min_length=1)
+    project_id: ProjectId = PROJECT_ID
+    security_token: str | None = None
+    expires_at: float | None = None  # seconds since 1970; None = never
+    deny: tuple[str, ...] = ()  # IAM actions refused with 403, e.g. cce:node:add
+
+
+class TokenConfig(Record):
+    value: str = Field(min_length=1)
+    project_id: ProjectId = PROJECT_ID
+    expires_at: float | None = None
+    deny: tuple[str, ...] = ()
+
+
+class UserConfig(Record):
+    name: str
+    password: str
+    domain: str
+    project_id: ProjectId = PROJECT_ID
+
+
+class Range(Record):
+    min: Seconds
+    max: Seconds
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is greater than max {self.max}")
+        return self
+
+
+class BadServer(Record):
+    """Servers that do not join as asked.
+
+    `refuseCall`: the whole add is refused (`atomic` false: the others are taken all the same); `failInstall`: the job
+    fails for them; `nodePhase`: the job succeeds, the node stays in `node_phase`; `neverAppears`: the job succeeds
+    and no node ever shows.
+    """
+
+    servers: tuple[Uuid, ...] = Field(min_length=1)
+    way: BadServerWay = "refuseCall"
+    times: int | None = Field(default=None, ge=1)  # so many accepted or refused calls per server, then it is good
+    # refuseCall
+    status: int = Field(default=400, ge=400, le=599)
+    error_code: str = "CCE.01400001"
+    reason: str = "the data disk has been partitioned"  # also the job's text under failInstall
+    naming: Naming = "first"  # which ids the text names: bad ones, in capitals, or one that is not in the call
+    atomic: bool = True
+    # nodePhase
+    node_phase: str = "Abnormal"
+
+
+class Behaviour(Record):
+    """Switches for what is unknown or differs between deployments ."""
+
+    job_seconds: Annotated[float, Field(ge=0)] | Range = 10.0
+    remove_seconds: Seconds = 5.0  # also for DELETE of a node
+    job_retention_seconds: Seconds = 3600.0  # from the job's end until GET answers 404
+    root_job_type: str = "AddNodeToNodePool"
+    sub_jobs: Literal["embedded", "separate", "none"] = "embedded"  # separate: details only by GET of their own uid
+    sub_job_server_id: bool = True  # extendParam.serverID
+    partial_failure_phase: str = "Failed"  # of the root job when some servers failed and some joined
+    node_visibility: Literal["atOnce", "late", "atEnd"] = "atOnce"  # when Installing nodes enter the listing
+    node_visible_after_seconds: Seconds = 60.0  # for late, counted from acceptance; may exceed the job
+    nodes_active: Literal["spread", "atEnd"] = "spread"  # one by one while the job runs, or all at its end
+    failed_nodes: Literal["stay", "vanish"] = "stay"  # after failInstall: phase Error, or gone
+    bad_entry: Literal["refuseCall", "failInstall"] = "refuseCall"  # how an unknown server is answered
+    bad_entry_naming: Naming = "first"
+    duplicates: Literal["refuse", "merge"] = "refuse"  # one id twice in a nodeList
+    repeat_add: Literal["refuse", "accept"] = "refuse"  # a server that is a node, or being added, anywhere
+    parallel_jobs: Literal["allowed", "CCE.01429002", "CCE.01429003", "CCE.01400023"] = "allowed"
+    parallel_jobs_scope: Literal["nodePool", "cluster"] = "nodePool"
+    raise_initial_node_count: bool = True
+    paging: Literal["marker", "markerWithoutPageInfo", "none"] = "marker"  # none: marker ignored, no pageInfo
+    owner_references: bool = True  # metadata.ownerReferences of nodes, a newer field
+    cluster_phases_accepting: tuple[str, ...] = ("Available", "ScalingUp")
+    cluster_phase_error: Code = "CCE.01403001"
+    node_pool_phases_refusing: tuple[str, ...] = ("Deleting", "Error")
+    node_pool_phase_error: Code = "CCE.01403003"
+    error_body: ErrorBody = "full"
+
+
+def _default_keys() -> tuple[AccessKeyConfig, ...]:
+    return (AccessKeyConfig.model_validate({"accessKey": ACCESS_KEY, "secretKey": "simulator-secret-key"}),)
+
+
+def _default_clusters() -> tuple[ClusterConfig, ...]:
+    return (ClusterConfig(id=CLUSTER_ID, node_pools=(NodePoolConfig(id=NODE_POOL_ID),)),)
+
+
+class SimulatorConfig(Record):
+    """See the module docstring."""
+
+    seed: str = "sim"
+    clusters: tuple[ClusterConfig, ...] = Field(default_factory=_default_clusters)
+    access_keys: tuple[AccessKeyConfig, ...] = Field(default_factory=_default_keys)
+    tokens: tuple[TokenConfig, ...] = ()
+    users: tuple[UserConfig, ...] = ()
+    behaviour: Behaviour = Behaviour()
+    bad_servers: tuple[BadServer, ...] = ()
+    unknown_servers: tuple[Uuid, ...] = ()
+    writes_per_minute: int = Field(default=10, ge=0)
+    reads_per_second: int = Field(default=0, ge=0)
+    clock_skew_seconds: float = Field(default=0, allow_inf_nan=False)
+    ledger_reads: Literal["entries", "counts"] = "entries"
+    faults: tuple[FaultRule, ...] = ()
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        _refuse_repeats("clusters id", [cluster.id for cluster in self.clusters])
+        pools = [pool for cluster in self.clusters for pool in cluster.node_pools]
+        _refuse_repeats("nodePools id", [pool.id for pool in pools])
+        _refuse_repeats("servers of nodePools", [s for pool in pools for s in pool.all_servers(self.seed)])
+        _refuse_repeats("accessKeys accessKey", [key.access_key for key in self.access_keys])
+        return self
+
+    def changed(self, patch: dict[str, object]) -> Self:
+        """A copy with live fields replaced; `behaviour` is merged field by field. Raises ConfigError."""
+        document = self.to_json()
+        for name, value in patch.items():
+            if name not in LIVE_FIELDS:
+                raise _not_live(name)
+            old = document.get(name)
+            document[name] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
+        return self.from_json(document)
+
+
+LIVE_FIELDS = frozenset(
+    {
+        "accessKeys", "tokens", "users", "behaviour", "badServers", "unknownServers", "writesPerMinute",
+        "readsPerSecond", "clockSkewSeconds", "ledgerReads",
+    }
+)  # fmt: skip
+
+
+def _not_live(name: str) -> ConfigError:
+    return ConfigError(f"{name}: cannot be changed while running; these can: {', '.join(sorted(LIVE_FIELDS))}")
+
+
+def _refuse_repeats(what: str, values: list[str]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{what} {value} is given twice; every one must be unique")
+        seen.add(value)
