@@ -1,0 +1,28 @@
+"""What holds for every test: cluster tests are counted at the end, and none of them may be skipped."""
+
+import pytest
+
+_REQUIRE = "--require-cluster"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(_REQUIRE, action="store_true", help="fail if no cluster test ran")
+
+
+def _cluster_reports(config: pytest.Config, outcome: str) -> int:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    assert isinstance(reporter, pytest.TerminalReporter)
+    return sum(1 for report in reporter.stats.get(outcome, []) if "cluster" in getattr(report, "keywords", {}))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    ran = sum(_cluster_reports(session.config, outcome) for outcome in ("passed", "failed"))
+    missing = session.config.getoption(_REQUIRE) and ran == 0
+    if _cluster_reports(session.config, "skipped") or missing:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    counts = {outcome: _cluster_reports(config, outcome) for outcome in ("passed", "failed", "skipped")}
+    terminalreporter.write_line("cluster tests: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items()))

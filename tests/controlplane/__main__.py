@@ -1,0 +1,43 @@
+"""The command line: `python -m controlplane build` and `python -m controlplane up` (with `tests` on PYTHONPATH)."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from controlplane import ControlPlane, ControlPlaneError, ensure_binaries
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; returns the exit code: 1 if it failed, 2 for arguments that make no sense."""
+    parser = argparse.ArgumentParser(prog="python -m controlplane", description="A throw-away Kubernetes API server.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("build", help="fetch or build the programs, and print their directory")
+    up = commands.add_parser("up", help="run until SIGINT or SIGTERM")
+    up.add_argument("--workdir", type=Path, help="keep keys, logs and data here (default: a temporary directory)")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if options.command == "build":
+            print(ensure_binaries().directory)
+        else:
+            _up(options.workdir)
+    except ControlPlaneError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        # The normal end of `up`; a build that was interrupted is no success.
+        return 0 if options.command == "up" else 130
+    return 0
+
+
+def _up(workdir: Path | None) -> None:
+    with ControlPlane(workdir) as control_plane:
+        print(f"export KUBECONFIG={control_plane.admin_kubeconfig}")
+        print(f"export PATH={control_plane.binaries.directory}:$PATH", flush=True)
+        while True:
+            signal.pause()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
