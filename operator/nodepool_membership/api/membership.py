@@ -3,7 +3,7 @@
 Not for: talking to the API server (`kube`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -42,11 +42,12 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One object at one resourceVersion."""
+    """One object at one resourceVersion. `wire_bytes` is its size as it was read, about that of the stored object."""
 
     metadata: Metadata
     spec: Spec
     status: Status = field(default_factory=Status)
+    wire_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def parse_membership(raw: bytes) -> Membership | UnreadableStatus:
         InvalidObjectError: metadata or spec do not read; the CRD's schema does not let that through.
     """
     try:
-        return _WHOLE.validate_json(raw)
+        return replace(_WHOLE.validate_json(raw), wire_bytes=len(raw))
     except ValidationError as error:
         problem = _first_problem(error)
         if any(e["loc"][:1] != ("status",) for e in error.errors(include_url=False, include_input=False)):
@@ -91,9 +92,15 @@ def parse_membership(raw: bytes) -> Membership | UnreadableStatus:
 
 
 def status_json(status: Status) -> dict[str, Json]:
-    """Write a status as JSON values: absent rather than null, ids of a batch only where there are any."""
-    wire: dict[str, Json] = _STATUS.dump_python(status, mode="json", by_alias=True, exclude_none=True)
-    jobs = wire["jobs"]
+    """Write a status as JSON values: absent rather than null, ids of a batch only where there are any.
+
+    One that the operator never wrote (no `lastBatch`) has no zeros and empty lists yet: its first write adds them.
+    """
+    unwritten = status.last_batch is None
+    wire: dict[str, Json] = _STATUS.dump_python(
+        status, mode="json", by_alias=True, exclude_none=True, exclude_defaults=unwritten
+    )
+    jobs = wire.get("jobs")
     if isinstance(jobs, list):
         wire["jobs"] = [{k: v for k, v in job.items() if v != []} if isinstance(job, dict) else job for job in jobs]
     return wire

@@ -40,16 +40,16 @@ class NoClusterError(Exception):
     """There is no usable login for a cluster. The text names the remedy."""
 
 
-class _Response(Protocol):
+class Response(Protocol):
+    """An answer whose body may not have arrived."""
+
     status: int
 
     async def read(self) -> bytes: ...
 
 
-class _Client(Protocol):
+class Client(Protocol):
     """What we use of the generated client, whose own annotations are partial."""
-
-    user_agent: str
 
     async def call_api(
         self,
@@ -59,7 +59,7 @@ class _Client(Protocol):
         body: Json,
         post_params: None,
         _request_timeout: aiohttp.ClientTimeout,
-    ) -> _Response: ...
+    ) -> Response: ...
 
     async def close(self) -> None: ...
 
@@ -117,7 +117,7 @@ def _ignore(_kind: str, _outcome: str, _seconds: float) -> None:
 class KubeApi:
     """Requests to one API server. Use `KubeApi.connect()`."""
 
-    def __init__(self, client: _Client, login: Login, observer: Observer = _ignore) -> None:
+    def __init__(self, client: Client, login: Login, observer: Observer = _ignore) -> None:
         self._client = client
         self._login = login
         self._observer = observer
@@ -147,8 +147,7 @@ class KubeApi:
             proxy=configuration.proxy,
             authorization=lambda: configuration.get_api_key_with_prefix("BearerToken"),
         )
-        client: _Client = generated
-        client.user_agent = USER_AGENT
+        client: Client = generated
         try:
             yield cls(client, login, observer)
         finally:

@@ -10,7 +10,7 @@ from typing import Final
 
 _MAX_REASON: Final = 400
 _STRICT: Final = "strict decoding error: "
-_VALUE: Final = re.compile(r'(Invalid|Unsupported|Duplicate) value: (?:"(?:[^"\\]|\\.)*"|[^\s:]+)(?:: )?')
+_VALUE: Final = re.compile(r'value: (?:"(?:[^"\\]|\\.)*"(?:: |$)|[^\s:]+: )')
 _TOO_LARGE: Final = "request is too large"
 
 
@@ -54,7 +54,7 @@ def _parts(body: bytes) -> tuple[str, str, list[str]]:
     details = status.get("details")
     causes = details.get("causes") if isinstance(details, dict) else None
     lines = [
-        f"{cause.get('field', '')}: {_VALUE.sub('', _after_strict(str(cause.get('message', ''))))}"
+        f"{cause.get('field', '')}: {_without_value(str(cause.get('message', '')))}"
         for cause in causes or []
         if isinstance(cause, dict)
     ]
@@ -65,6 +65,14 @@ def _after_strict(message: str) -> str:
     """The unknown fields' names: the text before them is a dump of the object."""
     head, found, tail = message.partition(_STRICT)
     return f"{_STRICT}{tail}" if found else head
+
+
+def _without_value(message: str) -> str:
+    """A field error's text; where the value is a whole object, nothing of it but what follows a strict decoding."""
+    if _STRICT in message:
+        return _after_strict(message)
+    text = _VALUE.sub("value: ", message, count=1)
+    return "invalid value" if "{" in text else text
 
 
 def error_for(status: int, body: bytes) -> KubeError:

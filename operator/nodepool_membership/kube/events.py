@@ -20,7 +20,7 @@ from nodepool_membership.api.names import API_VERSION, COMPONENT, FIELD_MANAGER,
 from nodepool_membership.kube.api import METADATA_ONLY, KubeApi, path
 from nodepool_membership.kube.errors import GoneError, KubeError
 
-_log = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 EventType = Literal["Normal", "Warning"]
 
@@ -39,7 +39,9 @@ _DRAIN_SECONDS: Final = 3.0
 class _Series:
     """One Event and how often it happened."""
 
-    regarding: Metadata
+    namespace: str
+    object_name: str
+    uid: str
     reason: str
     type: EventType
     action: str
@@ -92,9 +94,11 @@ class Events:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await self._idle.wait()
         except TimeoutError:
-            _log.warning("Events not posted at the end", extra={"events": len(self._queue)})
+            _logger.warning("Events not posted at the end", extra={"events": len(self._queue)})
         self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.result()
 
     def post(self, regarding: Metadata, reason: str, type: EventType, action: str, note: str) -> None:  # noqa: A002
         """Queue an Event; the same object, reason and note again is counted in the Event that is there.
@@ -113,7 +117,18 @@ class Events:
                 return
         else:
             moment = self._now()
-            series = _Series(regarding, reason, type, action, note, moment, moment, self._clock())
+            series = _Series(
+                regarding.namespace,
+                regarding.name,
+                regarding.uid,
+                reason,
+                type,
+                action,
+                note,
+                moment,
+                moment,
+                self._clock(),
+            )
             self._remembered[key] = series
             self._remembered.move_to_end(key)
             if len(self._remembered) > _REMEMBERED:
@@ -152,16 +167,15 @@ class Events:
 
     def _complain(self, why: str) -> None:
         if not self._failing:
-            _log.warning("Events cannot be posted; further failures are not logged until one succeeds: %s", why)
+            _logger.warning("Events cannot be posted; further failures are not logged until one succeeds: %s", why)
         self._failing = True
 
     async def _create(self, series: _Series) -> None:
-        about = series.regarding
-        name = f"{about.name[:_MAX_NAME]}.{uuid4().hex}"
+        name = f"{series.object_name[:_MAX_NAME].rstrip('.-')}.{uuid4().hex}"
         body: dict[str, Json] = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": about.namespace},
+            "metadata": {"name": name, "namespace": series.namespace},
             "eventTime": _micro_time(series.first),
             "reportingController": f"{GROUP}/{COMPONENT}",
             "reportingInstance": self._instance,
@@ -172,9 +186,9 @@ class Events:
             "regarding": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
-                "namespace": about.namespace,
-                "name": about.name,
-                "uid": about.uid,
+                "namespace": series.namespace,
+                "name": series.object_name,
+                "uid": series.uid,
             },
         }
         if series.count > 1:
@@ -182,7 +196,7 @@ class Events:
         await self._api.request(
             "event",
             "POST",
-            path(_EVENTS, about.namespace, "events"),
+            path(_EVENTS, series.namespace, "events"),
             query={"fieldManager": FIELD_MANAGER},
             body=body,
             accept=METADATA_ONLY,
@@ -198,7 +212,7 @@ class Events:
             await self._api.request(
                 "event",
                 "PATCH",
-                path(_EVENTS, series.regarding.namespace, "events", series.name),
+                path(_EVENTS, series.namespace, "events", series.name),
                 query={"fieldManager": FIELD_MANAGER},
                 body=body,
                 content_type="application/merge-patch+json",

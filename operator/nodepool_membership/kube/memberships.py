@@ -48,28 +48,31 @@ class Memberships:
             InvalidObjectError: metadata or spec do not read.
         """
         async with self._budget.hold(_LARGEST_OBJECT) as held:
-            try:
-                raw = await self._api.request("membership", "GET", _path(namespace, name))
-            except GoneError:
-                held.shrink(0)
-                membership = None
-            else:
-                held.shrink(len(raw))
-                membership = parse_membership(raw)
-                del raw
+            raw = await self._fetch(namespace, name)
+            held.shrink(len(raw or b""))
+            membership = parse_membership(raw) if raw is not None else None
+            del raw
             yield membership
 
     async def read(self, namespace: str, name: str) -> Membership | UnreadableStatus | None:
         """Read an object as it is now (no cache); None if there is none.
 
+        Takes nothing of the budget, so that it may be called inside `open`: after a conflict, say.
+
         Raises:
             InvalidObjectError: metadata or spec do not read.
         """
-        async with self.open(namespace, name) as membership:
-            return membership
+        raw = await self._fetch(namespace, name)
+        return parse_membership(raw) if raw is not None else None
+
+    async def _fetch(self, namespace: str, name: str) -> bytes | None:
+        try:
+            return await self._api.request("membership", "GET", _path(namespace, name))
+        except GoneError:
+            return None
 
     async def write_status(self, metadata: Metadata, old: Status, new: Status) -> str:
-        """Store `new` where `old` was read with `metadata`; returns the new resourceVersion. Equal ones are not written.
+        """Store `new` where `old` was read with `metadata`; returns the new resourceVersion. No write if equal.
 
         Raises:
             RejectedError: also when the installed CRD is older than this program and does not know a field.

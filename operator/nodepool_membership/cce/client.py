@@ -1,0 +1,260 @@
+"""An async client for the calls of the CCE API v3 that the operator makes. Each method is one request, or one listing.
+
+Not for: retrying, waiting or judging. Nothing is repeated, no redirect is followed. Raises only `CloudError`s.
+"""
+
+import asyncio
+import json
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from time import monotonic
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from nodepool_membership import __version__
+from nodepool_membership.cce import wire
+from nodepool_membership.cce.credentials import Credentials
+from nodepool_membership.cce.errors import (
+    CloudError,
+    NotFoundError,
+    OutcomeUnknownError,
+    UnavailableError,
+    from_answer,
+    from_transport,
+)
+from nodepool_membership.cce.signing import DATE_HEADER, authentication, sdk_date
+from nodepool_membership.core.observation import ClusterReport, JobPhase, JobReport, Node, NodeTable, PoolReport
+
+T = TypeVar("T")
+
+PAGE_SIZE: Final = 200
+"""Nodes a page (the API allows 1..2000): a node document is about 3 KB, so a page is 0.6 MB."""
+MAX_PAGE_SIZE: Final = 2000
+MAX_ANSWER_BYTES: Final = 32 << 20
+_CONNECTIONS: Final = 20
+_USER_AGENT: Final = f"nodepool-membership/{__version__}"
+
+Observe = Callable[[str, str, float], None]
+"""Told of every call: route, outcome, seconds."""
+
+
+def _nobody(_route: str, _outcome: str, _seconds: float) -> None:
+    """The default observer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to an accepted add. `request_id` is the cloud's, for its support."""
+
+    job_id: str
+    request_id: str | None
+
+
+def make_http(timeout_seconds: float) -> httpx.AsyncClient:
+    """The connections of the process; proxies come from the environment. To be closed."""
+    return httpx.AsyncClient(
+        verify=ssl.create_default_context(),
+        # Shorter for making a connection than for the call as a whole: then a call that was not sent is known as such.
+        timeout=httpx.Timeout(timeout_seconds, connect=timeout_seconds / 4, pool=timeout_seconds / 4),
+        limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+        follow_redirects=False,
+    )
+
+
+class CloudClient:
+    """One endpoint, project and credential. Cheap to make: the connections are shared."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        endpoint: str,
+        project_id: str,
+        credentials: Credentials,
+        *,
+        now: Callable[[], datetime],
+        timeout_seconds: float,
+        observe: Observe = _nobody,
+    ) -> None:
+        self._http = http
+        self._base = f"{endpoint}/api/v3/projects/{quote(project_id, safe='')}"
+        self._auth = authentication(credentials, now=now)
+        self._headers = {"Content-Type": "application/json", "X-Project-Id": project_id, "User-Agent": _USER_AGENT}
+        self._now = now
+        self._timeout = timeout_seconds
+        self._observe = observe
+        self.clock_offset_seconds: float | None = None
+        """The cloud's clock (its last `Date` header) minus ours (rule P21)."""
+
+    async def add_nodes(
+        self, cluster_id: str, pool_id: str, server_ids: Sequence[str], *, signed_at: datetime
+    ) -> Accepted:
+        """Have 1..200 servers added: their operating systems are reinstalled, their disks wiped.
+
+        https://support.huaweicloud.com/intl/en-us/api-cce/AddNodesToNodePool.html
+
+        Raises:
+            NotSentError, RefusedError: certainly nothing happened.
+            OutcomeUnknownError: it may have been accepted.
+        """
+        body = {"apiVersion": "v3", "kind": "List", "nodeList": [{"serverID": server_id} for server_id in server_ids]}
+        path = _path("clusters", cluster_id, "nodepools", pool_id, "nodes", "add")
+        answer = await self._call("addNodes", "POST", path, body=json.dumps(body).encode(), signed_at=signed_at)
+        request_id = answer.headers.get("X-Request-Id")
+        try:
+            return Accepted(wire.ADD_ANSWER.validate_json(answer.content).job_id, request_id)
+        except ValidationError:
+            text = "answered 200 without a job id"
+            raise OutcomeUnknownError(text, status=answer.status_code, request_id=request_id) from None
+
+    async def get_job(self, job_id: str) -> JobReport:
+        """A job; one that the cloud does not know (any more) is reported as lost, not raised."""
+        try:
+            answer = await self._call("getJob", "GET", _path("jobs", job_id))
+        except NotFoundError:
+            return JobReport(job_id, JobPhase.LOST)
+        return self._read(wire.JOB, answer).report(job_id)
+
+    async def list_nodes(self, cluster_id: str) -> NodeTable:
+        """A complete listing of the cluster's nodes (rule P13), or none at all.
+
+        Raises:
+            UnavailableError: a page failed, cannot be read, or the pages do not come to an end.
+        """
+        for size in (PAGE_SIZE, MAX_PAGE_SIZE):
+            table = await self._list_by(cluster_id, size)
+            if table is not None:
+                return table
+        raise UnavailableError("the node list does not come to an end: pages bring no further nodes")
+
+    async def _list_by(self, cluster_id: str, size: int) -> NodeTable | None:
+        """A listing by pages of `size`; None if a page brings nothing new, as from deployments without paging."""
+        begun = self._now()
+        nodes: list[Node] = []
+        seen: set[str] = set()
+        query = {"limit": str(size)}
+        while True:
+            answer = await self._call("listNodes", "GET", _path("clusters", cluster_id, "nodes"), query=query)
+            page = self._read(wire.NODE_PAGE, answer)
+            del answer
+            marker = _next_marker(page, size)
+            if marker is not None and marker in seen:
+                return None
+            nodes.extend(document.node() for document in page.items)
+            if marker is None:
+                return NodeTable(begun, nodes)
+            seen.add(marker)
+            query = {"limit": str(size), "marker": marker}
+            del page
+            # Parsing a page takes milliseconds; others have their turn between pages.
+            await asyncio.sleep(0)
+
+    async def get_node(self, cluster_id: str, node_uid: str) -> Node | None:
+        """One node, None if there is none."""
+        try:
+            answer = await self._call("getNode", "GET", _path("clusters", cluster_id, "nodes", node_uid))
+        except NotFoundError:
+            return None
+        return self._read(wire.NODE, answer).node()
+
+    async def get_node_pool(self, cluster_id: str, pool_id: str) -> PoolReport:
+        """A node pool."""
+        answer = await self._call("getNodePool", "GET", _path("clusters", cluster_id, "nodepools", pool_id))
+        return self._read(wire.POOL, answer).report()
+
+    async def get_cluster(self, cluster_id: str) -> ClusterReport:
+        """A cluster."""
+        answer = await self._call("getCluster", "GET", _path("clusters", cluster_id))
+        return self._read(wire.CLUSTER, answer).report()
+
+    async def _call(
+        self,
+        route: str,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: bytes | None = None,
+        signed_at: datetime | None = None,
+    ) -> httpx.Response:
+        begun = monotonic()
+        outcome = "ok"
+        try:
+            return await self._send(method, path, query, body, signed_at)
+        except CloudError as error:
+            outcome = type(error).__name__.removesuffix("Error")
+            raise
+        finally:
+            self._observe(route, outcome, monotonic() - begun)
+
+    async def _send(
+        self, method: str, path: str, query: dict[str, str] | None, body: bytes | None, signed_at: datetime | None
+    ) -> httpx.Response:
+        changes = method != "GET"
+        headers = self._headers if signed_at is None else {**self._headers, DATE_HEADER: sdk_date(signed_at)}
+        request = self._http.build_request(method, self._base + path, params=query, content=body, headers=headers)
+        try:
+            # httpx limits the gaps between bytes; this limits the whole call.
+            async with asyncio.timeout(self._timeout):
+                answer = await self._http.send(request, auth=self._auth, stream=True)
+                try:
+                    await _read_bounded(answer)
+                finally:
+                    await answer.aclose()
+        except TimeoutError:
+            text = f"no answer within {self._timeout:.0f} s"
+            raise (OutcomeUnknownError(text) if changes else UnavailableError(text)) from None
+        except httpx.HTTPError as error:
+            raise from_transport(error, changes=changes) from None
+        self._note_clock(answer)
+        if not answer.is_success:
+            raise from_answer(answer, answer.content, changes=changes)
+        return answer
+
+    def _note_clock(self, answer: httpx.Response) -> None:
+        try:
+            said = parsedate_to_datetime(answer.headers.get("Date", ""))
+        except (ValueError, TypeError):
+            return
+        if said.tzinfo is not None:
+            self.clock_offset_seconds = (said - self._now()).total_seconds()
+
+    def _read(self, adapter: TypeAdapter[T], answer: httpx.Response) -> T:
+        try:
+            return adapter.validate_json(answer.content)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            text = f"an answer that cannot be read: {where} {first['msg']}".replace("  ", " ")
+            request_id = answer.headers.get("X-Request-Id")
+            raise UnavailableError(text, status=answer.status_code, request_id=request_id) from None
+
+
+async def _read_bounded(answer: httpx.Response) -> None:
+    """Read the body into the response, but never more than is sane."""
+    length = answer.headers.get("Content-Length", "0")
+    if length.isdecimal() and int(length) > MAX_ANSWER_BYTES:
+        raise httpx.ReadError(f"an answer of {length} bytes is too large")
+    await answer.aread()
+
+
+def _next_marker(page: wire.NodePage, size: int) -> str | None:
+    """Where the listing goes on; None on its last page. Older deployments send no pageInfo (dossier section 4)."""
+    if page.page_info is not None and page.page_info.next_marker:
+        return page.page_info.next_marker
+    # A full page without a marker is followed up with its last uid: rather one call more than a node less (rule P13).
+    return page.items[-1].metadata.uid if len(page.items) == size else None
+
+
+def _path(*segments: str) -> str:
+    return "".join(_quoted(segments))
+
+
+def _quoted(segments: Sequence[str]) -> Iterator[str]:
+    for segment in segments:
+        yield f"/{quote(segment, safe='')}"

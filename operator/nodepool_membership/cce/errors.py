@@ -1,0 +1,168 @@
+"""What went wrong with a call, as a hierarchy that says what the caller may do; and how answers become errors.
+
+Not for: retrying, or words for users (`core.catalogue`, `runtime.troubles`). Rule P6: a refusal is only what stands on
+a positive list of (HTTP status, known code, JSON body); for a call that changes something, all else is unknown.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import httpx
+
+MIN_RETRY_AFTER: Final = 1.0
+MAX_RETRY_AFTER: Final = 600.0
+_MAX_TEXT: Final = 2000
+
+
+class CloudError(Exception):
+    """A call did not bring what was asked for. `message` is the cloud's own text, for logs; it may be empty."""
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, request_id: str | None = None
+    ) -> None:
+        super().__init__(message, status, code, request_id)
+        self.message = message
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in (self.status, self.code, self.message) if part)
+
+
+class NotSentError(CloudError):
+    """Certainly not sent: no connection could be made. The call may be repeated."""
+
+
+class RefusedError(CloudError):
+    """Certainly refused, and the same call would be again until something changes."""
+
+
+class LockedError(RefusedError):
+    """Certainly refused, because another task is under way: wait, then the same call may pass."""
+
+
+class ThrottledError(RefusedError):
+    """Certainly refused, because of too many calls. `retry_after` in seconds, 1 to 600, None if not said."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, status=status, code=code, request_id=request_id)
+        self.retry_after = retry_after
+
+
+class UnauthenticatedError(RefusedError):
+    """Certainly refused: key, signature or token."""
+
+
+class ForbiddenError(RefusedError):
+    """Certainly refused: rights."""
+
+
+class NotFoundError(RefusedError):
+    """Certainly refused: cluster, node pool, node or job does not exist; the code does not say which."""
+
+
+class OutcomeUnknownError(CloudError):
+    """A call that changes something may or may not have been accepted."""
+
+
+class UnavailableError(CloudError):
+    """A read failed: network, time-out, 5xx or an answer that cannot be read. Nothing is known."""
+
+
+_LOCKED: Final = frozenset({(429, "CCE.01429002"), (429, "CCE.01429003"), (400, "CCE.01400023")})
+_THROTTLED: Final = frozenset({"APIGW.0308", "CCE.02429001"})
+_STATE: Final = frozenset({"CCE.01403003", "CCE.01403006", "CCE.01403009"})
+"""403s about the state of cluster or pool, not about a right (dossier section 9.2)."""
+_CCE: Final = re.compile(r"CCE\.\d\d(\d{3})\d{3}")
+_OTHERS: Final = re.compile(r"CCE_CM\.\d{4}|APIGW\.\d{4}|E\.CFE\.\d{7}")
+_REFUSING: Final = frozenset({400, 401, 403, 404, 413, 414, 429})
+"""409 is not among them: it says that somebody else changed something, not that this call did nothing."""
+_BY_STATUS: Final[dict[int, type[RefusedError]]] = {
+    401: UnauthenticatedError,
+    403: ForbiddenError,
+    404: NotFoundError,
+}
+
+
+def from_answer(response: httpx.Response, body: bytes, *, changes: bool) -> CloudError:
+    """The error for an answer with a status other than 2xx. `changes`: of a call that may have changed something."""
+    status = response.status_code
+    fields = _fields(body)
+    request_id = response.headers.get("X-Request-Id") or fields.get("request_id")
+    code = _code(fields)
+    message = (
+        _message(fields) or f"an answer of type {response.headers.get('Content-Type', 'unknown')}, not an error's JSON"
+    )
+    if (code in _THROTTLED and status == 429) or (status == 429 and not changes and code is None):
+        wait = retry_after(response.headers)
+        return ThrottledError(message, status=status, code=code, request_id=request_id, retry_after=wait)
+    return _kind(status, code, changes=changes)(message, status=status, code=code, request_id=request_id)
+
+
+def _kind(status: int, code: str | None, *, changes: bool) -> type[CloudError]:
+    if code is not None and status in _REFUSING and _is_known(status, code):
+        if (status, code) in _LOCKED:
+            return LockedError
+        return RefusedError if code in _STATE else _BY_STATUS.get(status, RefusedError)
+    if changes:
+        return OutcomeUnknownError
+    # Of a read nothing is at stake: the status alone says which kind of no it is.
+    return _BY_STATUS.get(status, UnavailableError)
+
+
+def _is_known(status: int, code: str) -> bool:
+    """Whether the code is one of CCE's or the gateway's; CCE's name their HTTP status in the middle."""
+    own = _CCE.fullmatch(code)
+    return own[1] == str(status) if own else _OTHERS.fullmatch(code) is not None
+
+
+def from_transport(error: httpx.HTTPError, *, changes: bool) -> CloudError:
+    """The error for a call that got no answer."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)):
+        return NotSentError(text)
+    return OutcomeUnknownError(text) if changes else UnavailableError(text)
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After` in seconds: an integer or a float (the gateway sends both), finite, clamped to 1..600 s."""
+    try:
+        seconds = float(headers.get("Retry-After", ""))
+    except ValueError:
+        return None
+    return min(max(seconds, MIN_RETRY_AFTER), MAX_RETRY_AFTER) if math.isfinite(seconds) else None
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """The text fields of a JSON error body; none if it is anything else."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(document, dict):
+        return {}
+    return {name: value for name, value in document.items() if isinstance(value, str) and value}
+
+
+def _code(fields: Mapping[str, str]) -> str | None:
+    """The more telling of the two families: `CCE.01400014` rather than `CCE_CM.0004` (dossier section 9.1)."""
+    found = [fields[name] for name in ("errorCode", "error_code") if name in fields]
+    return next((code for code in found if code.startswith(("CCE.", "APIGW."))), found[0] if found else None)
+
+
+def _message(fields: Mapping[str, str]) -> str:
+    texts = dict.fromkeys(fields[name] for name in ("error_msg", "errorMessage", "message") if name in fields)
+    # The gateway echoes the canonical request behind this word; it fills a screen and helps no user.
+    return ": ".join(text.partition(", canonicalRequest")[0] for text in texts)[:_MAX_TEXT]

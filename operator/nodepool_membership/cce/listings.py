@@ -1,0 +1,99 @@
+"""Node listings shared by every membership of a cluster and credential: one under way per key (rules P13, P14).
+
+Not for: fetching them (`client`). A listing proves absence only as of its start, so who wants one begun after a moment
+never gets one that was under way at that moment: they wait for the next, together.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from nodepool_membership.core.observation import NodeTable
+
+AT_ONCE: Final = 2
+"""Listings under way over all keys: each holds pages and a growing table."""
+
+
+class ListingKey(NamedTuple):
+    """Rule P14: a credential may see less than another."""
+
+    endpoint: str
+    project_id: str
+    cluster_id: str
+    identity: str
+
+
+Fetch = Callable[[], Awaitable[NodeTable]]
+
+
+@dataclass(slots=True)
+class _Shared:
+    """The listings of one key: what runs, what starts next, what came last."""
+
+    running: asyncio.Task[NodeTable] | None = None
+    following: asyncio.Task[NodeTable] | None = None
+    last: NodeTable | None = None
+    waiting: int = field(default=0)
+
+
+class Listings:
+    """Listings by key; `keep_seconds` is how long one is kept for `recent`."""
+
+    def __init__(self, *, keep_seconds: float, now: Callable[[], datetime]) -> None:
+        self._keep = timedelta(seconds=keep_seconds)
+        self._now = now
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._shared: dict[ListingKey, _Shared] = {}
+
+    def recent(self, key: ListingKey, not_before: datetime) -> NodeTable | None:
+        """The last listing, if it was begun at or after the moment and is still kept."""
+        self.prune()
+        shared = self._shared.get(key)
+        table = None if shared is None else shared.last
+        return table if table is not None and table.begun >= not_before else None
+
+    async def fresh(self, key: ListingKey, fetch: Fetch, after: datetime) -> NodeTable:
+        """A listing begun at or after `after`, shared with all who wait for the same one.
+
+        Raises:
+            whatever `fetch` raises, for everyone who waited for that listing.
+        """
+        table = self.recent(key, after)
+        if table is not None:
+            return table
+        shared = self._shared.setdefault(key, _Shared())
+        shared.waiting += 1
+        try:
+            if shared.following is None:
+                shared.following = asyncio.create_task(self._run(shared, shared.running, fetch))
+                # A failure that nobody waits for any more is no news.
+                shared.following.add_done_callback(lambda task: task.cancelled() or task.exception())
+            # One who gives up must not end the listing of the others.
+            return await asyncio.shield(shared.following)
+        finally:
+            shared.waiting -= 1
+
+    async def _run(self, shared: _Shared, before: asyncio.Task[NodeTable] | None, fetch: Fetch) -> NodeTable:
+        if before is not None:
+            await asyncio.wait((before,))
+        async with self._slots:
+            # From here on it has begun: whoever comes now needs the next one.
+            shared.running, shared.following = shared.following, None
+            try:
+                table = await fetch()
+            finally:
+                shared.running = None
+        shared.last = table
+        asyncio.get_running_loop().call_later(self._keep.total_seconds() + 1, self.prune)
+        return table
+
+    def prune(self) -> None:
+        """Drop listings that are too old to be shared, so that their memory is free between resyncs."""
+        limit = self._now() - self._keep
+        for key, shared in list(self._shared.items()):
+            if shared.last is not None and shared.last.begun < limit:
+                shared.last = None
+            if shared.last is None and not shared.waiting and shared.running is None and shared.following is None:
+                del self._shared[key]

@@ -1,0 +1,169 @@
+"""The command line: `nodepool-membership run`. Options are checked here, in one line on stderr if they are bad.
+
+Not for: running anything. What `run` needs is imported when it runs, so that `--help` and `--version` answer at once.
+"""
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, Generic, TypeVar, get_args
+
+import click
+
+from nodepool_membership import __version__
+from nodepool_membership.runtime.logs import LogFormat, LogLevel
+from nodepool_membership.runtime.options import (
+    Bind,
+    Options,
+    format_duration,
+    parse_bind,
+    parse_duration,
+    parse_endpoint,
+    parse_namespace,
+)
+
+_PROGRAM: Final = "nodepool-membership"
+_PREFIX: Final = "NODEPOOL_MEMBERSHIP"
+_DEFAULTS: Final = Options()
+T = TypeVar("T")
+
+
+class _Parsed(click.ParamType[T], Generic[T]):
+    """A value read by a function that raises ValueError with the remedy; in the environment, commas separate them."""
+
+    envvar_list_splitter = ","
+
+    def __init__(self, name: str, parse: Callable[[str], T]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> T:
+        try:
+            return self._parse(str(value).strip())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _duration(lowest: str, highest: str) -> _Parsed[timedelta]:
+    low, high = parse_duration(lowest), parse_duration(highest)
+
+    def parse(text: str) -> timedelta:
+        value = parse_duration(text)
+        if not low <= value <= high:
+            raise ValueError(f"{text!r} is out of range: between {lowest} and {highest}")
+        return value
+
+    return _Parsed("DURATION", parse)
+
+
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name=_PROGRAM)
+def cli() -> None:
+    """Makes listed servers members of a customized CCE node pool, each exactly once."""
+
+
+@cli.command(context_settings={"auto_envvar_prefix": _PREFIX, "show_default": True})
+@click.option(
+    "--namespace",
+    "namespaces",
+    type=_Parsed("NAME", parse_namespace),
+    multiple=True,
+    envvar=f"{_PREFIX}_NAMESPACE",
+    show_default="all",
+    help="Namespace to watch; may be repeated.",
+)
+@click.option(
+    "--allow-endpoint",
+    "allow_endpoints",
+    type=_Parsed("URL", parse_endpoint),
+    multiple=True,
+    envvar=f"{_PREFIX}_ALLOW_ENDPOINT",
+    show_default="the public CCE domains over https",
+    help="Further endpoint that a spec may name, compared by scheme, host and port; may be repeated.",
+)
+@click.option(
+    "--poll-interval",
+    type=_duration("100ms", "1h"),
+    default=format_duration(_DEFAULTS.poll_interval),
+    help="How often running jobs are asked for, with jitter.",
+)
+@click.option(
+    "--resync-interval",
+    type=_duration("1s", "24h"),
+    default=format_duration(_DEFAULTS.resync_interval),
+    help="How often settled memberships are compared with the cloud.",
+)
+@click.option(
+    "--settle-window",
+    type=_duration("1s", "24h"),
+    default=format_duration(_DEFAULTS.settle_window),
+    help="How long a call of unknown outcome is watched before its servers are planned again; below 20m is unsafe.",
+)
+@click.option(
+    "--writes-per-minute",
+    type=click.IntRange(1, 1000),
+    default=_DEFAULTS.writes_per_minute,
+    help="Write calls to the cloud per endpoint and access key.",
+)
+@click.option(
+    "--http-timeout",
+    type=_duration("1s", "10m"),
+    default=format_duration(_DEFAULTS.http_timeout),
+    help="Limit for one call to the cloud.",
+)
+@click.option(
+    "--bind",
+    type=_Parsed("HOST:PORT", parse_bind),
+    default=f"{_DEFAULTS.bind.host}:{_DEFAULTS.bind.port}",
+    help="Where /healthz, /readyz and /metrics are served.",
+)
+@click.option("--log-format", type=click.Choice(get_args(LogFormat)), default=_DEFAULTS.log_format, help="Log format.")
+@click.option("--log-level", type=click.Choice(get_args(LogLevel)), default=_DEFAULTS.log_level, help="Least level.")
+def run(
+    namespaces: tuple[str, ...],
+    allow_endpoints: tuple[str, ...],
+    poll_interval: timedelta,
+    resync_interval: timedelta,
+    settle_window: timedelta,
+    writes_per_minute: int,
+    http_timeout: timedelta,
+    bind: Bind,
+    log_format: LogFormat,
+    log_level: LogLevel,
+) -> int:
+    """Run the operator until SIGTERM.
+
+    The cluster is that of $KUBECONFIG, else of the pod's service account, else of ~/.kube/config. Every option is also
+    an environment variable, NODEPOOL_MEMBERSHIP_<NAME>; there, values of a repeatable one are separated by commas.
+    Durations are written like 500ms, 15s or 1h30m.
+    """
+    options = Options(
+        namespaces=namespaces,
+        allow_endpoints=allow_endpoints,
+        poll_interval=poll_interval,
+        resync_interval=resync_interval,
+        settle_window=settle_window,
+        writes_per_minute=writes_per_minute,
+        http_timeout=http_timeout,
+        bind=bind,
+        log_format=log_format,
+        log_level=log_level,
+    )
+    import asyncio
+
+    from nodepool_membership.runtime import process
+    from nodepool_membership.runtime.assembly import make_reconciler
+
+    return asyncio.run(process.run(options, make_reconciler))
+
+
+def main() -> None:
+    """The entry point: exit code 2 and one line on stderr for a bad command line."""
+    try:
+        code = cli.main(prog_name=_PROGRAM, standalone_mode=False)
+    except click.ClickException as error:
+        print(f"{_PROGRAM}: {' '.join(error.format_message().split())}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,70 @@
+"""The reconciler with everything it needs of the cloud, put together from the options.
+
+Not for: running it (`process`). The one place where the parts of `cce`, `kube` and `runtime` meet.
+"""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from time import monotonic
+
+from nodepool_membership.cce.budget import Budgets
+from nodepool_membership.cce.client import CloudClient, make_http
+from nodepool_membership.cce.credentials import Credentials
+from nodepool_membership.cce.endpoints import AllowList
+from nodepool_membership.cce.listings import Listings
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.kube.events import Events
+from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.runtime.clouds import RECENT_SHARE, Clouds
+from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.runtime.options import Options
+from nodepool_membership.runtime.pace import Clock
+from nodepool_membership.runtime.reconcile import Reconciler
+from nodepool_membership.runtime.send import Sender
+from nodepool_membership.runtime.store import Store
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def make_reconciler(
+    options: Options, memberships: Memberships, secrets: Secrets, events: Events, metrics: Metrics
+) -> AsyncIterator[Reconciler]:
+    """Open the connections to the cloud; on leaving, calls under way are recorded first."""
+    timeout = options.http_timeout.total_seconds()
+    settings = Settings(poll_interval=options.poll_interval, settle_window=options.settle_window)
+    async with make_http(timeout) as http:
+
+        def connect(endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
+            return CloudClient(
+                http,
+                endpoint,
+                project_id,
+                credentials,
+                now=_now,
+                timeout_seconds=timeout,
+                observe=metrics.cloud_request,
+            )
+
+        clouds = Clouds(
+            connect,
+            secrets,
+            AllowList.parse(options.allow_endpoints),
+            Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
+            Listings(keep_seconds=(options.resync_interval / RECENT_SHARE).total_seconds(), now=_now),
+            resync_interval=options.resync_interval,
+            now=_now,
+            monotonic=monotonic,
+        )
+        store = Store(memberships, events, metrics, settings, now=_now)
+        sender = Sender(store, now=_now, monotonic=monotonic)
+        clock = Clock(options.poll_interval, options.resync_interval)
+        try:
+            yield Reconciler(memberships, store, sender, clouds, metrics, settings, clock, now=_now)
+        finally:
+            await sender.close()

@@ -1,0 +1,163 @@
+"""From a membership to what it may use of the cloud: endpoint, credentials, client, write budget, shared listings.
+
+Not for: the wire (`cce`) or decisions (`core`). Answers `Look`s; every trouble becomes a `TroubleError`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.cce.budget import Budgets, Taken, WriteBudget
+from nodepool_membership.cce.client import CloudClient
+from nodepool_membership.cce.credentials import Credentials, CredentialsError, parse_credentials
+from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
+from nodepool_membership.cce.errors import CloudError
+from nodepool_membership.cce.listings import ListingKey, Listings
+from nodepool_membership.core.observation import (
+    ClusterReport,
+    Freshness,
+    JobReport,
+    Look,
+    NodeTable,
+    Observation,
+    PoolReport,
+    Trouble,
+)
+from nodepool_membership.kube.errors import ForbiddenError as KubeForbiddenError
+from nodepool_membership.kube.errors import RejectedError
+from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.runtime import troubles
+from nodepool_membership.runtime.troubles import TroubleError
+
+_log = logging.getLogger(__name__)
+
+RECENT_SHARE: Final = 10
+"""A listing serves the memberships of its cluster for this share (1/n) of the resync interval."""
+
+Connect = Callable[[str, str, Credentials], CloudClient]
+"""Makes a client for endpoint, project id and credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one membership uses of the cloud during one reconcile."""
+
+    client: CloudClient
+    budget: WriteBudget
+    listing_key: ListingKey
+
+
+class Clouds:
+    """Every cloud endpoint the process talks to."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        secrets: Secrets,
+        allow: AllowList,
+        budgets: Budgets,
+        listings: Listings,
+        *,
+        resync_interval: timedelta,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._connect = connect
+        self._secrets = secrets
+        self._allow = allow
+        self._budgets = budgets
+        self._listings = listings
+        self._recent = resync_interval / RECENT_SHARE
+        self._now = now
+        self._monotonic = monotonic
+
+    async def access(self, membership: Membership) -> Access:
+        """Resolve endpoint and credentials.
+
+        Raises:
+            TroubleError: endpoint not allowed, region unknown, Secret missing or unusable.
+            KubeError: the API server did not answer.
+        """
+        pool = membership.spec.node_pool
+        try:
+            endpoint = resolve_endpoint(pool.region, pool.endpoint, self._allow)
+            credentials = parse_credentials(await self._secret(membership))
+        except (CredentialsError, EndpointNotAllowedError, UnknownRegionError) as error:
+            raise TroubleError(troubles.of_setup(error)) from None
+        return Access(
+            client=self._connect(endpoint, pool.project_id, credentials),
+            budget=self._budgets.get(endpoint, credentials.identity),
+            listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.identity),
+        )
+
+    async def _secret(self, membership: Membership) -> Mapping[str, bytes]:
+        namespace, name = membership.metadata.namespace, membership.spec.credentials_ref.name
+        try:
+            data = await self._secrets.read(namespace, name)
+        except (KubeForbiddenError, RejectedError) as error:
+            text = f"Secret {name!r} cannot be read: {error}; the operator needs the right to get Secrets here"
+            raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text)) from None
+        if data is None:
+            text = (
+                f"Secret {name!r} does not exist in namespace {namespace!r}; create it with the keys accessKey and"
+                " secretKey, or token, or correct spec.credentialsRef"
+            )
+            raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text))
+        return data
+
+    async def answer(self, look: Look, membership: Membership, access: Access, seen: Observation) -> Observation:
+        """Look, and add what was seen.
+
+        Raises:
+            TroubleError: the cloud could not be looked at.
+        """
+        pool = membership.spec.node_pool
+        if look.jobs:
+            return replace(seen, jobs={**seen.jobs, **await self._jobs(access, look.jobs)})
+        if look.listing is not None:
+            return replace(seen, listing=await self._listing(access, pool.cluster_id, look.listing, seen.read_at))
+        if look.pool:
+            seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
+            return replace(seen, pool=seen_pool, cluster=cluster)
+        raise ValueError("a Look asks for something")
+
+    def is_at_hand(self, look: Look, access: Access) -> bool:
+        """Whether the look is answered without asking the cloud."""
+        return look.write or (look.listing is Freshness.RECENT and self._cached(access) is not None)
+
+    def take(self, access: Access) -> Taken | float:
+        """A place in the write budget, or the seconds until there is one."""
+        return access.budget.try_take(self._monotonic())
+
+    def _cached(self, access: Access) -> NodeTable | None:
+        return self._listings.recent(access.listing_key, self._now() - self._recent)
+
+    async def _jobs(self, access: Access, job_ids: tuple[str, ...]) -> dict[str, JobReport]:
+        try:
+            reports = await asyncio.gather(*(access.client.get_job(job_id) for job_id in job_ids))
+        except CloudError as error:
+            raise TroubleError(troubles.of_look(error, "a job")) from None
+        return dict(zip(job_ids, reports, strict=True))
+
+    async def _listing(self, access: Access, cluster_id: str, freshness: Freshness, read_at: datetime) -> NodeTable:
+        if freshness is Freshness.RECENT and (cached := self._cached(access)) is not None:
+            return cached
+        try:
+            return await self._listings.fresh(access.listing_key, lambda: access.client.list_nodes(cluster_id), read_at)
+        except CloudError as error:
+            raise TroubleError(troubles.of_look(error, "the node list")) from None
+
+    async def _pool(self, access: Access, cluster_id: str, pool_id: str) -> tuple[PoolReport, ClusterReport]:
+        try:
+            cluster = await access.client.get_cluster(cluster_id)
+        except CloudError as error:
+            raise TroubleError(troubles.of_look(error, "the cluster")) from None
+        try:
+            return await access.client.get_node_pool(cluster_id, pool_id), cluster
+        except CloudError as error:
+            raise TroubleError(troubles.of_look(error, "the node pool")) from None

@@ -1,0 +1,69 @@
+"""Structured logs on stderr: one JSON object or one line of text a record, by the standard library's logging.
+
+Not for: keeping secrets out of records; nothing that holds one is ever handed to a logger.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+LogFormat = Literal["json", "text"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_QUIET: Final = ("kopf", "httpx", "httpcore", "asyncio", "aiohttp")
+"""Their INFO lines are per event or per request and tell an operator's user nothing."""
+
+
+_LOUD: Final = "kopf._core.reactor.running"
+"""Warns that it takes no signals outside the main thread, which is why it runs there (`watch`)."""
+
+
+def configure(log_format: LogFormat, level: LogLevel) -> None:
+    """Send all records of this process to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger(_LOUD).setLevel(logging.ERROR)
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _extra(record: logging.LogRecord) -> Mapping[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _OWN and not name.startswith("_")}
+
+
+class JsonFormatter(logging.Formatter):
+    """`{"time", "level", "logger", "msg", ...}`: what was given as `extra` are fields beside these."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "msg": record.getMessage(),
+        }
+        for name, value in _extra(record).items():
+            fields.setdefault(name, value)
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str, ensure_ascii=False)
+
+
+class TextFormatter(logging.Formatter):
+    """The same for a terminal: time, level, message, then `name=value`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_time(record)} {record.levelname:<7} {record.getMessage()}"
+        line += "".join(f" {name}={value}" for name, value in _extra(record).items())
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

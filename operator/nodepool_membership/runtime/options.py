@@ -1,0 +1,108 @@
+"""What `nodepool-membership run` can be told: one frozen value, checked before anything starts.
+
+Not for: the command line itself (`cli`).
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from urllib.parse import urlsplit
+
+from nodepool_membership.runtime.logs import LogFormat, LogLevel
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+")
+_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+SAFE_SETTLE_WINDOW: Final = timedelta(minutes=20)
+"""The gateway accepts a signature for 15 minutes, and clocks differ by up to 5."""
+_PORTS: Final = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Where the health endpoints listen."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Design section 5. Lower and upper bounds are those of the command line."""
+
+    namespaces: tuple[str, ...] = ()
+    """Empty: all."""
+    allow_endpoints: tuple[str, ...] = ()
+    """Beyond the public CCE domains, as `scheme://host:port` in lower case with the port always there."""
+    poll_interval: timedelta = timedelta(seconds=15)
+    resync_interval: timedelta = timedelta(minutes=5)
+    settle_window: timedelta = timedelta(minutes=30)
+    writes_per_minute: int = 10
+    http_timeout: timedelta = timedelta(seconds=60)
+    bind: Bind = Bind("0.0.0.0", 8080)  # noqa: S104 - probes and scrapes come from other hosts
+    log_format: LogFormat = "json"
+    log_level: LogLevel = "info"
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration the way Go's `time.ParseDuration` does: `500ms`, `15s`, `1h30m`, `1.5h`. No sign.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration: write it like 500ms, 15s or 1h30m")
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
+
+
+def format_duration(duration: timedelta) -> str:
+    """Write whole seconds the way they are read: `1h30m`, `15s`; below one second in `ms`."""
+    if duration < timedelta(seconds=1):
+        return f"{duration // timedelta(milliseconds=1)}ms"
+    minutes, seconds = divmod(int(duration.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    return "".join(f"{n}{unit}" for n, unit in ((hours, "h"), (minutes, "m"), (seconds, "s")) if n)
+
+
+def parse_endpoint(text: str) -> str:
+    """Read an endpoint of the allow list into `scheme://host:port`.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    remedy = f"{text!r} is not an endpoint: write scheme, host and, if need be, port, like https://cce.example.com:8443"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ValueError(remedy) from None
+    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
+    if parts.scheme not in _PORTS or not parts.hostname or extra:
+        raise ValueError(remedy)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}:{port or _PORTS[parts.scheme]}"
+
+
+def parse_namespace(text: str) -> str:
+    """Check the name of a namespace (RFC 1123 label).
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if not _NAMESPACE.fullmatch(text):
+        raise ValueError(f"{text!r} is not the name of a namespace: lower-case letters, digits and '-', at most 63")
+    return text
+
+
+def parse_bind(text: str) -> Bind:
+    """Read `host:port`, `:port` or `[::1]:port`; port 0 takes a free one.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        raise ValueError(f"{text!r} is not an address: write host:port, like 0.0.0.0:8080 or [::1]:8080")
+    return Bind(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - what ":8080" means to a Go program

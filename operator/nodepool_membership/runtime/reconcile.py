@@ -1,0 +1,239 @@
+"""One reconcile of one membership: read, observe, decide, store, call, record - in the write-ahead order.
+
+Not for: what is decided (`core.decide`), or when keys are worked (`queue`, `process`). The order is the promise: the
+intent is stored before the call is made, the answer is recorded before the key is let go (rules P2, P3, P9).
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from nodepool_membership.api.membership import Membership, UnreadableStatus
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Batch, Status
+from nodepool_membership.cce.budget import Taken
+from nodepool_membership.core import conditions
+from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
+from nodepool_membership.core.observation import Look, Observation
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.kube.errors import StaleError, UnansweredError
+from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime.clouds import Access, Clouds
+from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.runtime.pace import Clock
+from nodepool_membership.runtime.send import Sender
+from nodepool_membership.runtime.store import Store, about
+from nodepool_membership.runtime.troubles import TroubleError
+
+_log = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(slots=True)
+class _Tracked:
+    """What the process remembers of a key from one reconcile to the next; losing it costs a wait at most."""
+
+    failed_looks: int = 0
+    unreadable: str | None = None
+
+
+class Reconciler:
+    """Works keys; the queue sees to it that a key is never worked twice at once."""
+
+    def __init__(
+        self,
+        memberships: Memberships,
+        store: Store,
+        sender: Sender,
+        clouds: Clouds,
+        metrics: Metrics,
+        settings: Settings,
+        clock: Clock,
+        *,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._memberships = memberships
+        self._store = store
+        self._sender = sender
+        self._clouds = clouds
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+        self._now = now
+        self._tracked: dict[Key, _Tracked] = {}
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Work one key; returns the seconds until the next look, None when the object is gone.
+
+        Raises:
+            KubeError: the API server refused or did not answer; the key is to be tried again.
+            InvalidObjectError: the object does not read.
+        """
+        async with self._memberships.open(*key) as found:
+            if found is None:
+                self._tracked.pop(key, None)
+                self._metrics.forget(*key)
+                return None
+            tracked = self._tracked.setdefault(key, _Tracked())
+            try:
+                if isinstance(found, UnreadableStatus):
+                    return await self._report(found, tracked)
+                return await self._work(found, tracked)
+            except StaleError:
+                _log.debug("the object changed meanwhile, reading again", extra={"object": "/".join(key)})
+                return 0.0
+
+    async def close(self) -> None:
+        """Start no further call and wait for the records of those under way (SIGTERM)."""
+        await self._sender.close()
+
+    async def _work(self, membership: Membership, tracked: _Tracked) -> float | None:
+        look = _Looking(self._clouds, membership, Observation(self._now(), membership.wire_bytes), tracked)
+        try:
+            decision = await self._decide(look)
+            membership = look.membership
+            if decision.intent is not None and look.access is not None and look.taken is not None:
+                look.taken = None
+                await self._carry_out(membership, decision, decision.intent, look.access)
+                return 0.0
+        finally:
+            look.give_back()
+        tracked.failed_looks = tracked.failed_looks + 1 if look.seen.trouble is not None else 0
+        if membership.metadata.deleting and not decision.holds:
+            await self._let_go(membership)
+            return None
+        membership = await self._store.status(membership, decision.status)
+        if not decision.holds and FINALIZER in membership.metadata.finalizers:
+            membership = await self._store.release(membership)
+        return self._wait(membership, decision, tracked)
+
+    async def _decide(self, look: "_Looking") -> Decision:
+        while True:
+            membership = look.membership
+            match decide(membership, look.seen, self._second(), self._settings):
+                case Decision() as decision:
+                    return decision
+                case Look() as wanted:
+                    unseen = membership.status.observed_generation != membership.metadata.generation
+                    if unseen and not await look.is_at_hand(wanted):
+                        # Before the cloud is asked, which may take long: a user sees at once that the edit arrived.
+                        status = acknowledge(membership, self._second(), self._settings)
+                        look.membership = await self._store.status(membership, status)
+                    await look.answer(wanted)
+
+    async def _carry_out(self, membership: Membership, decision: Decision, intent: Batch, access: Access) -> None:
+        """Finalizer, intent, call, record: each only after the one before is stored (rules P2, P3)."""
+        if FINALIZER not in membership.metadata.finalizers:
+            if membership.status.last_batch is None:
+                # The witness of rule P2: a finalizer without this counter means a lost status.
+                membership = await self._store.status(
+                    membership, acknowledge(membership, self._second(), self._settings)
+                )
+            membership = await self._store.hold(membership)
+        try:
+            membership = await self._store.status(membership, decision.status)
+        except UnansweredError:
+            # It counts as written: what may stand there is withdrawn, since nothing was sent.
+            await self._withdraw_if_stored(membership, intent)
+            raise
+        await self._sender.send(membership, intent, access)
+
+    async def _withdraw_if_stored(self, membership: Membership, intent: Batch) -> None:
+        found = await self._memberships.read(membership.metadata.namespace, membership.metadata.name)
+        if (
+            isinstance(found, Membership)
+            and found.metadata.uid == membership.metadata.uid
+            and intent in found.status.jobs
+        ):
+            await self._sender.withdraw(found, intent, "the API server did not answer when the intent was stored")
+
+    async def _let_go(self, membership: Membership) -> None:
+        """Let a deleted object go; what it leaves behind is in the log (rule P20)."""
+        if FINALIZER in membership.metadata.finalizers:
+            for batch in membership.status.open_batches:
+                _log.warning("released with an open batch", extra=about(membership, batch))
+            await self._store.release(membership)
+
+    async def _report(self, found: UnreadableStatus, tracked: _Tracked) -> float | None:
+        """Say that the status cannot be understood; nothing is called for it (rule P24)."""
+        meta = found.metadata
+        limit = self._settings.settle_window + timedelta(seconds=found.spec.join_timeout_seconds)
+        extra = {"object": f"{meta.namespace}/{meta.name}"}
+        if meta.deletion_timestamp is not None and self._now() > meta.deletion_timestamp + limit:
+            _log.warning("released with a status that cannot be understood: %s", found.problem, extra=extra)
+            await self._memberships.remove_finalizer(meta)
+            return None
+        if tracked.unreadable != meta.resource_version:
+            verdict = conditions.stalled(
+                Reason.STATUS_INVALID,
+                f"the status cannot be understood ({found.problem}); nothing is called: correct it with"
+                " kubectl edit --subresource=status",
+            )
+            wanted = conditions.conditions(Status(), verdict, meta.generation, self._second())
+            tracked.unreadable = await self._memberships.write_conditions_only(meta, meta.generation, wanted)
+            _log.warning("the status cannot be understood: %s", found.problem, extra=extra)
+        return self._clock.until_resync(found.spec.node_pool, meta.uid, self._now().timestamp())
+
+    def _wait(self, membership: Membership, decision: Decision, tracked: _Tracked) -> float:
+        if decision.pace is Pace.RESYNC and decision.delay is None:
+            pool, uid = membership.spec.node_pool, membership.metadata.uid
+            return self._clock.until_resync(pool, uid, self._now().timestamp())
+        wait = self._clock.seconds(decision.pace, failed_looks=tracked.failed_looks)
+        if decision.delay is None:
+            return wait
+        return max(decision.delay, wait) if decision.pace is Pace.BACKOFF else decision.delay
+
+    def _second(self) -> datetime:
+        return self._now().replace(microsecond=0)
+
+
+class _Looking:
+    """What was seen of the cloud for one object during one reconcile; the first trouble ends it."""
+
+    def __init__(self, clouds: Clouds, membership: Membership, seen: Observation, tracked: _Tracked) -> None:
+        self._clouds = clouds
+        self._failed_before = tracked.failed_looks
+        self.membership = membership
+        self.seen = seen
+        self.access: Access | None = None
+        self.taken: Taken | None = None
+
+    async def is_at_hand(self, look: Look) -> bool:
+        """Whether the answer needs no call to the cloud; a trouble on the way counts as an answer."""
+        access = await self._open()
+        return access is None or self._clouds.is_at_hand(look, access)
+
+    async def answer(self, look: Look) -> None:
+        access = await self._open()
+        if access is None:
+            return
+        if look.write:
+            taken = self._clouds.take(access)
+            self.taken = taken if isinstance(taken, Taken) else None
+            self.seen = replace(self.seen, write_wait=0.0 if isinstance(taken, Taken) else taken)
+            return
+        try:
+            self.seen = await self._clouds.answer(look, self.membership, access, self.seen)
+        except TroubleError as error:
+            self._stop(error)
+
+    def give_back(self) -> None:
+        """Return a place in the write budget that was not used."""
+        if self.taken is not None and self.access is not None:
+            self.access.budget.give_back(self.taken)
+            self.taken = None
+
+    async def _open(self) -> Access | None:
+        if self.access is None and self.seen.trouble is None:
+            try:
+                self.access = await self._clouds.access(self.membership)
+            except TroubleError as error:
+                self._stop(error)
+        return self.access if self.seen.trouble is None else None
+
+    def _stop(self, error: TroubleError) -> None:
+        self.seen = replace(self.seen, trouble=error.trouble, failed_looks=self._failed_before + 1)

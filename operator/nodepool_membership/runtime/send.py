@@ -1,0 +1,85 @@
+"""The call of a stored intent and the record of its answer, as one piece that nothing interrupts.
+
+Not for: planning (`core`), or storing the intent (`reconcile`). Rules P5, P6, P9: signed with the stored
+submitTime, sent once, never repeated here.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
+from typing import Final
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.status import Batch
+from nodepool_membership.cce.errors import CloudError, ThrottledError
+from nodepool_membership.core.calls import Accepted, Answer, NotSent
+from nodepool_membership.runtime import troubles
+from nodepool_membership.runtime.clouds import Access
+from nodepool_membership.runtime.store import Store, about
+
+_log = logging.getLogger(__name__)
+
+SEND_WITHIN: Final = timedelta(seconds=60)
+"""Nothing is sent later than this after its submitTime (rule P5)."""
+
+
+class Sender:
+    """Makes add calls and sees each through to its record."""
+
+    def __init__(self, store: Store, *, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._store = store
+        self._now = now
+        self._monotonic = monotonic
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def send(self, membership: Membership, intent: Batch, access: Access) -> None:
+        """Call and record; goes on when the caller is cancelled."""
+        await self._shielded(self._call_and_record(membership, intent, access), intent)
+
+    async def withdraw(self, membership: Membership, intent: Batch, why: str) -> None:
+        """Record that a stored intent was certainly not sent."""
+        await self._shielded(self._store.answer(membership, intent, NotSent(why)), intent)
+
+    async def close(self) -> None:
+        """Start no further call and wait for the records of those under way."""
+        self._closing = True
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _shielded(self, work: Coroutine[None, None, None], intent: Batch) -> None:
+        task = asyncio.create_task(work, name=f"batch-{intent.batch}")
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.shield(task)
+
+    async def _call_and_record(self, membership: Membership, intent: Batch, access: Access) -> None:
+        await self._store.answer(membership, intent, await self._call(membership, intent, access))
+
+    async def _call(self, membership: Membership, intent: Batch, access: Access) -> Answer:
+        pool = membership.spec.node_pool
+        signed_at = intent.submit_time
+        if self._closing:
+            return NotSent("the operator is stopping")
+        if signed_at is None or self._now() > signed_at + SEND_WITHIN:
+            return NotSent(f"more than {SEND_WITHIN.seconds} s have passed since the intent was stored")
+        try:
+            accepted = await access.client.add_nodes(
+                pool.cluster_id, pool.node_pool_id, intent.server_ids, signed_at=signed_at
+            )
+        except CloudError as error:
+            if isinstance(error, ThrottledError):
+                access.budget.throttled(self._monotonic(), error.retry_after)
+            extra = {**about(membership, intent), "requestID": error.request_id}
+            _log.warning("add call: %s", troubles.said(error), extra=extra)
+            return troubles.of_call(error)
+        except Exception:  # noqa: BLE001 - a call of unknown outcome must be recorded as one, whatever was raised
+            # The request may have left: the servers are looked for, not sent again (rule P6).
+            _log.exception("add call: unexpected error, its outcome is unknown", extra=about(membership, intent))
+            return troubles.UNEXPECTED
+        access.budget.passed()
+        # Before the first try to store it: a job id that is nowhere else must be in the log at least (rule P9).
+        extra = {**about(membership, intent), "jobID": accepted.job_id, "requestID": accepted.request_id}
+        _log.info("add call accepted", extra=extra)
+        return Accepted(accepted.job_id)

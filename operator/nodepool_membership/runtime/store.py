@@ -1,0 +1,131 @@
+"""Every write to a membership: status, finalizer, and the record that is tried until it is stored.
+
+Not for: what is written (`core`). Events and metrics tell of a status only after it is stored.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from nodepool_membership.api.membership import Membership, UnreadableStatus
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.status import Batch, Status
+from nodepool_membership.core import story
+from nodepool_membership.core.calls import Answer, record
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.kube.errors import KubeError, StaleError
+from nodepool_membership.kube.events import Events
+from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+FIRST_WAIT: Final = 1.0
+LONGEST_WAIT: Final = 30.0
+
+
+def about(membership: Membership, batch: Batch | None = None) -> dict[str, str | int | None]:
+    """Log fields of an object and, if given, of one of its batches."""
+    fields: dict[str, str | int | None] = {"object": f"{membership.metadata.namespace}/{membership.metadata.name}"}
+    if batch is not None:
+        fields["batch"] = batch.batch
+        if batch.job_id:
+            fields["jobID"] = batch.job_id
+    return fields
+
+
+class Store:
+    """Writes through guarded patches, each of which returns the membership as it is afterwards."""
+
+    def __init__(
+        self,
+        memberships: Memberships,
+        events: Events,
+        metrics: Metrics,
+        settings: Settings,
+        *,
+        now: Callable[[], datetime],
+        first_wait: float = FIRST_WAIT,
+    ) -> None:
+        self._memberships = memberships
+        self._events = events
+        self._metrics = metrics
+        self._settings = settings
+        self._now = now
+        self._first_wait = first_wait
+
+    async def status(self, membership: Membership, status: Status) -> Membership:
+        """Write a status, if it differs.
+
+        Raises:
+            KubeError: it is not stored, or (`UnansweredError`) may not be.
+        """
+        old = membership.status
+        if status == old:
+            return membership
+        version = await self._memberships.write_status(membership.metadata, old, status)
+        meta = replace(membership.metadata, resource_version=version)
+        for note in story.notes(old, status):
+            self._events.post(meta, note.reason.value, note.kind, "Reconcile", note.text)
+        self._metrics.stored(meta.namespace, meta.name, old, status)
+        return replace(membership, metadata=meta, status=status)
+
+    async def hold(self, membership: Membership) -> Membership:
+        """Put the finalizer on the object (rule P2)."""
+        return await self._with_finalizers(membership, *membership.metadata.finalizers, FINALIZER)
+
+    async def release(self, membership: Membership) -> Membership:
+        """Take the finalizer off the object."""
+        return await self._with_finalizers(membership, *(f for f in membership.metadata.finalizers if f != FINALIZER))
+
+    async def _with_finalizers(self, membership: Membership, *finalizers: str) -> Membership:
+        meta = membership.metadata
+        if FINALIZER in finalizers:
+            version = await self._memberships.add_finalizer(meta)
+        else:
+            version = await self._memberships.remove_finalizer(meta)
+        return replace(membership, metadata=replace(meta, resource_version=version, finalizers=finalizers))
+
+    async def answer(self, membership: Membership, intent: Batch, answer: Answer) -> None:
+        """Record the answer to a call, however long that takes, unless the object is gone (rule P9).
+
+        An unanswered write is made again from a fresh read: `record` says the same whatever the status holds.
+        """
+        current: Membership | None = membership
+        wait = self._first_wait
+        while current is not None:
+            status = record(current, intent, answer, self._now().replace(microsecond=0), self._settings)
+            try:
+                await self.status(current, status)
+            except StaleError:
+                pass
+            except KubeError as error:
+                _log.error("the answer to a call is not stored yet: %s", error, extra=about(current, intent))
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+            else:
+                return
+            current = await self._read_again(current)
+        extra = about(membership, intent)
+        _log.error("the object is gone, the answer to its call is kept nowhere: %s", answer, extra=extra)
+
+    async def _read_again(self, membership: Membership) -> Membership | None:
+        meta = membership.metadata
+        wait = self._first_wait
+        while True:
+            try:
+                found = await self._memberships.read(meta.namespace, meta.name)
+            except KubeError as error:
+                _log.error("the object cannot be read: %s", error, extra=about(membership))
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT)
+                continue
+            if found is None or found.metadata.uid != meta.uid:
+                return None
+            if isinstance(found, UnreadableStatus):
+                # Somebody broke the status meanwhile: what we knew of it is better than what it says.
+                return replace(membership, metadata=found.metadata, spec=found.spec)
+            return found

@@ -1,0 +1,309 @@
+"""The watch: kopf lists and watches memberships, as metadata only, and says which ones changed.
+
+Not for: reading or writing an object. kopf writes nothing here: no annotation, no finalizer, no Event.
+
+kopf runs in a thread with an event loop of its own. When it ends, for whatever reason, it cancels every task of its
+loop that it did not know at its start, and it takes SIGTERM where it runs in the main thread: neither may reach a
+worker that has a call to the cloud under way.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import Final, Literal
+
+import aiohttp
+import kopf
+
+from nodepool_membership.api.names import GROUP, PLURAL, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS, VERSION
+from nodepool_membership.kube.api import USER_AGENT, KubeApi, Login
+from nodepool_membership.kube.errors import KubeError
+from nodepool_membership.runtime.queue import Key
+
+_logger = logging.getLogger(__name__)
+
+OnKey = Callable[[Key], None]
+Mark = tuple[object, ...]
+
+SERVER_TIMEOUT_SECONDS: Final = 240
+"""A watch ends by itself after so long and is opened again: the sign of life of a quiet cluster."""
+STALLED_SECONDS: Final = 600.0
+_DISCOVERY_SECONDS: Final = 2.0
+_REMIND_SECONDS: Final = 60.0
+_RESTART_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 10.0
+_CHUNK: Final = 100
+"""Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
+_WAKING_ANNOTATIONS: Final = (*RECONCILE_ANNOTATIONS, *RESET_ANNOTATIONS)
+
+
+class Endless:
+    """Backoffs of kopf's requests in seconds: it exits when they end."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (1, 1, 2, 3, 5, 8)
+        while True:
+            yield 10
+
+
+class _MetadataResponse(aiohttp.ClientResponse):
+    """The API server writes an empty metadata-only list as `"items": null`, which kopf cannot iterate over."""
+
+    async def json(
+        self,
+        *,
+        encoding: str | None = None,
+        loads: aiohttp.typedefs.JSONDecoder = json.loads,
+        content_type: str | None = "application/json",
+    ) -> object:
+        value = await super().json(encoding=encoding, loads=loads, content_type=content_type)
+        if isinstance(value, dict) and "items" in value:
+            value["items"] = value["items"] or []
+        return value
+
+
+def mark_of(body: kopf.Body) -> Mark:
+    """What of an object wakes us when it changes; status and managed fields, which we write ourselves, do not."""
+    metadata = body.metadata
+    annotations = metadata.annotations
+    return (
+        metadata.uid,
+        metadata.get("generation"),
+        metadata.deletion_timestamp is not None,
+        *(annotations.get(name) for name in _WAKING_ANNOTATIONS),
+    )
+
+
+class Watch:
+    """Calls `on_key` in the loop of `run` for every object that is there at the start, and for every change."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        on_key: OnKey,
+        *,
+        namespaces: Sequence[str] = (),
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._api = api
+        self._on_key = on_key
+        self._namespaces = tuple(namespaces)
+        self._clock = clock
+        self._waiting_for_crd = True
+        self._sign_of_life = clock()
+        self._opened: dict[str, float] = {}
+        self._stopping = asyncio.Event()
+
+    def ready(self) -> str | None:
+        """A readiness check: the resource type exists, and every watch was opened lately."""
+        if self._waiting_for_crd:
+            return f"watch: {PLURAL}.{GROUP} is not served; apply the CRD"
+        if len(self._opened) < max(1, len(self._namespaces)):
+            return "watch: the first list is not finished"
+        age = self._clock() - min(self._opened.values())
+        return f"watch: no answer for {age:.0f} s" if age > STALLED_SECONDS else None
+
+    def alive(self) -> str | None:
+        """A liveness check: something was tried lately, whether or not the API server answered."""
+        age = self._clock() - self._sign_of_life
+        return f"watch: nothing was tried for {age:.0f} s" if age > STALLED_SECONDS else None
+
+    async def run(self) -> None:
+        """Watch until `stop`. Waits, loudly, for the CRD; starts again where kopf gives up."""
+        while not self._stopping.is_set():
+            await self._wait_for_crd()
+            if self._stopping.is_set():
+                return
+            error = await self._run_kopf()
+            self._opened.clear()
+            if not self._stopping.is_set():
+                _logger.error("the watch ended and is started again: %s", error)
+                await self._pause(_RESTART_SECONDS)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _wait_for_crd(self) -> None:
+        """kopf would idle for ever if the resource type were not there when it starts."""
+        reminded = -_REMIND_SECONDS
+        while not self._stopping.is_set():
+            self._sign_of_life = self._clock()
+            try:
+                if await self._api.serves(GROUP, VERSION, PLURAL):
+                    self._waiting_for_crd = False
+                    return
+                problem = f"{PLURAL}.{GROUP} is not served; apply crds/{PLURAL}.yaml"
+                self._waiting_for_crd = True
+            except KubeError as error:
+                problem = f"the API server does not say what it serves: {type(error).__name__}: {error}"
+            if self._clock() - reminded >= _REMIND_SECONDS:
+                reminded = self._clock()
+                _logger.warning("waiting for the resource type: %s", problem)
+            await self._pause(_DISCOVERY_SECONDS)
+
+    async def _run_kopf(self) -> str:
+        """Run kopf in its thread until `stop`, or until it ends by itself; says why it ended."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[str] = loop.create_future()
+        thread = _KopfThread(
+            login=self._api.login,
+            namespaces=self._namespaces,
+            on_key=lambda key: _call(loop, lambda: self._on_key(key)),
+            on_request=self._seen,
+            on_end=lambda reason: _call(loop, lambda: ended.set_result(reason)),
+        )
+        thread.start()
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            both: set[asyncio.Future[str] | asyncio.Future[Literal[True]]] = {ended, stopping}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            thread.stop()
+            async with asyncio.timeout(_STOP_SECONDS):
+                return await asyncio.shield(ended)
+        except TimeoutError:
+            return f"kopf did not end within {_STOP_SECONDS:.0f} s"
+        finally:
+            thread.stop()
+            stopping.cancel()
+
+    def _seen(self, request: aiohttp.ClientRequest, status: int | None) -> None:
+        """A request of kopf's for our resource is sent (no status yet) or answered. Called in kopf's thread."""
+        self._sign_of_life = self._clock()
+        if status == 200 and "watch" in request.url.query:
+            self._opened[request.url.path] = self._clock()
+
+
+def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(what)
+
+
+class _KopfThread:
+    """One run of `kopf.operator` in a thread of its own."""
+
+    def __init__(
+        self,
+        *,
+        login: Login,
+        namespaces: tuple[str, ...],
+        on_key: OnKey,
+        on_request: Callable[[aiohttp.ClientRequest, int | None], None],
+        on_end: Callable[[str], None],
+    ) -> None:
+        self._login = login
+        self._namespaces = namespaces
+        self._on_key = on_key
+        self._on_request = on_request
+        self._on_end = on_end
+        self._marks: dict[Key, Mark] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop_flag: asyncio.Event | None = None
+        self._stopped = False
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="kopf", daemon=True).start()
+
+    def stop(self) -> None:
+        """From another thread; also before kopf has started."""
+        self._stopped = True
+        if self._loop is not None and self._stop_flag is not None:
+            _call(self._loop, self._stop_flag.set)
+
+    def _run(self) -> None:
+        reason = "kopf ended"
+        try:
+            asyncio.run(self._operate())
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"[:500]
+            _logger.debug("kopf failed", exc_info=True)
+        finally:
+            self._on_end(reason)
+
+    async def _operate(self) -> None:
+        self._stop_flag = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._stopped:
+            return
+        await kopf.operator(
+            registry=self._registry(),
+            settings=_settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=self._stop_flag,
+        )
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(self._log_in)
+        kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(self._on_event)
+        return registry
+
+    async def _log_in(self, **_: object) -> kopf.AiohttpSession:
+        connector = aiohttp.TCPConnector(ssl=self._login.ssl_context)
+        session = aiohttp.ClientSession(
+            connector=connector,
+            middlewares=(self._adjust,),
+            response_class=_MetadataResponse,
+            proxy=self._login.proxy,
+            trust_env=True,
+            headers={"User-Agent": USER_AGENT},
+        )
+        return kopf.AiohttpSession(server=self._login.server, aiohttp_session=session)
+
+    async def _adjust(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Ask for metadata only, with the current token; the API server answers 406 to the wrong one of both kinds."""
+        authorization = await self._login.authorization()
+        if authorization:
+            request.headers["Authorization"] = authorization.strip()
+        if not request.url.path.endswith(f"/{PLURAL}"):
+            return await handler(request)
+        kind = "PartialObjectMetadata" if "watch" in request.url.query else "PartialObjectMetadataList"
+        request.headers["Accept"] = f"application/json;as={kind};g=meta.k8s.io;v=v1"
+        self._on_request(request, None)
+        response = await handler(request)
+        self._on_request(request, response.status)
+        return response
+
+    async def _on_event(
+        self, *, event: kopf.RawEvent, body: kopf.Body, name: str, namespace: str | None, **_: object
+    ) -> None:
+        key = (namespace or "", name)
+        if event["type"] == "DELETED":
+            self._marks.pop(key, None)
+        else:
+            mark = mark_of(body)
+            if self._marks.get(key) == mark:
+                return
+            self._marks[key] = mark
+        self._on_key(key)
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.process.ultimate_exiting_timeout = None
+    # Storages over none: kopf's own keep a copy of the object in an annotation.
+    settings.persistence.diffbase_storage = kopf.MultiDiffBaseStorage([])
+    settings.persistence.progress_storage = kopf.MultiProgressStorage([])
+    settings.watching.chunk_size = _CHUNK
+    settings.watching.reconnect_backoff = 2.0
+    settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
+    settings.queueing.idle_timeout = 0.5
+    settings.networking.connect_timeout = 10
+    settings.networking.request_timeout = 60
+    settings.networking.error_backoffs = Endless()
+    return settings

@@ -1,0 +1,79 @@
+"""The bound on bytes in memory: never exceeded, nobody waits for ever, nothing leaks."""
+
+import asyncio
+
+import pytest
+
+from nodepool_membership.kube.budget import ByteBudget
+
+
+async def test_never_more_than_the_limit_and_all_get_their_turn() -> None:
+    budget, in_use, most, done = ByteBudget(100), 0, 0, 0
+
+    async def use(size: int) -> None:
+        nonlocal in_use, most, done
+        async with budget.hold(60) as held:
+            in_use += 60
+            most = max(most, in_use)
+            held.shrink(size)
+            in_use -= 60 - size
+            await asyncio.sleep(0)
+            in_use -= size
+        done += 1
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(use(number * 7 % 61) for number in range(200)))
+    assert done == 200
+    assert most <= 100
+    async with asyncio.timeout(1), budget.hold(100):
+        pass
+
+
+async def test_first_come_first_served() -> None:
+    budget, order = ByteBudget(10), list[int]()
+    gate = asyncio.Event()
+
+    async def use(number: int, size: int) -> None:
+        async with budget.hold(size):
+            order.append(number)
+            if number == 0:
+                await gate.wait()
+
+    tasks = [asyncio.create_task(use(n, size)) for n, size in enumerate((8, 10, 1))]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert order == [0]
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert order == [0, 1, 2]
+
+
+async def test_a_cancelled_wait_gives_nothing_away() -> None:
+    budget = ByteBudget(10)
+    async with budget.hold(10):
+        waiting = asyncio.create_task(budget.hold(10).__aenter__())
+        behind = asyncio.create_task(budget.hold(5).__aenter__())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    await behind
+
+
+async def test_cancelled_at_the_moment_of_its_turn() -> None:
+    budget = ByteBudget(10)
+    async with budget.hold(10):
+        waiting = asyncio.create_task(budget.hold(10).__aenter__())
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(1), budget.hold(10):
+        pass
+
+
+async def test_more_than_the_limit_waits_for_all_of_it() -> None:
+    async with asyncio.timeout(1), ByteBudget(10).hold(1000) as held:
+        assert held.size == 10
+        held.shrink(2000)
+        assert held.size == 10

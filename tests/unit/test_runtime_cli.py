@@ -1,0 +1,154 @@
+"""The command line and its options: values, bounds, the environment, one line for what is wrong."""
+
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nodepool_membership import __version__
+from nodepool_membership.runtime import options as o
+from nodepool_membership.runtime.options import Bind, Options
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "nodepool_membership", *arguments],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/nowhere", "PYTHONPATH": ":".join(sys.path), **environment},
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("15s", 15), ("1h30m", 5400), ("1.5h", 5400), ("1m0s", 60), ("2h0m0.5s", 7200.5)],
+)
+def test_durations_read_like_go(text: str, seconds: float) -> None:
+    assert o.parse_duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "5", "5 m", "-5s", "1d", "s", "1h 2m", "1.s", "٣s"])
+def test_what_is_no_duration_says_how_to_write_one(text: str) -> None:
+    with pytest.raises(ValueError, match="15s or 1h30m"):
+        o.parse_duration(text)
+
+
+@given(st.integers(1, 10**6))
+def test_a_duration_reads_as_it_is_written(seconds: int) -> None:
+    duration = timedelta(seconds=seconds)
+    assert o.parse_duration(o.format_duration(duration)) == duration
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("https://cce.example.com", "https://cce.example.com:443"),
+        ("https://CCE.example.com/", "https://cce.example.com:443"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://[::1]", "http://[::1]:80"),
+    ],
+)
+def test_endpoints_are_scheme_host_and_port(text: str, endpoint: str) -> None:
+    assert o.parse_endpoint(text) == endpoint
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cce.example.com", "ftp://a", "https://", "https://a/path", "https://u@a", "https://a:99999", "https://a?b"],
+)
+def test_what_is_no_endpoint(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an endpoint"):
+        o.parse_endpoint(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "bind"),
+    [("127.0.0.1:80", Bind("127.0.0.1", 80)), (":8080", Bind("0.0.0.0", 8080)), ("[::1]:0", Bind("::1", 0))],  # noqa: S104
+)
+def test_addresses(text: str, bind: Bind) -> None:
+    assert o.parse_bind(text) == bind
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "remedy"),
+    [
+        ("--poll-interval", "5x", "15s or 1h30m"),
+        ("--poll-interval", "1ms", "between 100ms and 1h"),
+        ("--resync-interval", "25h", "between 1s and 24h"),
+        ("--settle-window", "0s", "between 1s and 24h"),
+        ("--http-timeout", "11m", "between 1s and 10m"),
+        ("--writes-per-minute", "0", "1<=x<=1000"),
+        ("--namespace", "Not_A_Name", "lower-case letters"),
+        ("--allow-endpoint", "example.com", "https://cce.example.com"),
+        ("--bind", "8080", "0.0.0.0:8080"),
+        ("--log-format", "xml", "json"),
+        ("--log-level", "loud", "debug"),
+    ],
+)
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_a_bad_option_is_one_line_and_exit_code_2(option: str, value: str, remedy: str, by_environment: bool) -> None:
+    name = "NODEPOOL_MEMBERSHIP_" + option.strip("-").replace("-", "_").upper()
+    result = run("run", **{name: value}) if by_environment else run("run", option, value)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert option in line
+    assert remedy in line
+
+
+def test_unknown_words_are_one_line_too() -> None:
+    for arguments in (["run", "--nope"], ["nope"], []):
+        result = run(*arguments)
+        assert result.returncode == 2
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_values_arrive_from_both_sides_and_lists_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Options] = []
+
+    async def fake_run(options: Options, _: object) -> int:
+        got.append(options)
+        return 7
+
+    from nodepool_membership import cli
+    from nodepool_membership.runtime import process
+
+    monkeypatch.setattr(process, "run", fake_run)
+    monkeypatch.setenv("NODEPOOL_MEMBERSHIP_NAMESPACE", "team-a,team-b")
+    monkeypatch.setenv("NODEPOOL_MEMBERSHIP_WRITES_PER_MINUTE", "3")
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["x", "run", "--poll-interval", "2s", "--allow-endpoint", "http://a:1", "--allow-endpoint", "https://b"],
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 7
+    assert got == [
+        Options(
+            namespaces=("team-a", "team-b"),
+            allow_endpoints=("http://a:1", "https://b:443"),
+            poll_interval=timedelta(seconds=2),
+            writes_per_minute=3,
+        )
+    ]
+
+
+def test_version_and_help_import_nothing_heavy() -> None:
+    assert __version__ in run("--version").stdout
+    assert "--settle-window" in run("run", "--help").stdout
+    code = "import sys; sys.argv = ['x', '--version']; import nodepool_membership.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"kopf", "kubernetes", "aiohttp", "httpx", "pydantic", "prometheus_client"} & set(loaded)
+
+
+def test_without_a_cluster_it_says_so(tmp_path: object) -> None:
+    result = run("run", "--bind", "127.0.0.1:0", HOME=str(tmp_path))
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert "set KUBECONFIG" in line
