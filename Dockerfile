@@ -1,0 +1,39 @@
+# The operator's image: `docker build --tag nodepool-membership:0.1.0 .`
+#
+# The base is named by tag; for a build that can be repeated name its digest, too, as your registry shows it for the tag:
+# `--build-arg PYTHON_DIGEST=sha256:...`. None is written here because none could be looked up where this was written.
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+ARG PYTHON_DIGEST=""
+
+FROM ${PYTHON_IMAGE}${PYTHON_DIGEST:+@${PYTHON_DIGEST}} AS builder
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
+WORKDIR /build
+COPY requirements/build.txt requirements/run.txt requirements/
+# What builds the wheel stays in /build/tools; the venv that is shipped holds neither it nor pip.
+RUN python -m venv /build/tools \
+    && /build/tools/bin/pip install --require-hashes --only-binary :all: --requirement requirements/build.txt \
+    && python -m venv --without-pip /venv \
+    && /build/tools/bin/pip --python /venv/bin/python install --no-compile \
+        --require-hashes --only-binary :all: --requirement requirements/run.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY operator operator
+RUN /build/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir dist . \
+    && /build/tools/bin/pip --python /venv/bin/python install --no-compile --no-deps --no-index dist/*.whl
+# A read-only root cannot be given bytecode later. It is never checked against the sources, which cannot change either.
+RUN /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
+
+FROM ${PYTHON_IMAGE}${PYTHON_DIGEST:+@${PYTHON_DIGEST}}
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="nodepool-membership" \
+      org.opencontainers.image.description="Kubernetes operator that makes listed servers members of a customized CCE node pool" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=builder /venv /venv
+# A number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["/venv/bin/python", "-m", "nodepool_membership"]
+CMD ["run"]

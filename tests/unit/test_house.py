@@ -1,0 +1,60 @@
+"""Rules of the repository that no linter holds."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent.parent
+MAX_LINES: Final = 400
+_REGISTRY: Final = re.compile(r"pypi\.org|pythonhosted\.org|(?:proxy|sum)\.golang\.org|docker\.io|registry\.npmjs")
+_MACHINE_PATH: Final = re.compile(r"/(?:work|root|home|Users)/[\w.]")
+
+
+def _files() -> list[Path]:
+    """What is, or would be, committed."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [ROOT / name for name in sorted(names) if (ROOT / name).is_file()]
+
+
+def _lines_with(pattern: re.Pattern[str]) -> list[str]:
+    """The lines of all text files in which the pattern is found."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {line}"
+        for path in _files()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if pattern.search(line)
+    ]
+
+
+def test_the_source_root_is_no_package() -> None:
+    """`operator` is a module of Python itself; as a package ours would hide it."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+
+
+def test_no_file_names_a_registry() -> None:
+    """Where packages come from is the business of the machine that installs them: mirrors are common."""
+    assert _lines_with(_REGISTRY) == []
+
+
+def test_no_file_names_a_path_of_somebodys_machine() -> None:
+    assert _lines_with(_MACHINE_PATH) == []
+
+
+@pytest.mark.parametrize("pattern", [_REGISTRY, _MACHINE_PATH])
+def test_the_patterns_find_what_they_are_for(pattern: re.Pattern[str]) -> None:
+    bad = [
+        "https://pypi" + ".org/simple",
+        "docker" + ".io/library/python",
+        "/" + "home/me/project",
+        "/" + "root/.cache",
+    ]
+    assert len([line for line in bad if pattern.search(line)]) == 2
+
+
+def test_no_module_is_longer_than_two_modules_should_be() -> None:
+    long = [p.relative_to(ROOT) for p in _files() if p.suffix == ".py" and p.read_text().count("\n") > MAX_LINES]
+    assert long == []
