@@ -1,0 +1,57 @@
+# `make demo` and `make check` set up all they need: a virtual environment with hash-locked packages, and once per
+# machine a Kubernetes control plane (cached in the user's cache directory).
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+export PYTHONPATH := operator:tests
+
+.PHONY: help demo check test lint bench lock clean
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(READY): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	@echo "installing the hash-locked packages of requirements/dev.txt into .venv (about a minute)"
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## control plane, simulator, operator and 450 servers (ARGS=--keep leaves it up)
+	@$(BIN)/python -m demo $(ARGS)
+
+check: lint test ## all that CI runs
+	@$(MAKE) --no-print-directory bench QUICK=1
+	@$(MAKE) --no-print-directory demo
+
+test: $(READY) ## unit, property, contract and cluster tests (ARGS="-k name" for some of them)
+	@$(BIN)/python -m controlplane build
+	$(BIN)/pytest $(ARGS)
+
+lint: $(READY) ## linters, types, import rules, and counts of what was let through
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/yamllint --strict crds deploy .yamllint
+	$(BIN)/hadolint Dockerfile
+	@for what in 'Any' 'type: ignore' 'noqa'; do \
+	  printf '%-14s operator %3d, tests %3d\n' "$$what" \
+	    "$$(grep -rowE --include=*.py "$$what" operator | wc -l)" "$$(grep -rowE --include=*.py "$$what" tests | wc -l)"; done
+
+bench: $(READY) ## figures as counts and ratios (QUICK=1: counts only, small sizes)
+	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
+lock: $(READY) ## resolve requirements/*.in again, without download addresses
+	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
+	@for part in run build dev go; do (cd requirements && ../.venv/lock/bin/uv pip compile --quiet --universal --upgrade \
+	  --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
+	  --custom-compile-command 'make lock' $$part.in -o $$part.txt); done
+
+clean: ## remove what make made here (the control plane's cache stays)
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
