@@ -1,0 +1,153 @@
+"""Fixtures for tests against a real API server. Each test in this folder is marked `cluster`; none is skipped."""
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cce_simulator.config import Behaviour, SimulatorConfig
+from controlplane import ControlPlane, ensure_binaries
+from harness import Cluster, Operator, Program, Scene, SimulatorProcess
+from harness.operator_process import FAST
+
+_HERE = Path(__file__).parent
+_CRD = _HERE.parent.parent / "crds" / "nodepoolmemberships.yaml"
+_TAIL_LINES = 60
+_LINE = 1500
+_QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(_HERE):
+            item.add_marker(pytest.mark.cluster)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Get the programs before the first test: a build takes longer than the time that a test is given."""
+    wanted = any(item.path.is_relative_to(_HERE) for item in session.items)
+    if not wanted or session.config.option.collectonly:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    assert isinstance(reporter, pytest.TerminalReporter)
+
+    def say(line: str) -> None:
+        # pytest captures what is printed; its reporter writes past that.
+        reporter.write_line(line)
+        reporter.flush()
+
+    ensure_binaries(say=say)
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """One control plane for all tests of the session."""
+    with ControlPlane() as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> str:
+    """A new, empty namespace of the test's own."""
+    name = f"test-{secrets.token_hex(4)}"
+    control_plane.ensure_namespace(name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def crd(control_plane: ControlPlane) -> str:
+    """The CRD under test, applied and served; its name."""
+    return control_plane.install_crd(_CRD)
+
+
+@pytest.fixture(scope="session")
+def cluster(control_plane: ControlPlane) -> Iterator[Cluster]:
+    """The control plane with `deploy/` applied."""
+    with Cluster(control_plane) as installed:
+        installed.install()
+        yield installed
+
+
+@pytest.fixture(scope="session")
+def operator_kubeconfig(cluster: Cluster) -> Path:
+    """A login as the service account of `deploy/`, with its rights."""
+    return cluster.operator_kubeconfig()
+
+
+@pytest.fixture
+def programs() -> Iterator[ExitStack]:
+    """What is entered here is left when the test ends, the newest first."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def _shown_if_the_test_fails(program: Program) -> None:
+    """pytest shows what a teardown printed under a failed test only."""
+    print(f"--- the end of {program.log.name}, exit code {program.exit_code}")
+    print("\n".join(line[:_LINE] for line in program.output().splitlines()[-_TAIL_LINES:]))
+
+
+@pytest.fixture
+def simulate(programs: ExitStack, tmp_path: Path) -> Callable[..., SimulatorProcess]:
+    """`simulate(config=SimulatorConfig())` starts a cloud of the test's own."""
+
+    def start(config: SimulatorConfig | None = None, *, port: int = 0) -> SimulatorProcess:
+        return programs.enter_context(SimulatorProcess(tmp_path, config or SimulatorConfig(), port=port))
+
+    return start
+
+
+@pytest.fixture
+def operate(
+    cluster: Cluster, programs: ExitStack, tmp_path: Path, operator_kubeconfig: Path, namespace: str
+) -> Callable[..., Operator]:
+    """`operate(simulator, options=FAST)` starts an operator for the test's namespace, and returns when it is ready.
+
+    It is the service account of `deploy/`, or whom `kubeconfig` names. `endpoints` are those that a spec may name, a
+    simulator stands for its own.
+    """
+    programs.callback(cluster.clear, namespace)
+
+    def start(
+        endpoints: SimulatorProcess | Sequence[str],
+        options: Sequence[str] = FAST,
+        *,
+        kubeconfig: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        name: str = "operator",
+        wait: bool = True,
+    ) -> Operator:
+        urls = [endpoints.url] if isinstance(endpoints, SimulatorProcess) else endpoints
+        login = operator_kubeconfig if kubeconfig is None else kubeconfig
+        every = [f"--namespace={namespace}", *options]
+        operator = Operator(tmp_path, login, urls, every, environment=environment, name=name)
+        programs.enter_context(operator)
+        programs.callback(_shown_if_the_test_fails, operator)
+        if wait:
+            operator.wait_ready()
+        return operator
+
+    return start
+
+
+@pytest.fixture
+def stage(
+    cluster: Cluster, namespace: str, simulate: Callable[..., SimulatorProcess], operate: Callable[..., Operator]
+) -> Callable[..., Scene]:
+    """`stage(config=..., secret=...)` starts a cloud with quick jobs and an operator, and makes the Secret.
+
+    The Secret has the cloud's first access key, or the values in `secret`; with an empty `secret` there is none.
+    """
+
+    def start(config: SimulatorConfig = _QUICK, *, secret: Mapping[str, str] | None = None) -> Scene:
+        simulator = simulate(config)
+        if secret is None:
+            cluster.create_secret(namespace, config)
+        elif secret:
+            cluster.create_secret(namespace, None, **secret)
+        return Scene(cluster, namespace, simulator, operate(simulator))
+
+    return start

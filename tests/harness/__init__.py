@@ -1,0 +1,23 @@
+"""A whole small world for cluster tests, the demo and the bench: control plane, simulator, operator as processes.
+
+Not for: Kubernetes itself (`controlplane`) or the cloud itself (`cce_simulator`).
+"""
+
+from harness.cluster import Cluster, MembershipSpec, Object
+from harness.operator_process import Operator
+from harness.programs import Program, ProgramError, free_port, wait_for
+from harness.scene import Scene
+from harness.simulator_process import SimulatorProcess
+
+__all__ = [
+    "Cluster",
+    "MembershipSpec",
+    "Object",
+    "Operator",
+    "Program",
+    "ProgramError",
+    "Scene",
+    "SimulatorProcess",
+    "free_port",
+    "wait_for",
+]

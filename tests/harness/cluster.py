@@ -1,0 +1,285 @@
+"""The product installed on a test control plane, and memberships on it: make, read, change, wait.
+
+Not for: starting the control plane. Reads and writes go straight to the API server over one connection; what a user
+would see is asked of kubectl.
+"""
+
+import base64
+import json
+import ssl
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+import httpx
+import yaml
+
+from cce_simulator.config import CLUSTER_ID, NODE_POOL_ID, PROJECT_ID, SimulatorConfig
+from controlplane import ControlPlane
+from harness.programs import wait_for
+
+Object = dict[str, object]
+
+ROOT = Path(__file__).parent.parent.parent
+OPERATOR_NAMESPACE = "nodepool-membership"
+OPERATOR_ACCOUNT = "nodepool-membership-operator"
+_GROUP = "/apis/cce.nodepools.dev/v1alpha1"
+_METADATA_ONLY = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
+_TABLE = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
+_CREATING_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class MembershipSpec:
+    """A membership to create, with the simulator's defaults for pool and Secret."""
+
+    name: str
+    server_ids: Iterable[str]
+    endpoint: str
+    namespace: str
+    cluster_id: str = CLUSTER_ID
+    node_pool_id: str = NODE_POOL_ID
+    project_id: str = PROJECT_ID
+    secret: str = "cce-credentials"
+    more: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of spec."""
+
+    def manifest(self) -> Object:
+        spec: Object = {
+            "nodePool": {
+                "endpoint": self.endpoint,
+                "projectID": self.project_id,
+                "clusterID": self.cluster_id,
+                "nodePoolID": self.node_pool_id,
+            },
+            "credentialsRef": {"name": self.secret},
+            "serverIDs": list(self.server_ids),
+            **self.more,
+        }
+        return {
+            "apiVersion": "cce.nodepools.dev/v1alpha1",
+            "kind": "NodePoolMembership",
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": spec,
+        }
+
+
+class Cluster:
+    """A control plane with `deploy/` applied; a context manager for its connection."""
+
+    def __init__(self, control_plane: ControlPlane) -> None:
+        self.control_plane = control_plane
+        admin = yaml.safe_load(control_plane.admin_kubeconfig.read_text())["users"][0]["user"]
+        self._http = httpx.Client(
+            base_url=control_plane.url,
+            verify=ssl.create_default_context(cafile=control_plane.ca_file),
+            headers={"Authorization": f"Bearer {admin['token']}"},
+            trust_env=False,
+            timeout=60,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def install(self) -> None:
+        """Apply `deploy/` as the README says."""
+        self.control_plane.install_crd(ROOT / "crds" / "nodepoolmemberships.yaml")
+        self.control_plane.kubectl("apply", "-k", str(ROOT / "deploy"))
+
+    def operator_kubeconfig(self) -> Path:
+        """A kubeconfig with a token of the service account that `deploy/` made: its rights, no more."""
+        token = self.control_plane.service_account_token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT)
+        return self.control_plane.kubeconfig_for_token(token, name="operator")
+
+    def create_secret(
+        self, namespace: str, config: SimulatorConfig | None = None, *, name: str = "cce-credentials", **data: str
+    ) -> None:
+        """Create or replace a Secret: the simulator's first access key, or these values."""
+        if config is not None:
+            key = config.access_keys[0]
+            data = {"accessKey": key.access_key, "secretKey": key.secret_key, **data}
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": namespace},
+            "data": {k: base64.b64encode(v.encode()).decode() for k, v in data.items()},
+        }
+        self.control_plane.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+
+    def create(self, membership: MembershipSpec) -> Object:
+        path = f"{_GROUP}/namespaces/{membership.namespace}/nodepoolmemberships"
+        return self._json(self._http.post(path, json=membership.manifest()))
+
+    def create_many(self, memberships: Iterable[MembershipSpec]) -> None:
+        """Create several at a time; their manifests are made as they are sent, so that few are in memory."""
+
+        def create(membership: MembershipSpec) -> None:
+            path = f"{_GROUP}/namespaces/{membership.namespace}/nodepoolmemberships"
+            self._json(self._http.post(path, json=membership.manifest(), headers=_METADATA_ONLY))
+
+        with ThreadPoolExecutor(_CREATING_AT_ONCE) as creators:
+            for _ in creators.map(create, memberships):
+                pass
+
+    def get(self, namespace: str, name: str) -> Object:
+        """One membership as it is stored."""
+        return self._json(self._http.get(self._path(namespace, name)))
+
+    def stored_bytes(self, namespace: str, name: str) -> int:
+        """Size of one membership as JSON, the form in which custom resources are stored."""
+        response = self._http.get(self._path(namespace, name))
+        response.raise_for_status()
+        return len(response.content)
+
+    def exists(self, namespace: str, name: str) -> bool:
+        return self._http.get(self._path(namespace, name)).status_code != httpx.codes.NOT_FOUND
+
+    def memberships(self) -> list[Object]:
+        """Every membership, with what is stored of it."""
+        items = self._json(self._http.get(f"{_GROUP}/nodepoolmemberships"))["items"]
+        assert isinstance(items, list)
+        return items
+
+    def rows(self) -> list[dict[str, object]]:
+        """Every membership as `kubectl get -o wide` shows it, by column title; cheap also where they are large."""
+        table = self._json(
+            self._http.get(f"{_GROUP}/nodepoolmemberships", headers=_TABLE, params={"includeObject": "None"})
+        )
+        columns, rows = table["columnDefinitions"], table.get("rows", [])
+        assert isinstance(columns, list)
+        assert isinstance(rows, list)
+        titles = [str(column["name"]) for column in columns]
+        return [dict(zip(titles, row["cells"], strict=True)) for row in rows]
+
+    @contextmanager
+    def watch(self, namespace: str, name: str, since: str) -> Iterator[Iterator[tuple[float, Object]]]:
+        """States of one membership after resourceVersion `since`, each with the `time.monotonic` of its arrival."""
+        path = f"{_GROUP}/namespaces/{namespace}/nodepoolmemberships"
+        query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": since}
+        with self._http.stream("GET", path, params=query) as response:
+            response.raise_for_status()
+            yield ((monotonic(), json.loads(line)["object"]) for line in response.iter_lines())
+
+    def metrics(self) -> str:
+        """The API server's own metrics."""
+        response = self._http.get("/metrics")
+        response.raise_for_status()
+        return response.text
+
+    def patch(
+        self,
+        namespace: str,
+        name: str,
+        body: Mapping[str, object],
+        *,
+        subresource: str = "",
+        metadata_only: bool = False,
+    ) -> Object:
+        """A JSON merge patch of the object, or of a subresource such as `status`; returns what it is afterwards."""
+        path = self._path(namespace, name) + (f"/{subresource}" if subresource else "")
+        headers = {"Content-Type": "application/merge-patch+json", **(_METADATA_ONLY if metadata_only else {})}
+        return self._json(self._http.patch(path, content=json.dumps(body), headers=headers))
+
+    def delete(self, namespace: str, name: str) -> None:
+        self._json(self._http.delete(self._path(namespace, name)))
+
+    def clear(self, namespace: str) -> None:
+        """Delete the memberships of a namespace, whatever finalizer is on them; nobody may be at work on them."""
+        items = self._json(self._http.get(f"{_GROUP}/namespaces/{namespace}/nodepoolmemberships"))["items"]
+        assert isinstance(items, list)
+        for item in items:
+            name = item["metadata"]["name"]
+            self.delete(namespace, name)
+            if self.exists(namespace, name):
+                self.patch(namespace, name, {"metadata": {"finalizers": None}})
+
+    def wait(
+        self, namespace: str, name: str, what: str, until: Callable[[Object], bool], *, seconds: float = 60.0
+    ) -> Object:
+        """Return the object when `until` holds for it; the error shows its conditions."""
+        last: Object = {}
+
+        def ask() -> Object | None:
+            nonlocal last
+            last = self.get(namespace, name)
+            return last if until(last) else None
+
+        try:
+            return wait_for(what, ask, seconds=seconds)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; its status: {json.dumps(summary(last))}") from None
+
+    def events(self, namespace: str) -> list[Object]:
+        """Events of the namespace, oldest first."""
+        items = self._json(self._http.get(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"))["items"]
+        assert isinstance(items, list)
+        return sorted(items, key=lambda event: str(event["eventTime"]))
+
+    def _path(self, namespace: str, name: str) -> str:
+        return f"{_GROUP}/namespaces/{namespace}/nodepoolmemberships/{name}"
+
+    def _json(self, response: httpx.Response) -> Object:
+        if response.is_error:
+            raise AssertionError(f"{response.status_code} {response.text[:2000]}")
+        document = response.json()
+        assert isinstance(document, dict)
+        return document
+
+
+def status(membership: Object) -> Object:
+    found = membership.get("status", {})
+    assert isinstance(found, dict)
+    return found
+
+
+def jobs(membership: Object) -> list[Object]:
+    """The recorded batches, oldest first."""
+    found = status(membership).get("jobs", [])
+    assert isinstance(found, list)
+    return found
+
+
+def finalizers(membership: Object) -> list[str]:
+    metadata = membership["metadata"]
+    assert isinstance(metadata, dict)
+    found = metadata.get("finalizers", [])
+    assert isinstance(found, list)
+    return found
+
+
+def condition(membership: Object, kind: str = "Ready") -> Object:
+    """The condition of this type, empty if there is none."""
+    conditions = status(membership).get("conditions", [])
+    assert isinstance(conditions, list)
+    return next((c for c in conditions if c["type"] == kind), {})
+
+
+def is_ready(membership: Object) -> bool:
+    """Ready is True for the generation that the object has."""
+    ready = condition(membership)
+    metadata = membership["metadata"]
+    assert isinstance(metadata, dict)
+    return ready.get("status") == "True" and ready.get("observedGeneration") == metadata["generation"]
+
+
+def has_reason(reason: str) -> Callable[[Object], bool]:
+    return lambda membership: condition(membership).get("reason") == reason
+
+
+def summary(membership: Object) -> Object:
+    """Status without the long lists."""
+    short = {k: v for k, v in status(membership).items() if k not in {"members", "jobs", "failures"}}
+    jobs = status(membership).get("jobs", [])
+    assert isinstance(jobs, list)
+    short["jobs"] = [{k: v for k, v in job.items() if k != "serverIDs"} for job in jobs]
+    return short

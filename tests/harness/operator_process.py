@@ -1,0 +1,85 @@
+"""The operator under test as a process of its own, exactly as a user starts it.
+
+Not for: its parts; those have unit tests.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import httpx
+
+from harness.programs import Program, free_port, wait_for
+
+FAST: Sequence[str] = ("--poll-interval=200ms", "--resync-interval=2s", "--settle-window=4s", "--writes-per-minute=600")
+"""Waits of a size that tests can sit through; the program is the same."""
+
+
+class Operator(Program):
+    """`nodepool-membership run`, allowed to talk to these endpoints.
+
+    It logs in with the kubeconfig or, without one, as a pod does; `program` is what Python is told to run instead of
+    the package.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        kubeconfig: Path | None,
+        endpoints: Sequence[str],
+        options: Sequence[str] = FAST,
+        *,
+        environment: Mapping[str, str] | None = None,
+        name: str = "operator",
+        program: Sequence[str] = ("-m", "nodepool_membership"),
+    ) -> None:
+        self.port = free_port()
+        command = [
+            sys.executable,
+            *program,
+            "run",
+            f"--bind=127.0.0.1:{self.port}",
+            *(f"--allow-endpoint={endpoint}" for endpoint in endpoints),
+            *options,
+        ]
+        foreign = ("NODEPOOL_MEMBERSHIP_", "KUBECONFIG", "KUBERNETES_SERVICE_")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+        login = {} if kubeconfig is None else {"KUBECONFIG": str(kubeconfig)}
+        everything = {**inherited, **login, **(environment or {})}
+        super().__init__(command, workdir / f"{name}.log", everything)
+
+    def get(self, path: str) -> httpx.Response:
+        """GET a path such as `/healthz`."""
+        return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=10)
+
+    def wait_ready(self, seconds: float = 30.0) -> None:
+        """Return when `/readyz` answers 200."""
+
+        def ready() -> bool | None:
+            self.check()
+            try:
+                return True if self.get("/readyz").status_code == 200 else None
+            except httpx.TransportError:
+                return None
+
+        wait_for("the operator is ready", ready, seconds=seconds)
+
+    def peak_memory_mib(self) -> float:
+        """VmHWM of the process, MiB."""
+        return self._status("VmHWM") / 1024
+
+    def memory_mib(self) -> float:
+        """VmRSS of the process, MiB."""
+        return self._status("VmRSS") / 1024
+
+    def cpu_seconds(self) -> float:
+        """User and system time used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _status(self, field: str) -> float:
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return float(line.split()[1])
+        raise self.failed(f"/proc has no {field}")
