@@ -106,8 +106,8 @@ def operate(
 ) -> Callable[..., Operator]:
     """`operate(simulator, options=FAST)` starts an operator for the test's namespace, and returns when it is ready.
 
-    It is the service account of `deploy/`, or whom `kubeconfig` names. `endpoints` are those that a spec may name, a
-    simulator stands for its own.
+    It is the service account of `deploy/`, or whom `kubeconfig` names (None: whom a pod would be). `endpoints` are
+    those that a spec may name, a simulator stands for its own.
     """
     programs.callback(cluster.clear, namespace)
 
@@ -115,15 +115,15 @@ def operate(
         endpoints: SimulatorProcess | Sequence[str],
         options: Sequence[str] = FAST,
         *,
-        kubeconfig: Path | None = None,
+        kubeconfig: Path | None = operator_kubeconfig,
         environment: Mapping[str, str] | None = None,
         name: str = "operator",
+        program: Sequence[str] = ("-m", "nodepool_membership"),
         wait: bool = True,
     ) -> Operator:
         urls = [endpoints.url] if isinstance(endpoints, SimulatorProcess) else endpoints
-        login = operator_kubeconfig if kubeconfig is None else kubeconfig
         every = [f"--namespace={namespace}", *options]
-        operator = Operator(tmp_path, login, urls, every, environment=environment, name=name)
+        operator = Operator(tmp_path, kubeconfig, urls, every, environment=environment, name=name, program=program)
         programs.enter_context(operator)
         programs.callback(_shown_if_the_test_fails, operator)
         if wait:
@@ -140,14 +140,17 @@ def stage(
     """`stage(config=..., secret=...)` starts a cloud with quick jobs and an operator, and makes the Secret.
 
     The Secret has the cloud's first access key, or the values in `secret`; with an empty `secret` there is none.
+    What else is given is for `operate`.
     """
 
-    def start(config: SimulatorConfig = _QUICK, *, secret: Mapping[str, str] | None = None) -> Scene:
+    def start(
+        config: SimulatorConfig = _QUICK, *, secret: Mapping[str, str] | None = None, **operator: object
+    ) -> Scene:
         simulator = simulate(config)
         if secret is None:
             cluster.create_secret(namespace, config)
         elif secret:
             cluster.create_secret(namespace, None, **secret)
-        return Scene(cluster, namespace, simulator, operate(simulator))
+        return Scene(cluster, namespace, simulator, operate(simulator, **operator))
 
     return start

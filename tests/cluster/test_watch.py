@@ -98,7 +98,7 @@ async def test_all_are_seen_none_is_written_and_own_writes_do_not_wake(
             memberships = Memberships(api)
             found = await memberships.read(namespace, "pool-001")
             assert isinstance(found, Membership)
-            status = replace(found.status, observed_generation=1, conditions=(READY,))
+            status = replace(found.status, observed_generation=1, conditions=(READY,), last_batch=0)
             version = await memberships.write_status(found.metadata, found.status, status)
             await memberships.add_finalizer(replace(found.metadata, resource_version=version))
             await merge(api, namespace, "pool-002", '{"metadata": {"labels": {"a": "b"}}}')

@@ -219,6 +219,11 @@ class Cluster:
         except TimeoutError as error:
             raise TimeoutError(f"{error}; its status: {json.dumps(summary(last))}") from None
 
+    def allows(self, review: Mapping[str, object]) -> bool:
+        """What the API server answers to a SubjectAccessReview."""
+        answer = self._json(self._http.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", json=review))
+        return bool(status(answer)["allowed"])
+
     def events(self, namespace: str) -> list[Object]:
         """Events of the namespace, oldest first."""
         items = self._json(self._http.get(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"))["items"]

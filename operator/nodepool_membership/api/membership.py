@@ -96,10 +96,9 @@ def status_json(status: Status) -> dict[str, Json]:
 
     One that the operator never wrote (no `lastBatch`) has no zeros and empty lists yet: its first write adds them.
     """
-    unwritten = status.last_batch is None
-    wire: dict[str, Json] = _STATUS.dump_python(
-        status, mode="json", by_alias=True, exclude_none=True, exclude_defaults=unwritten
-    )
+    wire: dict[str, Json] = _STATUS.dump_python(status, mode="json", by_alias=True, exclude_none=True)
+    if status.last_batch is None:
+        wire = {name: value for name, value in wire.items() if value not in (0, [])}
     jobs = wire.get("jobs")
     if isinstance(jobs, list):
         wire["jobs"] = [{k: v for k, v in job.items() if v != []} if isinstance(job, dict) else job for job in jobs]

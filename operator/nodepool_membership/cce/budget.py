@@ -31,10 +31,12 @@ class WriteBudget:
         self._taken: deque[Taken] = deque()
         self._closed_until = float("-inf")
         self._closings = 0
+        self._used = float("-inf")
 
     def try_take(self, now: float) -> Taken | float:
         """Take a place, or the seconds (> 0) until one may be free."""
-        while self._taken and now - self._taken[0].at >= WINDOW_SECONDS:
+        # The same sum as for the wait: then a place is free or the wait is above 0, whatever is rounded.
+        while self._taken and self._taken[0].at + WINDOW_SECONDS <= now:
             self._taken.popleft()
         wait = self._closed_until - now
         if len(self._taken) >= self._per_minute:
@@ -43,6 +45,7 @@ class WriteBudget:
             return wait
         place = Taken(now)
         self._taken.append(place)
+        self._used = now
         return place
 
     def give_back(self, place: Taken) -> None:
@@ -51,20 +54,25 @@ class WriteBudget:
             self._taken.remove(place)
 
     def throttled(self, now: float, retry_after: float | None) -> None:
-        """Close after a throttled answer: 60 s, doubled each time in a row up to 10 min, never less than asked for."""
-        seconds = min(FIRST_CLOSE_SECONDS * 2.0 ** min(self._closings, 8), LONGEST_CLOSE_SECONDS)
+        """Close after a throttled answer: 60 s, doubled each time in a row up to 10 min, never less than asked for.
+
+        Up to a tenth is added to each. `retry_after` in seconds. Answers to calls that were under way when it closed
+        count as one with the answer that closed it.
+        """
+        if now >= self._closed_until:
+            self._closings += 1
+        seconds = min(FIRST_CLOSE_SECONDS * 2.0 ** min(self._closings - 1, 8), LONGEST_CLOSE_SECONDS)
         seconds = max(seconds, retry_after or 0.0) * (1 + _JITTER * self._random())
-        self._closings += 1
         self._closed_until = max(self._closed_until, now + seconds)
+        self._used = now
 
     def passed(self) -> None:
         """A write was not throttled: the next closing is the first again."""
         self._closings = 0
 
     def is_idle(self, now: float) -> bool:
-        """Whether forgetting it changes nothing."""
-        full = any(now - place.at < WINDOW_SECONDS for place in self._taken)
-        return not full and now >= self._closed_until and not self._closings
+        """Whether it may be forgotten: unused for longer than it can be closed, or a call be under way."""
+        return now >= max(self._closed_until, self._used + LONGEST_CLOSE_SECONDS)
 
 
 class Budgets:

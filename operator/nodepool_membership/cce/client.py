@@ -6,10 +6,11 @@ Not for: retrying, waiting or judging. Nothing is repeated, no redirect is follo
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -36,6 +37,8 @@ T = TypeVar("T")
 PAGE_SIZE: Final = 200
 """Nodes a page (the API allows 1..2000): a node document is about 3 KB, so a page is 0.6 MB."""
 MAX_PAGE_SIZE: Final = 2000
+MAX_PAGES: Final = 1000
+"""More than any cluster needs: a listing that goes on has lost its way."""
 MAX_ANSWER_BYTES: Final = 32 << 20
 _CONNECTIONS: Final = 20
 _USER_AGENT: Final = f"nodepool-membership/{__version__}"
@@ -56,6 +59,15 @@ class Accepted:
     request_id: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A 2xx answer, read to its end."""
+
+    content: bytes
+    status: int
+    request_id: str | None
+
+
 def make_http(timeout_seconds: float) -> httpx.AsyncClient:
     """The connections of the process; proxies come from the environment. To be closed."""
     return httpx.AsyncClient(
@@ -63,7 +75,8 @@ def make_http(timeout_seconds: float) -> httpx.AsyncClient:
         # Shorter for making a connection than for the call as a whole: then a call that was not sent is known as such.
         timeout=httpx.Timeout(timeout_seconds, connect=timeout_seconds / 4, pool=timeout_seconds / 4),
         limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
-        follow_redirects=False,
+        # The gateway's load balancer sets a cookie; it would travel from one membership's calls to another's.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
     )
 
 
@@ -89,7 +102,7 @@ class CloudClient:
         self._timeout = timeout_seconds
         self._observe = observe
         self.clock_offset_seconds: float | None = None
-        """The cloud's clock (its last `Date` header) minus ours (rule P21)."""
+        """The cloud's clock (its last `Date` header) minus ours (rule P21); None before the first answer."""
 
     async def add_nodes(
         self, cluster_id: str, pool_id: str, server_ids: Sequence[str], *, signed_at: datetime
@@ -99,21 +112,25 @@ class CloudClient:
         https://support.huaweicloud.com/intl/en-us/api-cce/AddNodesToNodePool.html
 
         Raises:
-            NotSentError, RefusedError: certainly nothing happened.
+            NotSentError: certainly nothing happened, no connection was made.
+            RefusedError: certainly nothing happened; its subclasses say why.
             OutcomeUnknownError: it may have been accepted.
         """
         body = {"apiVersion": "v3", "kind": "List", "nodeList": [{"serverID": server_id} for server_id in server_ids]}
         path = _path("clusters", cluster_id, "nodepools", pool_id, "nodes", "add")
         answer = await self._call("addNodes", "POST", path, body=json.dumps(body).encode(), signed_at=signed_at)
-        request_id = answer.headers.get("X-Request-Id")
         try:
-            return Accepted(wire.ADD_ANSWER.validate_json(answer.content).job_id, request_id)
+            return Accepted(wire.ADD_ANSWER.validate_json(answer.content).job_id, answer.request_id)
         except ValidationError:
-            text = "answered 200 without a job id"
-            raise OutcomeUnknownError(text, status=answer.status_code, request_id=request_id) from None
+            text = "an answer without a job id"
+            raise OutcomeUnknownError(text, status=answer.status, request_id=answer.request_id) from None
 
     async def get_job(self, job_id: str) -> JobReport:
-        """A job; one that the cloud does not know (any more) is reported as lost, not raised."""
+        """A job; one that the cloud does not know (any more) is reported as lost, not raised.
+
+        Raises:
+            CloudError: it cannot be looked at.
+        """
         try:
             answer = await self._call("getJob", "GET", _path("jobs", job_id))
         except NotFoundError:
@@ -124,7 +141,8 @@ class CloudClient:
         """A complete listing of the cluster's nodes (rule P13), or none at all.
 
         Raises:
-            UnavailableError: a page failed, cannot be read, or the pages do not come to an end.
+            CloudError: a page failed.
+            UnavailableError: a page cannot be read, or the pages do not come to an end.
         """
         for size in (PAGE_SIZE, MAX_PAGE_SIZE):
             table = await self._list_by(cluster_id, size)
@@ -138,24 +156,23 @@ class CloudClient:
         nodes: list[Node] = []
         seen: set[str] = set()
         query = {"limit": str(size)}
-        while True:
+        for _ in range(MAX_PAGES):
             answer = await self._call("listNodes", "GET", _path("clusters", cluster_id, "nodes"), query=query)
             page = self._read(wire.NODE_PAGE, answer)
-            del answer
             marker = _next_marker(page, size)
-            if marker is not None and marker in seen:
-                return None
             nodes.extend(document.node() for document in page.items)
             if marker is None:
                 return NodeTable(begun, nodes)
+            if marker in seen:
+                return None
             seen.add(marker)
             query = {"limit": str(size), "marker": marker}
-            del page
-            # Parsing a page takes milliseconds; others have their turn between pages.
-            await asyncio.sleep(0)
+            # Not to be held while the next page comes.
+            del answer, page
+        return None
 
     async def get_node(self, cluster_id: str, node_uid: str) -> Node | None:
-        """One node, None if there is none."""
+        """One node, None if there is none. Raises CloudError."""
         try:
             answer = await self._call("getNode", "GET", _path("clusters", cluster_id, "nodes", node_uid))
         except NotFoundError:
@@ -163,12 +180,12 @@ class CloudClient:
         return self._read(wire.NODE, answer).node()
 
     async def get_node_pool(self, cluster_id: str, pool_id: str) -> PoolReport:
-        """A node pool."""
+        """A node pool. Raises CloudError."""
         answer = await self._call("getNodePool", "GET", _path("clusters", cluster_id, "nodepools", pool_id))
         return self._read(wire.POOL, answer).report()
 
     async def get_cluster(self, cluster_id: str) -> ClusterReport:
-        """A cluster."""
+        """A cluster. Raises CloudError."""
         answer = await self._call("getCluster", "GET", _path("clusters", cluster_id))
         return self._read(wire.CLUSTER, answer).report()
 
@@ -181,11 +198,13 @@ class CloudClient:
         query: dict[str, str] | None = None,
         body: bytes | None = None,
         signed_at: datetime | None = None,
-    ) -> httpx.Response:
+    ) -> _Answer:
         begun = monotonic()
-        outcome = "ok"
+        outcome = "aborted"
         try:
-            return await self._send(method, path, query, body, signed_at)
+            answer = await self._send(method, path, query, body, signed_at)
+            outcome = "ok"
+            return answer
         except CloudError as error:
             outcome = type(error).__name__.removesuffix("Error")
             raise
@@ -194,16 +213,16 @@ class CloudClient:
 
     async def _send(
         self, method: str, path: str, query: dict[str, str] | None, body: bytes | None, signed_at: datetime | None
-    ) -> httpx.Response:
+    ) -> _Answer:
         changes = method != "GET"
         headers = self._headers if signed_at is None else {**self._headers, DATE_HEADER: sdk_date(signed_at)}
         request = self._http.build_request(method, self._base + path, params=query, content=body, headers=headers)
         try:
             # httpx limits the gaps between bytes; this limits the whole call.
             async with asyncio.timeout(self._timeout):
-                answer = await self._http.send(request, auth=self._auth, stream=True)
+                answer = await self._http.send(request, auth=self._auth, stream=True, follow_redirects=False)
                 try:
-                    await _read_bounded(answer)
+                    content = await _read_bounded(answer)
                 finally:
                     await answer.aclose()
         except TimeoutError:
@@ -213,34 +232,35 @@ class CloudClient:
             raise from_transport(error, changes=changes) from None
         self._note_clock(answer)
         if not answer.is_success:
-            raise from_answer(answer, answer.content, changes=changes)
-        return answer
+            raise from_answer(answer, content, changes=changes)
+        return _Answer(content, answer.status_code, answer.headers.get("X-Request-Id"))
 
     def _note_clock(self, answer: httpx.Response) -> None:
         try:
             said = parsedate_to_datetime(answer.headers.get("Date", ""))
-        except (ValueError, TypeError):
+        except (ValueError, OverflowError):
             return
         if said.tzinfo is not None:
             self.clock_offset_seconds = (said - self._now()).total_seconds()
 
-    def _read(self, adapter: TypeAdapter[T], answer: httpx.Response) -> T:
+    def _read(self, adapter: TypeAdapter[T], answer: _Answer) -> T:
         try:
             return adapter.validate_json(answer.content)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             text = f"an answer that cannot be read: {where} {first['msg']}".replace("  ", " ")
-            request_id = answer.headers.get("X-Request-Id")
-            raise UnavailableError(text, status=answer.status_code, request_id=request_id) from None
+            raise UnavailableError(text, status=answer.status, request_id=answer.request_id) from None
 
 
-async def _read_bounded(answer: httpx.Response) -> None:
-    """Read the body into the response, but never more than is sane."""
-    length = answer.headers.get("Content-Length", "0")
-    if length.isdecimal() and int(length) > MAX_ANSWER_BYTES:
-        raise httpx.ReadError(f"an answer of {length} bytes is too large")
-    await answer.aread()
+async def _read_bounded(answer: httpx.Response) -> bytes:
+    """The body, decompressed; never more than is sane."""
+    content = bytearray()
+    async for chunk in answer.aiter_bytes():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise httpx.ReadError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(content)
 
 
 def _next_marker(page: wire.NodePage, size: int) -> str | None:
@@ -252,9 +272,4 @@ def _next_marker(page: wire.NodePage, size: int) -> str | None:
 
 
 def _path(*segments: str) -> str:
-    return "".join(_quoted(segments))
-
-
-def _quoted(segments: Sequence[str]) -> Iterator[str]:
-    for segment in segments:
-        yield f"/{quote(segment, safe='')}"
+    return "".join(f"/{quote(segment, safe='')}" for segment in segments)

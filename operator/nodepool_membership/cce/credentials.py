@@ -25,12 +25,12 @@ class AccessKey:
 
     @property
     def identity(self) -> str:
-        """What budgets and listings are kept by (rules P14, P23)."""
+        """What write budgets are kept by: the cloud counts by access key (rule P23)."""
         return self.access_key
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any part of the Secret."""
+        """Changes with any part of the pair: what listings are kept by (rule P14), lest one reads with another's key."""
         return _hash(self.access_key, self.secret_key, self.security_token or "")
 
 
@@ -42,7 +42,7 @@ class Token:
 
     @property
     def identity(self) -> str:
-        """A hash of the token's content (rules P14, P23)."""
+        """A hash of the token's content (rule P23)."""
         return f"token:{_hash(self.value)}"
 
     @property

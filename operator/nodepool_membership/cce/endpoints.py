@@ -45,7 +45,7 @@ Origin = tuple[str, str, int]
 def _origin(endpoint: str) -> Origin:
     try:
         parts = urlsplit(endpoint)
-        port = parts.port or _PORTS.get(parts.scheme, 0)
+        port = _PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         raise EndpointNotAllowedError(f"{endpoint!r} is not a URL: write it like https://cce.example.com") from None
     extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password

@@ -82,18 +82,32 @@ class UnavailableError(CloudError):
 
 
 _LOCKED: Final = frozenset({(429, "CCE.01429002"), (429, "CCE.01429003"), (400, "CCE.01400023")})
-_THROTTLED: Final = frozenset({"APIGW.0308", "CCE.02429001"})
+_BALANCE: Final = "CCE.01429004"
+"""A 429 that is neither about a lock nor about too many calls."""
 _STATE: Final = frozenset({"CCE.01403003", "CCE.01403006", "CCE.01403009"})
 """403s about the state of cluster or pool, not about a right (dossier section 9.2)."""
-_CCE: Final = re.compile(r"CCE\.\d\d(\d{3})\d{3}")
-_OTHERS: Final = re.compile(r"CCE_CM\.\d{4}|APIGW\.\d{4}|E\.CFE\.\d{7}")
 _REFUSING: Final = frozenset({400, 401, 403, 404, 413, 414, 429})
 """409 is not among them: it says that somebody else changed something, not that this call did nothing."""
+_OWN_STATUS: Final = re.compile(r"(?:CCE\.\d\d|E\.CFE\.)(\d{3})\d{3,4}")
+"""CCE's codes name their HTTP status behind the service: CCE.01400014, E.CFE.4000201."""
+_GATEWAY: Final[dict[str, frozenset[int]]] = {
+    **dict.fromkeys(("APIGW.0101", "APIGW.0103"), frozenset({404})),
+    "APIGW.0201": frozenset({400, 413, 414}),
+    **dict.fromkeys(("APIGW.0301", "APIGW.0303", "APIGW.0305", "APIGW.0307"), frozenset({401})),
+    **dict.fromkeys(
+        ("APIGW.0302", "APIGW.0304", "APIGW.0306", "APIGW.0310", "APIGW.0801", "APIGW.0802"), frozenset({403})
+    ),
+    "APIGW.0308": frozenset({429}),
+}
+"""What the gateway refuses by itself, before CCE sees the call."""
+_SECOND_FAMILY: Final = re.compile(r"CCE_CM\.\d{4}")
 _BY_STATUS: Final[dict[int, type[RefusedError]]] = {
     401: UnauthenticatedError,
     403: ForbiddenError,
     404: NotFoundError,
 }
+_ECHO: Final = re.compile(r"[\s,;:]*canonical_?request.*", re.IGNORECASE | re.DOTALL)
+"""The gateway echoes what it thinks was signed, the security token with it."""
 
 
 def from_answer(response: httpx.Response, body: bytes, *, changes: bool) -> CloudError:
@@ -105,27 +119,37 @@ def from_answer(response: httpx.Response, body: bytes, *, changes: bool) -> Clou
     message = (
         _message(fields) or f"an answer of type {response.headers.get('Content-Type', 'unknown')}, not an error's JSON"
     )
-    if (code in _THROTTLED and status == 429) or (status == 429 and not changes and code is None):
+    kind = _kind(status, code, changes=changes)
+    if kind is ThrottledError:
         wait = retry_after(response.headers)
         return ThrottledError(message, status=status, code=code, request_id=request_id, retry_after=wait)
-    return _kind(status, code, changes=changes)(message, status=status, code=code, request_id=request_id)
+    return kind(message, status=status, code=code, request_id=request_id)
 
 
 def _kind(status: int, code: str | None, *, changes: bool) -> type[CloudError]:
     if code is not None and status in _REFUSING and _is_known(status, code):
-        if (status, code) in _LOCKED:
-            return LockedError
-        return RefusedError if code in _STATE else _BY_STATUS.get(status, RefusedError)
+        return _refusal(status, code)
     if changes:
         return OutcomeUnknownError
-    # Of a read nothing is at stake: the status alone says which kind of no it is.
-    return _BY_STATUS.get(status, UnavailableError)
+    # Of a read nothing is at stake, the status will do; but a proxy's 404 must not pass for "there is no such job".
+    return {401: UnauthenticatedError, 403: ForbiddenError, 429: ThrottledError}.get(status, UnavailableError)
+
+
+def _refusal(status: int, code: str) -> type[RefusedError]:
+    if (status, code) in _LOCKED:
+        return LockedError
+    if status == 429:
+        return RefusedError if code == _BALANCE else ThrottledError
+    return RefusedError if code in _STATE else _BY_STATUS.get(status, RefusedError)
 
 
 def _is_known(status: int, code: str) -> bool:
-    """Whether the code is one of CCE's or the gateway's; CCE's name their HTTP status in the middle."""
-    own = _CCE.fullmatch(code)
-    return own[1] == str(status) if own else _OTHERS.fullmatch(code) is not None
+    """Whether the code is one that refuses calls with this status; a new serial of CCE's is one, too."""
+    if own := _OWN_STATUS.fullmatch(code):
+        return own[1] == str(status)
+    if code in _GATEWAY:
+        return status in _GATEWAY[code]
+    return status in {400, 403, 404} and _SECOND_FAMILY.fullmatch(code) is not None
 
 
 def from_transport(error: httpx.HTTPError, *, changes: bool) -> CloudError:
@@ -164,5 +188,4 @@ def _code(fields: Mapping[str, str]) -> str | None:
 
 def _message(fields: Mapping[str, str]) -> str:
     texts = dict.fromkeys(fields[name] for name in ("error_msg", "errorMessage", "message") if name in fields)
-    # The gateway echoes the canonical request behind this word; it fills a screen and helps no user.
-    return ": ".join(text.partition(", canonicalRequest")[0] for text in texts)[:_MAX_TEXT]
+    return ": ".join(filter(None, (_ECHO.sub("", text) for text in texts)))[:_MAX_TEXT]

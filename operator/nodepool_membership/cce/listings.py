@@ -6,7 +6,7 @@ never gets one that was under way at that moment: they wait for the next, togeth
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -17,12 +17,12 @@ AT_ONCE: Final = 2
 
 
 class ListingKey(NamedTuple):
-    """Rule P14: a credential may see less than another."""
+    """Rule P14: a credential may see less than another. `credential` is its fingerprint."""
 
     endpoint: str
     project_id: str
     cluster_id: str
-    identity: str
+    credential: str
 
 
 Fetch = Callable[[], Awaitable[NodeTable]]
@@ -35,7 +35,6 @@ class _Shared:
     running: asyncio.Task[NodeTable] | None = None
     following: asyncio.Task[NodeTable] | None = None
     last: NodeTable | None = None
-    waiting: int = field(default=0)
 
 
 class Listings:
@@ -64,16 +63,12 @@ class Listings:
         if table is not None:
             return table
         shared = self._shared.setdefault(key, _Shared())
-        shared.waiting += 1
-        try:
-            if shared.following is None:
-                shared.following = asyncio.create_task(self._run(shared, shared.running, fetch))
-                # A failure that nobody waits for any more is no news.
-                shared.following.add_done_callback(lambda task: task.cancelled() or task.exception())
-            # One who gives up must not end the listing of the others.
-            return await asyncio.shield(shared.following)
-        finally:
-            shared.waiting -= 1
+        if shared.following is None:
+            shared.following = asyncio.create_task(self._run(shared, shared.running, fetch))
+            # A failure that nobody waits for any more is no news.
+            shared.following.add_done_callback(lambda task: task.cancelled() or task.exception())
+        # One who gives up must not end the listing of the others.
+        return await asyncio.shield(shared.following)
 
     async def _run(self, shared: _Shared, before: asyncio.Task[NodeTable] | None, fetch: Fetch) -> NodeTable:
         if before is not None:
@@ -95,5 +90,5 @@ class Listings:
         for key, shared in list(self._shared.items()):
             if shared.last is not None and shared.last.begun < limit:
                 shared.last = None
-            if shared.last is None and not shared.waiting and shared.running is None and shared.following is None:
+            if shared.last is None and shared.running is None and shared.following is None:
                 del self._shared[key]

@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import quote, unquote_plus
+from urllib.parse import parse_qsl, quote, unquote
 
 import httpx
 
@@ -38,7 +38,7 @@ def sign(key: AccessKey, method: str, path: str, query: str, headers: Mapping[st
             _canonical_query(query),
             "".join(f"{name}:{signed[name]}\n" for name in names),
             ";".join(names),
-            signed.get("x-sdk-content-sha256") or hashlib.sha256(body).hexdigest(),
+            hashlib.sha256(body).hexdigest(),
         )
     )
     to_sign = f"{ALGORITHM}\n{signed[DATE_HEADER.lower()]}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
@@ -47,14 +47,14 @@ def sign(key: AccessKey, method: str, path: str, query: str, headers: Mapping[st
 
 
 def _canonical_path(path: str) -> str:
-    encoded = "/".join(quote(unquote_plus(part.replace("+", "%2B")), safe="~") for part in path.split("/"))
+    encoded = "/".join(quote(segment, safe="~") for segment in unquote(path).split("/"))
     return encoded if encoded.endswith("/") else f"{encoded}/"
 
 
 def _canonical_query(query: str) -> str:
-    pairs = [part.partition("=")[::2] for part in query.split("&") if part]
-    encoded = [(quote(unquote_plus(name), safe="~"), quote(unquote_plus(value), safe="~")) for name, value in pairs]
-    return "&".join(f"{name}={value}" for name, value in sorted(encoded))
+    # The SDK sorts names and values before it encodes them.
+    pairs = sorted(parse_qsl(query, keep_blank_values=True))
+    return "&".join(f"{quote(name, safe='~')}={quote(value, safe='~')}" for name, value in pairs)
 
 
 class SignatureAuth(httpx.Auth):

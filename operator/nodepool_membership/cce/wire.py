@@ -5,51 +5,65 @@ to an add, `serverId` on nodes, Go's time format (dossier sections 1, 3, 4, 5).
 """
 
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from sys import intern
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
 from nodepool_membership.core.observation import ClusterReport, JobPhase, JobReport, Node, PoolReport
 
-_TIME: Final = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[ T](\d\d):(\d\d):(\d\d)(?:\.\d+)?\s*(?:Z|([+-])(\d\d):?(\d\d))?(?: [A-Z]+)?\Z"
-)
-_POOL_ANNOTATION: Final = "kubernetes.io/node-pool.id"
+_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[ Tt](\d\d:\d\d:\d\d)(?:\.\d+)? ?([Zz]|[+-]\d\d:?\d\d)?(?: .*)?", re.ASCII)
+"""Date, time and zone. Go appends the zone's name, and sometimes the reading of another clock."""
 _NO_POOL: Final = "DefaultPool"
-
-T = TypeVar("T")
 
 
 def parse_time(text: str) -> datetime | None:
     """Go's `time.String()` or RFC 3339, to whole seconds, in UTC; None for anything else."""
-    found = _TIME.match(text.strip())
+    found = _TIME.fullmatch(text.strip())
     if found is None:
         return None
-    sign, hours, minutes = found[7] or "+", int(found[8] or 0), int(found[9] or 0)
     try:
-        offset = timezone(timedelta(hours=hours, minutes=minutes) * (1 if sign == "+" else -1))
-        return datetime(*map(int, found.groups()[:6]), tzinfo=offset).astimezone(UTC)  # type: ignore[misc,arg-type]
+        return datetime.fromisoformat(f"{found[1]}T{found[2]}{(found[3] or 'Z').upper()}").astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 
 
-def _none_is_default(kind: type[T]) -> BeforeValidator:
-    return BeforeValidator(lambda value: kind() if value is None else value)
+def _text(value: object) -> object:
+    return "" if value is None else value
 
 
-Text = Annotated[str, _none_is_default(str)]
-Texts = Annotated[dict[str, str | None], _none_is_default(dict)]
+def _document(value: object) -> object:
+    return {} if value is None else value
+
+
+def _document_only(value: object) -> object:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> object:
+    return [] if value is None else value
+
+
+# What is null is taken for absent.
+Text = Annotated[str, BeforeValidator(_text)]
+Null = BeforeValidator(_document)
+
+
+class _Annotations(BaseModel):
+    pool_id: Text = Field(default="", alias="kubernetes.io/node-pool.id")
+
+
+class _Owner(BaseModel):
+    pool_id: Text = Field(default="", alias="nodepoolID")
 
 
 class _Metadata(BaseModel):
     uid: Text = ""
-    annotations: Texts = {}
+    annotations: Annotated[_Annotations, Null] = _Annotations()
     created: Text = Field(default="", alias="creationTimestamp")
-    owner: Annotated[dict[str, str | None] | list[object], _none_is_default(dict)] = Field(
-        default_factory=dict, alias="ownerReferences"
-    )
+    # A single object, unlike Kubernetes' list of that name; a list is none of ours.
+    owner: Annotated[_Owner, BeforeValidator(_document_only)] = Field(default=_Owner(), alias="ownerReferences")
 
 
 class _NodeStatus(BaseModel):
@@ -61,18 +75,19 @@ class _NodeStatus(BaseModel):
 class NodeDocument(BaseModel):
     """A node as listed or got."""
 
-    metadata: Annotated[_Metadata, BeforeValidator(lambda v: {} if v is None else v)] = _Metadata()
-    status: Annotated[_NodeStatus, BeforeValidator(lambda v: {} if v is None else v)] = _NodeStatus()
+    metadata: Annotated[_Metadata, Null] = _Metadata()
+    status: Annotated[_NodeStatus, Null] = _NodeStatus()
 
     def node(self) -> Node:
         """The node with ids in lower case; no pool for nodes outside customized pools."""
-        owner = self.metadata.owner if isinstance(self.metadata.owner, dict) else {}
-        pool_id = self.metadata.annotations.get(_POOL_ANNOTATION) or owner.get("nodepoolID") or ""
+        pool_id = self.metadata.annotations.pool_id or self.metadata.owner.pool_id
+        # The older form for a node outside customized pools names zone, flavor and system: az#flavor#os.
+        outside = pool_id == _NO_POOL or "#" in pool_id
         return Node(
             server_id=self.status.server_id.lower(),
             uid=self.metadata.uid.lower(),
             # Thousands of nodes share a few of these strings.
-            pool_id="" if pool_id == _NO_POOL else intern(pool_id.lower()),
+            pool_id="" if outside else intern(pool_id.lower()),
             phase=intern(self.status.phase),
             created=parse_time(self.metadata.created),
             job_id=self.status.job_id.lower(),
@@ -91,16 +106,10 @@ class NodePage(BaseModel):
     page_info: _PageInfo | None = Field(default=None, alias="pageInfo")
 
 
-class _JobMetadata(BaseModel):
-    uid: Text = ""
-
-
 class _JobSpec(BaseModel):
     resource_id: Text = Field(default="", alias="resourceID")
-    extend_param: Annotated[dict[str, object], _none_is_default(dict)] = Field(
-        default_factory=dict, alias="extendParam"
-    )
-    sub_jobs: Annotated[list["JobDocument"], _none_is_default(list)] = Field(default_factory=list, alias="subJobs")
+    extend_param: Annotated[dict[str, object], Null] = Field(default_factory=dict, alias="extendParam")
+    sub_jobs: Annotated[list["JobDocument"], BeforeValidator(_list)] = Field(default_factory=list, alias="subJobs")
 
 
 class _JobStatus(BaseModel):
@@ -112,9 +121,8 @@ class _JobStatus(BaseModel):
 class JobDocument(BaseModel):
     """A job, with sub jobs at any depth."""
 
-    metadata: _JobMetadata = _JobMetadata()
-    spec: _JobSpec = Field(default_factory=_JobSpec)
-    status: _JobStatus = _JobStatus()
+    spec: Annotated[_JobSpec, Null] = Field(default_factory=_JobSpec)
+    status: Annotated[_JobStatus, Null] = _JobStatus()
 
     def report(self, job_id: str) -> JobReport:
         """What the job says as a whole, and of single servers or nodes."""
@@ -149,9 +157,9 @@ class _PoolStatus(BaseModel):
 
 
 class PoolDocument(BaseModel):
-    """A node pool."""
+    """A node pool. `status` must be there: a pool without a phase counts as usable."""
 
-    status: Annotated[_PoolStatus, BeforeValidator(lambda v: {} if v is None else v)] = _PoolStatus()
+    status: _PoolStatus
 
     def report(self) -> PoolReport:
         return PoolReport(self.status.phase, self.status.current_node)
@@ -171,9 +179,9 @@ class ClusterDocument(BaseModel):
 
 
 class AddAnswer(BaseModel):
-    """The answer to an add: a job id and nothing else."""
+    """The answer to an add: a job id and nothing else. What status cannot hold is none."""
 
-    job_id: str = Field(alias="jobid", min_length=1)
+    job_id: str = Field(alias="jobid", pattern=r"^[0-9A-Za-z_-]{1,128}$")
 
 
 ADD_ANSWER: Final = TypeAdapter(AddAnswer)

@@ -76,8 +76,8 @@ class Clouds:
         self._now = now
         self._monotonic = monotonic
 
-    async def access(self, membership: Membership) -> Access:
-        """Resolve endpoint and credentials.
+    async def access(self, membership: Membership, *, fresh_secret: bool = False) -> Access:
+        """Resolve endpoint and credentials; `fresh_secret` reads the Secret in any case.
 
         Raises:
             TroubleError: endpoint not allowed, region unknown, Secret missing or unusable.
@@ -86,7 +86,7 @@ class Clouds:
         pool = membership.spec.node_pool
         try:
             endpoint = resolve_endpoint(pool.region, pool.endpoint, self._allow)
-            credentials = parse_credentials(await self._secret(membership))
+            credentials = parse_credentials(await self._secret(membership, fresh=fresh_secret))
         except (CredentialsError, EndpointNotAllowedError, UnknownRegionError) as error:
             raise TroubleError(troubles.of_setup(error)) from None
         return Access(
@@ -95,10 +95,10 @@ class Clouds:
             listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.identity),
         )
 
-    async def _secret(self, membership: Membership) -> Mapping[str, bytes]:
+    async def _secret(self, membership: Membership, *, fresh: bool) -> Mapping[str, bytes]:
         namespace, name = membership.metadata.namespace, membership.spec.credentials_ref.name
         try:
-            data = await self._secrets.read(namespace, name)
+            data = await self._secrets.read(namespace, name, fresh=fresh)
         except (KubeForbiddenError, RejectedError) as error:
             text = f"Secret {name!r} cannot be read: {error}; the operator needs the right to get Secrets here"
             raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text)) from None

@@ -30,8 +30,8 @@ class Clock:
     poll: timedelta
     resync: timedelta
 
-    def seconds(self, pace: Pace, *, failed_looks: int = 0) -> float:
-        """The wait for a pace other than a resync; backoff doubles per failed look up to 5 minutes. With jitter."""
+    def seconds(self, pace: Pace, *, backoffs: int = 0) -> float:
+        """The wait for a pace other than a resync, with jitter; the n-th backoff in a row doubles, up to 5 minutes."""
         poll = self.poll.total_seconds()
         match pace:
             case Pace.NOW:
@@ -41,7 +41,7 @@ class Clock:
             case Pace.WATCH:
                 wait = 2 * poll
             case _:
-                wait = min(poll * 2.0 ** min(failed_looks, 16), _MAX_BACKOFF)
+                wait = min(poll * 2.0 ** min(backoffs, 16), _MAX_BACKOFF)
         return wait * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads load, protects nothing
 
     def until_resync(self, pool: NodePoolRef, uid: str, now: float) -> float:

@@ -62,6 +62,8 @@ class WorkQueue:
         """Make the key ready in so many seconds, instead of when an earlier call said."""
         if self._closed:
             return
+        # A timer that has run out is a promise already: it is not replaced.
+        self._promote()
         if seconds <= 0:
             self._timers.pop(key, None)
             self.add(key)

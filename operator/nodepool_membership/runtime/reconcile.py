@@ -38,6 +38,8 @@ class _Tracked:
     """What the process remembers of a key from one reconcile to the next; losing it costs a wait at most."""
 
     failed_looks: int = 0
+    backoffs: int = 0
+    """Decisions in a row that something was in the way."""
     unreadable: str | None = None
 
 
@@ -92,6 +94,7 @@ class Reconciler:
         await self._sender.close()
 
     async def _work(self, membership: Membership, tracked: _Tracked) -> float | None:
+        self._metrics.show(membership.metadata.namespace, membership.metadata.name, membership.status)
         look = _Looking(self._clouds, membership, Observation(self._now(), membership.wire_bytes), tracked)
         try:
             decision = await self._decide(look)
@@ -103,6 +106,7 @@ class Reconciler:
         finally:
             look.give_back()
         tracked.failed_looks = tracked.failed_looks + 1 if look.seen.trouble is not None else 0
+        tracked.backoffs = tracked.backoffs + 1 if decision.pace is Pace.BACKOFF else 0
         if membership.metadata.deleting and not decision.holds:
             await self._let_go(membership)
             return None
@@ -182,10 +186,13 @@ class Reconciler:
         if decision.pace is Pace.RESYNC and decision.delay is None:
             pool, uid = membership.spec.node_pool, membership.metadata.uid
             return self._clock.until_resync(pool, uid, self._now().timestamp())
-        wait = self._clock.seconds(decision.pace, failed_looks=tracked.failed_looks)
+        wait = self._clock.seconds(decision.pace, backoffs=tracked.backoffs)
         if decision.delay is None:
             return wait
-        return max(decision.delay, wait) if decision.pace is Pace.BACKOFF else decision.delay
+        if decision.pace is Pace.BACKOFF:
+            return max(decision.delay, wait)
+        # A call that waits for its time must not keep an open job from being asked.
+        return min(decision.delay, wait) if membership.status.open_batches else decision.delay
 
     def _second(self) -> datetime:
         return self._now().replace(microsecond=0)
@@ -230,7 +237,8 @@ class _Looking:
     async def _open(self) -> Access | None:
         if self.access is None and self.seen.trouble is None:
             try:
-                self.access = await self._clouds.access(self.membership)
+                # After a look that failed, the Secret may have been the cause and may be repaired by now.
+                self.access = await self._clouds.access(self.membership, fresh_secret=self._failed_before > 0)
             except TroubleError as error:
                 self._stop(error)
         return self.access if self.seen.trouble is None else None

@@ -12,6 +12,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Final, Literal
 
@@ -34,7 +35,7 @@ STALLED_SECONDS: Final = 600.0
 _DISCOVERY_SECONDS: Final = 2.0
 _REMIND_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = 5.0
-_STOP_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 2.0
 _CHUNK: Final = 100
 """Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
 _WAKING_ANNOTATIONS: Final = (*RECONCILE_ANNOTATIONS, *RESET_ANNOTATIONS)
@@ -184,7 +185,8 @@ class Watch:
 
 
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
-    if not loop.is_closed():
+    """Run something in a loop of another thread; nothing if that loop has ended."""
+    with suppress(RuntimeError):
         loop.call_soon_threadsafe(what)
 
 
