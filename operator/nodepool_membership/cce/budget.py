@@ -5,7 +5,7 @@ refused calls counted (dossier section 9.3).
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,8 @@ class WriteBudget:
     """Times are seconds on a monotonic clock, passed in."""
 
     def __init__(self, per_minute: int, *, random: Callable[[], float]) -> None:
+        if per_minute < 1:
+            raise ValueError(f"writes per minute must be at least 1, not {per_minute}")
         self._per_minute = per_minute
         self._random = random
         self._taken: deque[Taken] = deque()
@@ -40,13 +42,20 @@ class WriteBudget:
             self._taken.popleft()
         wait = self._closed_until - now
         if len(self._taken) >= self._per_minute:
-            wait = max(wait, self._taken[0].at + WINDOW_SECONDS - now)
+            # Seeded ones can be more than the budget: then more than one has to leave.
+            wait = max(wait, self._taken[-self._per_minute].at + WINDOW_SECONDS - now)
         if wait > 0:
             return wait
         place = Taken(now)
         self._taken.append(place)
         self._used = now
         return place
+
+    def seed(self, now: float, ages: Iterable[float]) -> None:
+        """Count writes made before a restart, by their age in seconds; one from the future counts as made now."""
+        before = (Taken(now - max(age, 0.0)) for age in ages if age < WINDOW_SECONDS)
+        self._taken = deque(sorted((*self._taken, *before), key=lambda place: place.at))
+        self._used = now
 
     def give_back(self, place: Taken) -> None:
         """Return a place for which nothing was sent."""
@@ -59,7 +68,7 @@ class WriteBudget:
         Up to a tenth is added to each. `retry_after` in seconds. Answers to calls that were under way when it closed
         count as one with the answer that closed it.
         """
-        if now >= self._closed_until:
+        if now >= self._closed_until or not self._closings:
             self._closings += 1
         seconds = min(FIRST_CLOSE_SECONDS * 2.0 ** min(self._closings - 1, 8), LONGEST_CLOSE_SECONDS)
         seconds = max(seconds, retry_after or 0.0) * (1 + _JITTER * self._random())

@@ -133,7 +133,9 @@ class CloudClient:
         """
         try:
             answer = await self._call("getJob", "GET", _path("jobs", job_id))
-        except NotFoundError:
+        except NotFoundError as error:
+            if not _says_absent(error):
+                raise
             return JobReport(job_id, JobPhase.LOST)
         return self._read(wire.JOB, answer).report(job_id)
 
@@ -160,11 +162,11 @@ class CloudClient:
             answer = await self._call("listNodes", "GET", _path("clusters", cluster_id, "nodes"), query=query)
             page = self._read(wire.NODE_PAGE, answer)
             marker = _next_marker(page, size)
+            if marker is not None and marker in seen:
+                return NodeTable(begun, nodes) if _is_unpaged(page, size) else None
             nodes.extend(document.node() for document in page.items)
             if marker is None:
                 return NodeTable(begun, nodes)
-            if marker in seen:
-                return None
             seen.add(marker)
             query = {"limit": str(size), "marker": marker}
             # Not to be held while the next page comes.
@@ -175,7 +177,9 @@ class CloudClient:
         """One node, None if there is none. Raises CloudError."""
         try:
             answer = await self._call("getNode", "GET", _path("clusters", cluster_id, "nodes", node_uid))
-        except NotFoundError:
+        except NotFoundError as error:
+            if not _says_absent(error):
+                raise
             return None
         return self._read(wire.NODE, answer).node()
 
@@ -203,11 +207,12 @@ class CloudClient:
         outcome = "aborted"
         try:
             answer = await self._send(method, path, query, body, signed_at)
-            outcome = "ok"
-            return answer
         except CloudError as error:
             outcome = type(error).__name__.removesuffix("Error")
             raise
+        else:
+            outcome = "ok"
+            return answer
         finally:
             self._observe(route, outcome, monotonic() - begun)
 
@@ -228,8 +233,13 @@ class CloudClient:
         except TimeoutError:
             text = f"no answer within {self._timeout:.0f} s"
             raise (OutcomeUnknownError(text) if changes else UnavailableError(text)) from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
             raise from_transport(error, changes=changes) from None
+        except Exception as error:
+            # Whatever it was, a call that changes something may have left before (rule P6).
+            if changes:
+                raise from_transport(error, changes=True) from error
+            raise
         self._note_clock(answer)
         if not answer.is_success:
             raise from_answer(answer, content, changes=changes)
@@ -263,12 +273,24 @@ async def _read_bounded(answer: httpx.Response) -> bytes:
     return bytes(content)
 
 
+def _says_absent(error: NotFoundError) -> bool:
+    """Whether CCE does not know the thing; the gateway's 404 says that it does not know the address."""
+    return error.code is not None and not error.code.startswith("APIGW.")
+
+
 def _next_marker(page: wire.NodePage, size: int) -> str | None:
     """Where the listing goes on; None on its last page. Older deployments send no pageInfo (dossier section 4)."""
     if page.page_info is not None and page.page_info.next_marker:
         return page.page_info.next_marker
     # A full page without a marker is followed up with its last uid: rather one call more than a node less (rule P13).
-    return page.items[-1].metadata.uid if len(page.items) == size else None
+    # One that is more than full comes from a deployment that has a page size of its own, or none.
+    return page.items[-1].metadata.uid if len(page.items) >= size else None
+
+
+def _is_unpaged(page: wire.NodePage, size: int) -> bool:
+    """Whether a page that came again is everything: more than was asked for, and not cut at the API's own limit."""
+    says_more = page.page_info is not None and page.page_info.next_marker
+    return not says_more and size < len(page.items) and len(page.items) != MAX_PAGE_SIZE
 
 
 def _path(*segments: str) -> str:

@@ -30,7 +30,7 @@ class AccessKey:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any part of the pair: what listings are kept by (rule P14), lest one reads with another's key."""
+        """Changes with any part of the pair: what listings are kept by (rule P14), lest one read with another's."""
         return _hash(self.access_key, self.secret_key, self.security_token or "")
 
 
@@ -64,7 +64,7 @@ def parse_credentials(data: Mapping[str, bytes]) -> Credentials:
     Raises:
         CredentialsError: a key is missing, empty, not printable ASCII, or both kinds are there.
     """
-    has_keys = [name for name in ("accessKey", "secretKey") if name in data]
+    has_keys = [name for name in ("accessKey", "secretKey", "securityToken") if name in data]
     if "token" in data:
         if has_keys:
             raise CredentialsError(f"the Secret has both token and {has_keys[0]}: keep one kind, {KEYS}")

@@ -3,6 +3,7 @@
 Not for: calling it. The allow list keeps a resource's author from sending signed requests to a host of their choice.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,8 @@ REGIONS: Final = frozenset(
 """Regions with CCE (the official SDK's region file, 3.1.219; dossier section 8)."""
 
 _PORTS: Final = {"https": 443, "http": 80}
+_HOST: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+"""A name in ASCII, or an address of IPv4 or IPv6."""
 
 
 class UnknownRegionError(ValueError):
@@ -48,12 +51,13 @@ def _origin(endpoint: str) -> Origin:
         port = _PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         raise EndpointNotAllowedError(f"{endpoint!r} is not a URL: write it like https://cce.example.com") from None
-    extra = parts.path.strip("/") or parts.query or parts.fragment or parts.username or parts.password
-    if parts.scheme not in _PORTS or not parts.hostname or extra or "@" in parts.netloc:
+    host = (parts.hostname or "").lower()
+    extra = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in _PORTS or not _HOST.fullmatch(host) or extra:
         raise EndpointNotAllowedError(
             f"{endpoint!r} cannot be an endpoint: write scheme and host only, like https://cce.example.com"
         )
-    return parts.scheme, parts.hostname.lower(), port
+    return parts.scheme, host, port
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,11 @@ def resolve_endpoint(region: str | None, endpoint: str | None, allow: AllowList)
             )
         return region_endpoint(region)
     scheme, host, port = origin = _origin(endpoint)
+    name = f"[{host}]" if ":" in host else host
     if origin not in allow.origins:
         hint = " (plain http must be allowed explicitly, too)" if scheme == "http" else ""
         raise EndpointNotAllowedError(
             f"spec.nodePool.endpoint {endpoint!r} is not allowed{hint}: start the operator with"
-            f" --allow-endpoint={scheme}://{host}:{port}, or name an allowed one"
+            f" --allow-endpoint={scheme}://{name}:{port}, or name an allowed one"
         )
-    name = f"[{host}]" if ":" in host else host
     return f"{scheme}://{name}" if port == _PORTS[scheme] else f"{scheme}://{name}:{port}"

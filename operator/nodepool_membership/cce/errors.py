@@ -23,7 +23,8 @@ class CloudError(Exception):
     def __init__(
         self, message: str, *, status: int | None = None, code: str | None = None, request_id: str | None = None
     ) -> None:
-        super().__init__(message, status, code, request_id)
+        # The one positional argument: pickle and copy call the type with `args` and restore the rest.
+        super().__init__(message)
         self.message = message
         self.status = status
         self.code = code
@@ -88,7 +89,7 @@ _STATE: Final = frozenset({"CCE.01403003", "CCE.01403006", "CCE.01403009"})
 """403s about the state of cluster or pool, not about a right (dossier section 9.2)."""
 _REFUSING: Final = frozenset({400, 401, 403, 404, 413, 414, 429})
 """409 is not among them: it says that somebody else changed something, not that this call did nothing."""
-_OWN_STATUS: Final = re.compile(r"(?:CCE\.\d\d|E\.CFE\.)(\d{3})\d{3,4}")
+_OWN_STATUS: Final = re.compile(r"CCE\.\d\d(\d{3})\d{3}|E\.CFE\.(\d{3})\d{4}", re.ASCII)
 """CCE's codes name their HTTP status behind the service: CCE.01400014, E.CFE.4000201."""
 _GATEWAY: Final[dict[str, frozenset[int]]] = {
     **dict.fromkeys(("APIGW.0101", "APIGW.0103"), frozenset({404})),
@@ -100,7 +101,7 @@ _GATEWAY: Final[dict[str, frozenset[int]]] = {
     "APIGW.0308": frozenset({429}),
 }
 """What the gateway refuses by itself, before CCE sees the call."""
-_SECOND_FAMILY: Final = re.compile(r"CCE_CM\.\d{4}")
+_SECOND_FAMILY: Final = re.compile(r"CCE_CM\.\d{4}", re.ASCII)
 _BY_STATUS: Final[dict[int, type[RefusedError]]] = {
     401: UnauthenticatedError,
     403: ForbiddenError,
@@ -146,13 +147,13 @@ def _refusal(status: int, code: str) -> type[RefusedError]:
 def _is_known(status: int, code: str) -> bool:
     """Whether the code is one that refuses calls with this status; a new serial of CCE's is one, too."""
     if own := _OWN_STATUS.fullmatch(code):
-        return own[1] == str(status)
+        return str(status) in own.groups()
     if code in _GATEWAY:
         return status in _GATEWAY[code]
     return status in {400, 403, 404} and _SECOND_FAMILY.fullmatch(code) is not None
 
 
-def from_transport(error: httpx.HTTPError, *, changes: bool) -> CloudError:
+def from_transport(error: Exception, *, changes: bool) -> CloudError:
     """The error for a call that got no answer."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from sys import intern
 from typing import Annotated, Final
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter
 
 from nodepool_membership.core.observation import ClusterReport, JobPhase, JobReport, Node, PoolReport
 
@@ -24,9 +24,11 @@ def parse_time(text: str) -> datetime | None:
     if found is None:
         return None
     try:
-        return datetime.fromisoformat(f"{found[1]}T{found[2]}{(found[3] or 'Z').upper()}").astimezone(UTC)
+        moment = datetime.fromisoformat(f"{found[1]}T{found[2]}{(found[3] or 'Z').upper()}").astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+    # Go writes a time that was never set as the first of January of the year 1.
+    return moment if moment.year > 1 else None
 
 
 def _text(value: object) -> object:
@@ -100,9 +102,9 @@ class _PageInfo(BaseModel):
 
 class NodePage(BaseModel):
     """One page of nodes. `page_info` is absent in older deployments. `items` must be there: a listing that lacks them
-    would prove the absence of everything."""
+    would prove the absence of everything. They may be null, which is how Go writes an empty list."""
 
-    items: list[NodeDocument]
+    items: Annotated[list[NodeDocument], BeforeValidator(_list)]
     page_info: _PageInfo | None = Field(default=None, alias="pageInfo")
 
 
@@ -181,7 +183,7 @@ class ClusterDocument(BaseModel):
 class AddAnswer(BaseModel):
     """The answer to an add: a job id and nothing else. What status cannot hold is none."""
 
-    job_id: str = Field(alias="jobid", pattern=r"^[0-9A-Za-z_-]{1,128}$")
+    job_id: str = Field(validation_alias=AliasChoices("jobid", "jobID", "jobId"), pattern=r"^[0-9A-Za-z_-]{1,128}$")
 
 
 ADD_ANSWER: Final = TypeAdapter(AddAnswer)

@@ -58,6 +58,9 @@ _TEMPLATE: Final = Entry(
 _MISSING: Final = Entry(
     About.POOL, FailureReason.NOT_FOUND, "check projectID, clusterID and nodePoolID in spec.nodePool"
 )
+_OTHER: Final = Entry(
+    About.ACCOUNT, FailureReason.REFUSED, "look the code up in the error codes of CCE, then request a reset"
+)
 _SERVER: Final = Entry(
     About.SERVER,
     FailureReason.REFUSED,
@@ -80,7 +83,7 @@ CODES: Final[dict[str, Entry]] = {
     "CCE.03400001": _SERVER,
 }
 
-_BY_STATUS: Final = {401: _LOGIN, 403: _FORBIDDEN, 404: _MISSING}
+_BY_STATUS: Final = {400: _SERVER, 401: _LOGIN, 403: _FORBIDDEN, 404: _MISSING}
 
 _JOB_TEXTS: Final = (
     (
@@ -92,8 +95,8 @@ _JOB_TEXTS: Final = (
 
 
 def refusal(http_status: int, code: str) -> Entry:
-    """What a definite refusal is about; an unknown code of a 400 counts as being about a server."""
-    return CODES.get(code) or _BY_STATUS.get(http_status, _SERVER)
+    """What a definite refusal is about; of unknown codes only those of a 400 may be about a server (rule P15)."""
+    return CODES.get(code) or _BY_STATUS.get(http_status, _OTHER)
 
 
 def explain(text: str) -> tuple[FailureReason, str]:

@@ -48,8 +48,15 @@ class Access:
     """What one membership uses of the cloud during one reconcile."""
 
     client: CloudClient
-    budget: WriteBudget
     listing_key: ListingKey
+    identity: str
+    """Of the credentials."""
+    budgets: Budgets
+
+    @property
+    def budget(self) -> WriteBudget:
+        """Looked up at each use: one that is idle, as while a listing is awaited, may be dropped and made anew."""
+        return self.budgets.get(self.listing_key.endpoint, self.identity)
 
 
 class Clouds:
@@ -91,8 +98,9 @@ class Clouds:
             raise TroubleError(troubles.of_setup(error)) from None
         return Access(
             client=self._connect(endpoint, pool.project_id, credentials),
-            budget=self._budgets.get(endpoint, credentials.identity),
-            listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.identity),
+            listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.fingerprint),
+            identity=credentials.identity,
+            budgets=self._budgets,
         )
 
     async def _secret(self, membership: Membership, *, fresh: bool) -> Mapping[str, bytes]:

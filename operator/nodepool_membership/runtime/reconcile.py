@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
@@ -16,7 +17,7 @@ from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Taken
 from nodepool_membership.core import conditions
 from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
-from nodepool_membership.core.observation import Look, Observation
+from nodepool_membership.core.observation import Look, Observation, Trouble
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.errors import StaleError, UnansweredError
 from nodepool_membership.kube.memberships import Memberships
@@ -31,6 +32,13 @@ _log = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 """Namespace and name."""
+
+
+_CLOCK_WENT_BACK: Final = Trouble(
+    Reason.CLOCK_SKEW,
+    "a look that was just made counts as older than the read before it: the clock of the operator's node went back; it"
+    " looks again by itself",
+)
 
 
 @dataclass(slots=True)
@@ -116,6 +124,7 @@ class Reconciler:
         return self._wait(membership, decision, tracked)
 
     async def _decide(self, look: "_Looking") -> Decision:
+        answered: list[Look] = []
         while True:
             membership = look.membership
             match decide(membership, look.seen, self._second(), self._settings):
@@ -127,6 +136,10 @@ class Reconciler:
                         # Before the cloud is asked, which may take long: a user sees at once that the edit arrived.
                         status = acknowledge(membership, self._second(), self._settings)
                         look.membership = await self._store.status(membership, status)
+                    if wanted in answered:
+                        look.give_up(_CLOCK_WENT_BACK)
+                        continue
+                    answered.append(wanted)
                     await look.answer(wanted)
 
     async def _carry_out(self, membership: Membership, decision: Decision, intent: Batch, access: Access) -> None:
@@ -244,4 +257,8 @@ class _Looking:
         return self.access if self.seen.trouble is None else None
 
     def _stop(self, error: TroubleError) -> None:
-        self.seen = replace(self.seen, trouble=error.trouble, failed_looks=self._failed_before + 1)
+        self.give_up(error.trouble)
+
+    def give_up(self, trouble: Trouble) -> None:
+        """Look no further: this is why."""
+        self.seen = replace(self.seen, trouble=trouble, failed_looks=self._failed_before + 1)

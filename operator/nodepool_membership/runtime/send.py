@@ -12,7 +12,7 @@ from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Batch
-from nodepool_membership.cce.errors import CloudError, ThrottledError
+from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledError
 from nodepool_membership.core.calls import Accepted, Answer, NotSent
 from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.clouds import Access
@@ -71,6 +71,8 @@ class Sender:
         except CloudError as error:
             if isinstance(error, ThrottledError):
                 access.budget.throttled(self._monotonic(), error.retry_after)
+            elif isinstance(error, RefusedError):
+                access.budget.passed()
             extra = {**about(membership, intent), "requestID": error.request_id}
             _log.warning("add call: %s", troubles.said(error), extra=extra)
             return troubles.of_call(error)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final, Literal, Protocol
 
+from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.queue import Key, WorkQueue
 
@@ -90,13 +91,19 @@ class Workers:
         outcome: Literal["ok", "error"] = "ok"
         try:
             delay = await self._reconciler.reconcile(key)
+        except KubeError as error:
+            # The API server's word says it all; a traceback of ours would only hide it.
+            outcome = "error"
+            _logger.warning("reconcile: %s: %s", type(error).__name__, error, extra=self._retry(key))
         except Exception:
             outcome = "error"
-            seconds = self._queue.retry(key)
-            _logger.exception("reconcile failed", extra={"object": "/".join(key), "retrySeconds": round(seconds, 1)})
+            _logger.exception("reconcile failed", extra=self._retry(key))
         else:
             self._queue.forget(key)
             if delay is not None:
                 self._queue.add_after(key, delay)
         finally:
             self._metrics.reconciled(outcome, self._clock() - started)
+
+    def _retry(self, key: Key) -> dict[str, str | float]:
+        return {"object": "/".join(key), "retrySeconds": round(self._queue.retry(key), 1)}
