@@ -9,7 +9,7 @@ import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig
 from controlplane import ControlPlane, ensure_binaries
-from harness import Cluster, Operator, Program, Scene, SimulatorProcess
+from harness import Case, Cluster, Operator, Program, Scene, SimulatorProcess
 from harness.operator_process import FAST
 
 _HERE = Path(__file__).parent
@@ -49,12 +49,16 @@ def control_plane() -> Iterator[ControlPlane]:
         yield running
 
 
-@pytest.fixture
-def namespace(control_plane: ControlPlane) -> str:
-    """A new, empty namespace of the test's own."""
+def _new_namespace(control_plane: ControlPlane) -> str:
     name = f"test-{secrets.token_hex(4)}"
     control_plane.ensure_namespace(name)
     return name
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> str:
+    """A new, empty namespace of the test's own."""
+    return _new_namespace(control_plane)
 
 
 @pytest.fixture(scope="session")
@@ -137,20 +141,42 @@ def operate(
 def stage(
     cluster: Cluster, namespace: str, simulate: Callable[..., SimulatorProcess], operate: Callable[..., Operator]
 ) -> Callable[..., Scene]:
-    """`stage(config=..., secret=...)` starts a cloud with quick jobs and an operator, and makes the Secret.
+    """`stage(config)` starts a cloud and an operator, and makes the Secret; what else is given is for `operate`."""
 
-    The Secret has the cloud's first access key, or the values in `secret`; with an empty `secret` there is none.
-    What else is given is for `operate`.
-    """
-
-    def start(
-        config: SimulatorConfig = _QUICK, *, secret: Mapping[str, str] | None = None, **operator: object
-    ) -> Scene:
+    def start(config: SimulatorConfig = _QUICK, **operator: object) -> Scene:
         simulator = simulate(config)
-        if secret is None:
-            cluster.create_secret(namespace, config)
-        elif secret:
-            cluster.create_secret(namespace, None, **secret)
+        cluster.create_secret(namespace, config)
         return Scene(cluster, namespace, simulator, operate(simulator, **operator))
 
     return start
+
+
+@pytest.fixture(scope="module")
+def crowd(
+    cluster: Cluster, operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[Sequence[Case]], Mapping[str, Scene]]]:
+    """`crowd(cases)` makes a membership for each case, all at once on one cloud and one operator; scenes by name.
+
+    Starting programs for each case would take longer than the cases do. They are gone when the module's tests end.
+    """
+    with ExitStack() as stack:
+
+        def start(cases: Sequence[Case]) -> Mapping[str, Scene]:
+            directory = tmp_path_factory.mktemp("crowd")
+            config = _QUICK.model_copy(update={"clusters": (), "access_keys": ()})
+            for case in cases:
+                config = case.configure(config)
+            space = _new_namespace(cluster.control_plane)
+            stack.callback(cluster.clear, space)
+            simulator = stack.enter_context(SimulatorProcess(directory, config))
+            options = [f"--namespace={space}", *FAST]
+            operator = stack.enter_context(Operator(directory, operator_kubeconfig, [simulator.url], options))
+            operator.wait_ready()
+            scenes = {c.name: Scene(cluster, space, simulator, operator, c.name, c.corner) for c in cases}
+            for case in cases:
+                if (secret := case.its_secret()) is not None:
+                    scenes[case.name].secret(secret)
+                scenes[case.name].create(case.servers, pool=case.pool, **case.spec)
+            return scenes
+
+        yield start

@@ -83,7 +83,8 @@ def test_450_servers_join_by_three_calls(
     assert "annotations" not in metadata(cluster.get(namespace, "main"))
     assert all("serverIDs" not in job for job in jobs(done))
 
-    reasons = [str(event["reason"]) for event in wait_for("events", lambda: _events_with(cluster, namespace, "Succeeded"))]
+    events = wait_for("the last event", lambda: _events_with(cluster, namespace, "Succeeded"))
+    reasons = [str(event["reason"]) for event in events]
     assert reasons.count("BatchSubmitted") == 3
     assert reasons.count("BatchSucceeded") == 3
     assert len(reasons) <= 4 * 3

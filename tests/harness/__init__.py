@@ -6,10 +6,11 @@ Not for: Kubernetes itself (`controlplane`) or the cloud itself (`cce_simulator`
 from harness.cluster import Cluster, MembershipSpec, Object
 from harness.operator_process import Operator
 from harness.programs import Program, ProgramError, free_port, wait_for
-from harness.scene import Scene
+from harness.scene import Case, Scene
 from harness.simulator_process import SimulatorProcess
 
 __all__ = [
+    "Case",
     "Cluster",
     "MembershipSpec",
     "Object",

@@ -96,6 +96,12 @@ class Cluster:
         self.control_plane.install_crd(ROOT / "crds" / "nodepoolmemberships.yaml")
         self.control_plane.kubectl("apply", "-k", str(ROOT / "deploy"))
 
+    def start_apiserver(self) -> None:
+        """Start the API server again and wait until it serves memberships, too: at first it answers 429 for them."""
+        self.control_plane.start_apiserver()
+        path = f"{_GROUP}/nodepoolmemberships"
+        wait_for("memberships are served", lambda: True if self._http.get(path).is_success else None)
+
     def operator_kubeconfig(self) -> Path:
         """A kubeconfig with a token of the service account that `deploy/` made: its rights, no more."""
         token = self.control_plane.service_account_token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT)
@@ -108,13 +114,15 @@ class Cluster:
         if config is not None:
             key = config.access_keys[0]
             data = {"accessKey": key.access_key, "secretKey": key.secret_key, **data}
-        manifest = {
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": name, "namespace": namespace},
-            "data": {k: base64.b64encode(v.encode()).decode() for k, v in data.items()},
-        }
-        self.control_plane.kubectl("apply", "-f", "-", input=json.dumps(manifest))
+        self.put_secret(namespace, name, data)
+
+    def put_secret(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
+        """Create a Secret with exactly these values, in place of the one that is there."""
+        path = f"/api/v1/namespaces/{namespace}/secrets"
+        encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
+        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded}
+        answer = self._http.put(f"{path}/{name}", json=body)
+        self._json(self._http.post(path, json=body) if answer.status_code == httpx.codes.NOT_FOUND else answer)
 
     def create(self, membership: MembershipSpec) -> Object:
         path = f"{_GROUP}/namespaces/{membership.namespace}/nodepoolmemberships"
@@ -162,13 +170,13 @@ class Cluster:
         return [dict(zip(titles, row["cells"], strict=True)) for row in rows]
 
     @contextmanager
-    def watch(self, namespace: str, name: str, since: str) -> Iterator[Iterator[tuple[float, Object]]]:
-        """States of one membership after resourceVersion `since`, each with the `time.monotonic` of its arrival."""
+    def watch(self, namespace: str, name: str) -> Iterator[Iterator[tuple[float, Object]]]:
+        """States of one membership, the present one first, each with the `time.monotonic` of its arrival."""
         path = f"{_GROUP}/namespaces/{namespace}/nodepoolmemberships"
-        query = {"watch": "true", "fieldSelector": f"metadata.name={name}", "resourceVersion": since}
+        query = {"watch": "true", "fieldSelector": f"metadata.name={name}"}
         with self._http.stream("GET", path, params=query) as response:
             response.raise_for_status()
-            yield ((monotonic(), json.loads(line)["object"]) for line in response.iter_lines())
+            yield ((monotonic(), _watched(line)) for line in response.iter_lines())
 
     def metrics(self) -> str:
         """The API server's own metrics."""
@@ -239,6 +247,15 @@ class Cluster:
         document = response.json()
         assert isinstance(document, dict)
         return document
+
+
+def _watched(line: str) -> Object:
+    event = json.loads(line)
+    if event["type"] == "ERROR":
+        raise AssertionError(f"the watch ended: {line[:2000]}")
+    found = event["object"]
+    assert isinstance(found, dict)
+    return found
 
 
 def status(membership: Object) -> Object:

@@ -114,7 +114,8 @@ class Reconciler:
         finally:
             look.give_back()
         tracked.failed_looks = tracked.failed_looks + 1 if look.seen.trouble is not None else 0
-        tracked.backoffs = tracked.backoffs + 1 if decision.pace is Pace.BACKOFF else 0
+        growing = decision.pace is Pace.BACKOFF and (look.seen.trouble is not None or decision.delay is None)
+        tracked.backoffs = tracked.backoffs + 1 if growing else 0
         if membership.metadata.deleting and not decision.holds:
             await self._let_go(membership)
             return None

@@ -1,0 +1,187 @@
+"""The operator runs with the rights of `deploy/` and needs each of them: one taken away, it says which it misses.
+
+Not for: what the rights are (`test_deploy`).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cce_simulator.config import Behaviour, SimulatorConfig
+from controlplane import ControlPlane
+from harness import Cluster, Object, Operator, Scene, wait_for
+from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, ROOT, condition
+from harness.scene import server_ids
+
+QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
+ROLE = yaml.safe_load((ROOT / "deploy" / "base" / "role.yaml").read_text())
+IN_CLUSTER = Path(__file__).parent.parent / "harness" / "in_cluster.py"
+
+Stage = Callable[..., Scene]
+Operate = Callable[..., Operator]
+
+
+@dataclass(frozen=True)
+class Right:
+    """One verb on one resource, as a rule of the role grants it."""
+
+    group: str
+    resource: str
+    verb: str
+
+    def __str__(self) -> str:
+        return f"{self.verb}-{self.resource.replace('/', '-')}"
+
+    @property
+    def missed(self) -> str:
+        """What the API server answers without it."""
+        return f'cannot {self.verb} resource "{self.resource}" in API group "{self.group}"'
+
+
+COUNTING = Right("events.k8s.io", "events", "patch")
+
+
+RIGHTS: Sequence[Right] = [
+    Right(group, resource, verb)
+    for rule in ROLE["rules"]
+    for group in rule["apiGroups"]
+    for resource in rule["resources"]
+    for verb in rule["verbs"]
+]
+
+
+def rules_without(right: Right) -> list[Object]:
+    rules: list[Object] = []
+    for rule in ROLE["rules"]:
+        concerned = right.group in rule["apiGroups"] and right.resource in rule["resources"]
+        verbs = [verb for verb in rule["verbs"] if not (concerned and verb == right.verb)]
+        rules += [{**rule, "verbs": verbs}] if verbs else []
+    return rules
+
+
+def set_rules(control_plane: ControlPlane, rules: list[Object]) -> None:
+    patch = json.dumps({"rules": rules})
+    control_plane.kubectl("patch", "clusterrole", ROLE["metadata"]["name"], "--type=merge", "-p", patch)
+
+
+def wait_until(cluster: Cluster, right: Right, *, granted: bool) -> None:
+    """The API server follows a changed role after a moment."""
+    resource, _, subresource = right.resource.partition("/")
+    review: Object = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {
+            "user": f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR_ACCOUNT}",
+            "resourceAttributes": {
+                "group": right.group,
+                "resource": resource,
+                "subresource": subresource,
+                "verb": right.verb,
+                "namespace": "default",
+            },
+        },
+    }
+    wait_for(f"{right}: {granted}", lambda: True if cluster.allows(review) is granted else None, seconds=10)
+
+
+@pytest.fixture
+def take_away(cluster: Cluster, control_plane: ControlPlane) -> Iterator[Callable[[Right], Callable[[], None]]]:
+    """`take_away(right)` takes it from the role and returns what gives it back; so does the end of the test."""
+    taken: list[Right] = []
+
+    def take(right: Right) -> Callable[[], None]:
+        taken.append(right)
+        set_rules(control_plane, rules_without(right))
+        wait_until(cluster, right, granted=False)
+        return give_back
+
+    def give_back() -> None:
+        set_rules(control_plane, ROLE["rules"])
+        for right in taken:
+            wait_until(cluster, right, granted=True)
+
+    yield take
+    give_back()
+
+
+def join(scene: Scene) -> None:
+    scene.create(server_ids(2))
+
+
+def tell_twice(scene: Scene) -> None:
+    """Ready, suspended and Ready again: the same Event for the second time."""
+    scene.until_ready()
+    scene.edit(suspend=True)
+    scene.until_reason("Suspended")
+    scene.edit(suspend=False)
+    scene.until_ready()
+
+
+def told_twice(scene: Scene) -> bool | None:
+    found = [event for event in scene.cluster.events(scene.namespace) if event["reason"] == "Succeeded"]
+    series = [event.get("series") for event in found]
+    return True if any(isinstance(s, dict) and s["count"] >= 2 for s in series) else None
+
+
+def check_done(scene: Scene) -> None:
+    wait_for("Succeeded is counted", lambda: told_twice(scene))
+    scene.until_joined(server_ids(2))
+
+
+def says(scene: Scene, text: str) -> bool | None:
+    """Whether the operator's log or Ready's message has the text."""
+    scene.operator.check()
+    told = scene.operator.output().replace('\\"', '"') + str(condition(scene.get()).get("message"))
+    return True if text in told else None
+
+
+def test_the_rights_are_enough(stage: Stage) -> None:
+    scene = stage(QUICK)
+    join(scene)
+    tell_twice(scene)
+    check_done(scene)
+    assert "cannot" not in scene.operator.output()
+
+
+def test_the_rights_that_are_tried_are_those_of_the_role() -> None:
+    assert COUNTING in RIGHTS
+    assert (
+        len(RIGHTS)
+        == len(set(RIGHTS))
+        == sum(len(rule["apiGroups"]) * len(rule["resources"]) * len(rule["verbs"]) for rule in ROLE["rules"])
+    )
+
+
+@pytest.mark.parametrize("right", RIGHTS, ids=str)
+def test_each_right_is_needed(stage: Stage, take_away: Callable[[Right], Callable[[], None]], right: Right) -> None:
+    give_back = take_away(right)
+    scene = stage(QUICK, wait=False)
+    join(scene)
+    if right == COUNTING:
+        tell_twice(scene)
+    wait_for(f"the operator says: {right.missed}", lambda: says(scene, right.missed))
+    assert told_twice(scene) is None
+    give_back()
+    tell_twice(scene)
+    check_done(scene)
+
+
+def test_it_runs_with_what_a_pod_is_given(control_plane: ControlPlane, stage: Stage, tmp_path: Path) -> None:
+    account = tmp_path / "serviceaccount"
+    account.mkdir()
+    (account / "token").write_text(control_plane.service_account_token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT))
+    (account / "ca.crt").write_bytes(control_plane.ca_file.read_bytes())
+    host, _, port = control_plane.url.removeprefix("https://").rpartition(":")
+    scene = stage(
+        QUICK,
+        kubeconfig=None,
+        program=(str(IN_CLUSTER), str(account)),
+        environment={"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "HOME": str(tmp_path)},
+    )
+    join(scene)
+    tell_twice(scene)
+    check_done(scene)
