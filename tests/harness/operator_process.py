@@ -33,10 +33,11 @@ class Operator(Program):
         environment: Mapping[str, str] | None = None,
         name: str = "operator",
         program: Sequence[str] = ("-m", "nodepool_membership"),
+        python: Path = Path(sys.executable),
     ) -> None:
         self.port = free_port()
         command = [
-            sys.executable,
+            str(python),
             *program,
             "run",
             f"--bind=127.0.0.1:{self.port}",

@@ -117,10 +117,34 @@ async def test_a_finished_listing_serves_who_can_do_with_its_begin() -> None:
     (task,) = await asking(cloud, 1)
     await cloud.end(0)
     table = await task
-    assert cloud.listings.recent(KEY, table.begun) is table
-    assert cloud.listings.recent(KEY, table.begun + timedelta(microseconds=1)) is None
+    assert cloud.listings.recent(KEY) is table
     assert await cloud.listings.fresh(KEY, cloud.fetch, table.begun) is table
     assert len(cloud.begun) == 1
+
+
+async def test_who_asks_for_presence_only_joins_the_listing_under_way() -> None:
+    cloud = Cloud()
+    (strict,) = await asking(cloud, 1)
+    cloud.tick()
+    lenient = asyncio.create_task(cloud.listings.any(KEY, cloud.fetch))
+    await cloud.settle()
+    assert len(cloud.begun) == 1
+    await cloud.end(0)
+    assert await lenient is await strict
+    assert await cloud.listings.any(KEY, cloud.fetch) is await strict
+    assert len(cloud.begun) == 1
+
+
+async def test_a_listing_is_kept_from_its_end_however_long_it_took() -> None:
+    cloud = Cloud()
+    (task,) = await asking(cloud, 1)
+    cloud.tick(KEEP * 2)
+    await cloud.end(0)
+    table = await task
+    cloud.tick(KEEP)
+    assert cloud.listings.recent(KEY) is table
+    cloud.tick()
+    assert cloud.listings.recent(KEY) is None
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -132,8 +156,8 @@ async def test_each_part_of_the_key_parts_listings(place: int) -> None:
     await cloud.end(0)
     await cloud.end(1)
     assert await tasks[0] is not await tasks[1]
-    assert cloud.listings.recent(KEY, cloud.now - timedelta(1)) is await tasks[0]
-    assert cloud.listings.recent(other, cloud.now - timedelta(1)) is await tasks[1]
+    assert cloud.listings.recent(KEY) is await tasks[0]
+    assert cloud.listings.recent(other) is await tasks[1]
 
 
 async def test_an_error_is_everybodys_who_waited_and_nobody_elses() -> None:
@@ -157,7 +181,7 @@ async def test_an_error_leaves_the_last_listing_and_the_next_ones_alone() -> Non
     await cloud.end(1, UnavailableError("no"))
     with pytest.raises(UnavailableError):
         await failing
-    assert cloud.listings.recent(KEY, table.begun) is table
+    assert cloud.listings.recent(KEY) is table
     (after,) = await asking(cloud, 1)
     await cloud.end(2)
     assert (await after).begun > table.begun

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from nodepool_membership.core.observation import NodeTable
 
 AT_ONCE: Final = 2
-"""Listings under way over all keys: each holds pages and a growing table."""
+"""Listings under way over all keys: each holds a page and a growing table, about 5 MiB for 10,000 nodes."""
 
 
 class ListingKey(NamedTuple):
@@ -30,15 +30,17 @@ Fetch = Callable[[], Awaitable[NodeTable]]
 
 @dataclass(slots=True)
 class _Shared:
-    """The listings of one key: what runs, what starts next, what came last."""
+    """The listings of one key: what runs and since when, what starts next, what ended last and when."""
 
     running: asyncio.Task[NodeTable] | None = None
+    began: datetime | None = None
     following: asyncio.Task[NodeTable] | None = None
     last: NodeTable | None = None
+    ended: datetime | None = None
 
 
 class Listings:
-    """Listings by key; `keep_seconds` is how long one is kept for `recent`."""
+    """Listings by key; one is kept for `keep_seconds` after its end."""
 
     def __init__(self, *, keep_seconds: float, now: Callable[[], datetime]) -> None:
         self._keep = timedelta(seconds=keep_seconds)
@@ -46,12 +48,23 @@ class Listings:
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._shared: dict[ListingKey, _Shared] = {}
 
-    def recent(self, key: ListingKey, not_before: datetime) -> NodeTable | None:
-        """The last listing, if it was begun at or after the moment and is still kept."""
+    def recent(self, key: ListingKey) -> NodeTable | None:
+        """The listing that is kept, if any: good for what it shows, not for what it lacks."""
         self.prune()
         shared = self._shared.get(key)
-        table = None if shared is None else shared.last
-        return table if table is not None and table.begun >= not_before else None
+        return None if shared is None else shared.last
+
+    async def any(self, key: ListingKey, fetch: Fetch) -> NodeTable:
+        """The listing that is kept, else the one under way, else a new one.
+
+        Raises:
+            whatever `fetch` raises, for everyone who waited for that listing.
+        """
+        table = self.recent(key)
+        if table is not None:
+            return table
+        shared = self._shared.setdefault(key, _Shared())
+        return await asyncio.shield(shared.running or self._following(shared, fetch))
 
     async def fresh(self, key: ListingKey, fetch: Fetch, after: datetime) -> NodeTable:
         """A listing begun at or after `after`, shared with all who wait for the same one.
@@ -59,28 +72,32 @@ class Listings:
         Raises:
             whatever `fetch` raises, for everyone who waited for that listing.
         """
-        table = self.recent(key, after)
-        if table is not None:
+        table = self.recent(key)
+        if table is not None and table.begun >= after:
             return table
         shared = self._shared.setdefault(key, _Shared())
+        in_time = shared.began is not None and shared.began >= after
+        # One who gives up must not end the listing of the others.
+        return await asyncio.shield((in_time and shared.running) or self._following(shared, fetch))
+
+    def _following(self, shared: _Shared, fetch: Fetch) -> asyncio.Task[NodeTable]:
         if shared.following is None:
             shared.following = asyncio.create_task(self._run(shared, shared.running, fetch))
             # A failure that nobody waits for any more is no news.
             shared.following.add_done_callback(lambda task: task.cancelled() or task.exception())
-        # One who gives up must not end the listing of the others.
-        return await asyncio.shield(shared.following)
+        return shared.following
 
     async def _run(self, shared: _Shared, before: asyncio.Task[NodeTable] | None, fetch: Fetch) -> NodeTable:
         if before is not None:
             await asyncio.wait((before,))
         async with self._slots:
-            # From here on it has begun: whoever comes now needs the next one.
-            shared.running, shared.following = shared.following, None
+            # From here on it has begun: whoever needs a later one waits for the next.
+            shared.running, shared.following, shared.began = shared.following, None, self._now()
             try:
                 table = await fetch()
             finally:
-                shared.running = None
-        shared.last = table
+                shared.running = shared.began = None
+        shared.last, shared.ended = table, self._now()
         asyncio.get_running_loop().call_later(self._keep.total_seconds() + 1, self.prune)
         return table
 
@@ -88,7 +105,7 @@ class Listings:
         """Drop listings that are too old to be shared, so that their memory is free between resyncs."""
         limit = self._now() - self._keep
         for key, shared in list(self._shared.items()):
-            if shared.last is not None and shared.last.begun < limit:
-                shared.last = None
+            if shared.ended is not None and shared.ended < limit:
+                shared.last = shared.ended = None
             if shared.last is None and shared.running is None and shared.following is None:
                 del self._shared[key]

@@ -13,6 +13,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Phase, Status
 from nodepool_membership.core import conditions
 from nodepool_membership.core.catalogue import About, Entry
+from nodepool_membership.core.decide import acknowledge, is_lost
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.plan import backoff
@@ -66,8 +67,13 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
 
     Not decided from the batch as stored: a status that lost it meanwhile gets it back (rule P9).
     """
-    state = State.of(membership.status)
-    state = replace(state, last_batch=max(state.last_batch, intent.batch))
+    if is_lost(membership):
+        # Other batches may have been lost with it: the wait of rule P2 begins, with the counter at 0 as its mark.
+        membership = replace(membership, status=acknowledge(membership, now, settings))
+        state = State.of(membership.status)
+    else:
+        state = State.of(membership.status)
+        state = replace(state, last_batch=max(state.last_batch, intent.batch))
     match answer:
         case Accepted(job_id):
             running = replace(intent, phase=Phase.RUNNING, job_id=job_id)
@@ -111,7 +117,8 @@ def _later(membership: Membership, state: State, why: Trouble, now: datetime, se
     wait = backoff(_refusals_in_a_row(state), state.last_batch, settings)
     if why.retry_after is not None:
         wait = max(wait, timedelta(seconds=why.retry_after))
-    return _stored(membership, replace(state, next_attempt=now + wait), why, now)
+    moment = now + wait if state.next_attempt is None else max(now + wait, state.next_attempt)
+    return _stored(membership, replace(state, next_attempt=moment), why, now)
 
 
 def _refusals_in_a_row(state: State) -> int:

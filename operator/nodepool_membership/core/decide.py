@@ -61,15 +61,18 @@ def acknowledge(membership: Membership, now: datetime, settings: Settings) -> St
     elif membership.spec.suspend:
         verdict = conditions.suspended(status, None)
     elif _quarantined(membership, state, now):
-        verdict = _kept_or(membership, conditions.waiting(_STATUS_LOST))
+        verdict = conditions.waiting(_STATUS_LOST)
     else:
         verdict = conditions.progressing(status)
     generation = membership.metadata.generation
-    # A request is answered by looking, not by this: an unanswered one must survive a crash.
+    # A request is answered by looking, not by this: an unanswered one must survive a crash. But a reset found beside
+    # a lost status may be an old one whose answer was lost too: it must not end the wait.
+    reset = _reset_requested(membership) if is_lost(membership) else None
     return replace(
         status,
         observed_generation=generation,
         conditions=conditions.conditions(membership.status, verdict, generation, now),
+        last_handled_reset_at=reset or status.last_handled_reset_at,
     )
 
 
@@ -144,26 +147,26 @@ def _carry_over(membership: Membership, now: datetime, settings: Settings) -> St
     """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
     status, spec = membership.status, membership.spec
     state = servers.forget_unlisted(State.of(status), spec)
+    if is_lost(membership):
+        return replace(state, next_attempt=now + settings.settle_window)
     reset = _reset_requested(membership)
     if reset is not None:
-        state = plan.give_attempts_back(state)
-    if status.last_batch is None and FINALIZER in membership.metadata.finalizers and reset is None:
-        return replace(state, next_attempt=now + settings.settle_window)
+        state = plan.give_attempts_back(state, spec)
     edited = membership.metadata.generation != status.observed_generation
     asked = requested(membership) is not None
-    if reset is not None or ((edited or asked) and not _lost(status)):
+    if reset is not None or ((edited or asked) and status.last_batch):
         state = replace(state, next_attempt=None)
     return state
 
 
-def _lost(status: Status) -> bool:
-    ready = status.condition("Ready")
-    return ready is not None and ready.reason is Reason.STATUS_LOST
+def is_lost(membership: Membership) -> bool:
+    """Whether a status was lost, so that an add may be under way which nobody knows of (rule P2)."""
+    return membership.status.last_batch is None and FINALIZER in membership.metadata.finalizers
 
 
 def _quarantined(membership: Membership, state: State, now: datetime) -> bool:
-    lost = _lost(membership.status) or membership.status.last_batch is None
-    return lost and state.next_attempt is not None and state.next_attempt > now
+    """Whether a lost status is waited out. Known by the wait itself: without a batch nothing else makes one wait."""
+    return not membership.status.last_batch and state.next_attempt is not None and state.next_attempt > now
 
 
 def _kept_or(membership: Membership, verdict: Verdict) -> Verdict:
@@ -172,7 +175,7 @@ def _kept_or(membership: Membership, verdict: Verdict) -> Verdict:
     also = membership.status.condition("Reconciling")
     if ready is None or also is None or ready.status != "False":
         return verdict
-    if membership.status.observed_generation != membership.metadata.generation and not _lost(membership.status):
+    if membership.status.observed_generation != membership.metadata.generation:
         return verdict
     return Verdict("False", ready.reason, ready.message, "Reconciling", also.reason)
 
@@ -189,7 +192,7 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
         verdict = conditions.waiting(replace(trouble, message=f"deleting; {trouble.message}"))
     elif was_ready and seen.failed_looks < LOOKS_BEFORE_UNKNOWN:
         # Nobody looked, so nothing is known to have changed; a request stays unanswered too.
-        return Decision(membership.status, None, holds=False, pace=Pace.BACKOFF)
+        return Decision(membership.status, None, holds=bool(membership.status.open_batches), pace=Pace.BACKOFF)
     elif current and ready is not None and ready.status in {"True", "Unknown"} and ready.reason is not Reason.PENDING:
         verdict = conditions.unreachable(trouble)
     else:
@@ -207,7 +210,7 @@ def _listing_wanted(membership: Membership, state: State, seen: Observation, now
         return None
     free = plan.candidates(state, spec)
     if seen.listing is None:
-        may_plan = free and _may_add(membership, state, now)
+        may_plan = _may_add(membership, state, now) and any(plan.may_come(i, state, spec) for i in free)
         if state.open_batches and not may_plan and requested(membership) is None:
             return None
         return Freshness.AFTER_READ if requested(membership) is not None else Freshness.RECENT
@@ -242,9 +245,11 @@ def _next_add(
     spec = membership.spec
     if membership.metadata.deleting or spec.suspend or seen.listing is None or not seen.proves_absence:
         return _Step(state)
-    if state.next_attempt is not None and state.next_attempt > now:
-        return _Step(state, hindrance=_waited_for(membership, state), delay=_seconds(state.next_attempt - now))
     chosen = plan.eligible(state, spec, seen.listing, now, settings)
+    if state.next_attempt is not None and state.next_attempt > now:
+        # A wait is a hindrance only to servers that could be sent: its cause may be gone since it began.
+        waited_for = _waited_for(membership) if isinstance(chosen, plan.Eligible) else None
+        return _Step(state, hindrance=waited_for, delay=_seconds(state.next_attempt - now))
     if isinstance(chosen, plan.RetryAt):
         return _Step(replace(state, next_attempt=chosen.moment), delay=_seconds(chosen.moment - now))
     state = replace(state, next_attempt=None)
@@ -286,12 +291,10 @@ def _not_usable(seen: Observation) -> Trouble | None:
     return None
 
 
-def _waited_for(membership: Membership, state: State) -> Verdict | None:
+def _waited_for(membership: Membership) -> Verdict | None:
     """Why calls wait: a lost status, or what the stored conditions told when the wait began."""
-    if membership.status.last_batch is None:
+    if not membership.status.last_batch:
         return conditions.waiting(_STATUS_LOST)
-    if not plan.candidates(state, membership.spec):
-        return None
     ready = membership.status.condition("Ready")
     return None if ready is None or ready.reason is Reason.PROGRESSING else _kept_or(membership, _PLAIN_WAIT)
 

@@ -10,17 +10,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.names import MAX_OBJECT_BYTES
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, FailureReason
+from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
-from nodepool_membership.core.failures import Cause
+from nodepool_membership.core.failures import MAX_GROUPS, Cause
 from nodepool_membership.core.observation import NodeTable
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
 
 BYTES_PER_ID: Final = 40
 BYTES_PER_OUTCOME: Final = 2_600
-"""A finished batch with its message and one new failure group, at their longest."""
+"""A finished batch or a group of failures, with a long message of three bytes a character."""
 MAX_RETRY_WAIT: Final = timedelta(minutes=10)
 
 
@@ -46,6 +46,12 @@ def candidates(state: State, spec: Spec) -> frozenset[str]:
     named = {i for b in state.batches if b.operation is Operation.ADD for i in b.server_ids}
     free = spec.server_ids - state.members
     return free - named if named else free
+
+
+def may_come(server_id: str, state: State, spec: Spec) -> bool:
+    """Whether a candidate may be sent sooner or later without anything else happening to it."""
+    cause = state.book.get(server_id)
+    return cause is None or not cause.is_final(spec.max_attempts)
 
 
 def eligible(
@@ -78,12 +84,14 @@ def eligible(
 
 
 def _retry_at(cause: Cause, state: State, now: datetime, settings: Settings) -> datetime:
-    finished = [min(b.finish_time, now) for b in state.batches if b.finish_time and not b.is_open]
+    # A batch that is still watched has a finishTime too: the servers decided before the rest wait from then on.
+    finished = [min(b.finish_time, now) for b in state.batches if b.finish_time]
     if not finished:
         return now
     # The failed server's own batch may have left the history; the newest one ended no earlier.
     newest = max(finished)
-    if cause.reason is FailureReason.NODE_VANISHED:
+    # `Other` may stand for a vanished node.
+    if cause.reason in {FailureReason.NODE_VANISHED, FailureReason.OTHER}:
         return newest + settings.settle_window
     return newest + backoff(cause.attempts, state.last_batch, settings) if cause.attempts else newest
 
@@ -101,14 +109,16 @@ def backoff(failures: int, seed: int, settings: Settings) -> timedelta:
 
 def fits(object_bytes: int, state: State, servers: int) -> bool:
     """Whether the object still fits with the worst outcome of every open batch and one more (rule P4)."""
-    worst = object_bytes + BYTES_PER_ID * servers + BYTES_PER_OUTCOME * (len(state.open_batches) + 1)
+    texts = len(state.open_batches) + 1 + MAX_GROUPS
+    worst = object_bytes + BYTES_PER_ID * servers + BYTES_PER_OUTCOME * texts
     return worst <= MAX_OBJECT_BYTES
 
 
 def intend(state: State, spec: Spec, chosen: Eligible, now: datetime) -> tuple[State, Batch]:
     """The next intent: at most `batchSize` servers, smallest ids first, all with the same attempt number."""
     ids = sorted(chosen.ids)[: spec.batch_size]
-    number = state.last_batch + 1
+    # After a lost status a batch may have been recorded without the counter (rule P2).
+    number = max(state.last_batch, *(b.batch for b in state.batches), 0) + 1
     batch = Batch(
         batch=number,
         operation=Operation.ADD,
@@ -121,10 +131,7 @@ def intend(state: State, spec: Spec, chosen: Eligible, now: datetime) -> tuple[S
     return replace(state, last_batch=number, next_attempt=None).with_batch(batch), batch
 
 
-def give_attempts_back(state: State) -> State:
-    """A reset: failed servers start counting anew; what holds a node, or drifted, stays what it is."""
-    book = {
-        i: c if c.reason in HOLDS_NODE | DRIFT and c.attempts == 0 else replace(c, attempts=0)
-        for i, c in state.book.items()
-    }
+def give_attempts_back(state: State, spec: Spec) -> State:
+    """A reset: failed servers on the list start counting anew; what holds a node, or drifted, stays what it is."""
+    book = {i: replace(c, attempts=0) if i in spec.server_ids else c for i, c in state.book.items()}
     return replace(state, book=book)

@@ -47,7 +47,6 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime) -> State:
     others = mine - active
     nodes = table.nodes(others)
     causes: dict[str, Cause] = {}
-    freed: set[str] = set()
     for server_id in others:
         known = state.book.get(server_id)
         node = nodes.get(server_id)
@@ -58,12 +57,10 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime) -> State:
             if cause is not None and not _says_more(known, cause):
                 causes[server_id] = cause
         elif known is not None and (known.reason in HOLDS_NODE or known.reason in DRIFT):
-            if known.attempts == 0:
-                freed.add(server_id)
-            else:
-                text = "its node failed and is gone; it is tried again after the settle window"
-                causes[server_id] = Cause(FailureReason.NODE_VANISHED, text, known.attempts)
-    return state.without_causes(freed).with_causes(causes.items())
+            # Also without an attempt: a reset has taken the count, the add that made the node may be minutes old.
+            text = "its node is gone; it is tried again when the settle window has passed since the last batch"
+            causes[server_id] = Cause(FailureReason.NODE_VANISHED, text, known.attempts)
+    return state.with_causes(causes.items())
 
 
 def _drifted(node: Node | None, spec: Spec) -> Cause:

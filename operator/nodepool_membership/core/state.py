@@ -10,7 +10,7 @@ from typing import Final
 
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.failures import Book, Cause, fold, unfold
+from nodepool_membership.core.failures import MAX_GROUPS, Book, Cause, fold, unfold
 
 KEPT_FINISHED: Final = 10
 
@@ -90,6 +90,10 @@ def count(spec: Spec, state: State) -> Counts:
 
 def to_status(status: Status, spec: Spec, state: State) -> Status:
     """The status that stores `state`; conditions, generation and answered requests stay the caller's."""
+    failures = fold(state.book) if state.book or status.failures else ()
+    if len(failures) == MAX_GROUPS:
+        # Servers that were folded together count as what they are now stored as.
+        state = replace(state, book=unfold(failures))
     counts = count(spec, state)
     same_members = len(status.members) == len(state.members) and state.members.issuperset(status.members)
     return replace(
@@ -103,6 +107,6 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         last_job_id=state.last_job_id,
         jobs=state.batches,
         members=status.members if same_members else tuple(sorted(state.members)),
-        failures=fold(state.book) if state.book or status.failures else (),
+        failures=failures,
         next_attempt_time=state.next_attempt,
     )

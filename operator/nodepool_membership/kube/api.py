@@ -36,6 +36,10 @@ Observer = Callable[[str, str, float], None]
 """Told after every request: its kind, its outcome ("ok" or the error's name without "Error") and its seconds."""
 
 
+CONNECTIONS: Final = 6
+"""To the API server. Each holds about a quarter of a MiB of TLS buffers; requests take milliseconds."""
+
+
 class NoClusterError(Exception):
     """There is no usable login for a cluster. The text names the remedy."""
 
@@ -107,6 +111,7 @@ async def _configure(service_account: Path, environ: Mapping[str, str]) -> Confi
         raise NoClusterError(
             "tls-server-name in the kubeconfig is not supported: use a server name that is in the certificate"
         )
+    configuration.connection_pool_maxsize = CONNECTIONS
     return configuration
 
 

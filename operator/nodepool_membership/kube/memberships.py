@@ -26,7 +26,7 @@ from nodepool_membership.kube.patch import guard, status_patch
 
 _STRICT: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 _MIB: Final = 1 << 20
-_BYTES_IN_FLIGHT: Final = 8 * _MIB
+_BYTES_IN_FLIGHT: Final = 4 * _MIB
 _LARGEST_OBJECT: Final = _MIB + _MIB // 2
 """etcd refuses requests above 1.5 MiB, so no stored object is larger."""
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Final
 
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient, make_http
@@ -18,13 +19,16 @@ from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
-from nodepool_membership.runtime.clouds import RECENT_SHARE, Clouds
+from nodepool_membership.runtime.clouds import Clouds
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Options
 from nodepool_membership.runtime.pace import Clock
 from nodepool_membership.runtime.reconcile import Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
+
+LISTING_SHARE: Final = 10
+"""A listing serves the memberships of its cluster for this share (1/n) of the resync interval after its end."""
 
 
 def _now() -> datetime:
@@ -56,9 +60,7 @@ async def make_reconciler(
             secrets,
             AllowList.parse(options.allow_endpoints),
             Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
-            Listings(keep_seconds=(options.resync_interval / RECENT_SHARE).total_seconds(), now=_now),
-            resync_interval=options.resync_interval,
-            now=_now,
+            Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=_now),
             monotonic=monotonic,
         )
         store = Store(memberships, events, metrics, settings, now=_now)

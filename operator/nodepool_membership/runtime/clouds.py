@@ -7,8 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
@@ -35,9 +34,6 @@ from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.troubles import TroubleError
 
 _log = logging.getLogger(__name__)
-
-RECENT_SHARE: Final = 10
-"""A listing serves the memberships of its cluster for this share (1/n) of the resync interval."""
 
 Connect = Callable[[str, str, Credentials], CloudClient]
 """Makes a client for endpoint, project id and credentials."""
@@ -70,8 +66,6 @@ class Clouds:
         budgets: Budgets,
         listings: Listings,
         *,
-        resync_interval: timedelta,
-        now: Callable[[], datetime],
         monotonic: Callable[[], float],
     ) -> None:
         self._connect = connect
@@ -79,8 +73,6 @@ class Clouds:
         self._allow = allow
         self._budgets = budgets
         self._listings = listings
-        self._recent = resync_interval / RECENT_SHARE
-        self._now = now
         self._monotonic = monotonic
 
     async def access(self, membership: Membership, *, fresh_secret: bool = False) -> Access:
@@ -136,14 +128,12 @@ class Clouds:
 
     def is_at_hand(self, look: Look, access: Access) -> bool:
         """Whether the look is answered without asking the cloud."""
-        return look.write or (look.listing is Freshness.RECENT and self._cached(access) is not None)
+        recent = look.listing is Freshness.RECENT and self._listings.recent(access.listing_key) is not None
+        return look.write or recent
 
     def take(self, access: Access) -> Taken | float:
         """A place in the write budget, or the seconds until there is one."""
         return access.budget.try_take(self._monotonic())
-
-    def _cached(self, access: Access) -> NodeTable | None:
-        return self._listings.recent(access.listing_key, self._now() - self._recent)
 
     async def _jobs(self, access: Access, job_ids: tuple[str, ...]) -> dict[str, JobReport]:
         try:
@@ -153,10 +143,13 @@ class Clouds:
         return dict(zip(job_ids, reports, strict=True))
 
     async def _listing(self, access: Access, cluster_id: str, freshness: Freshness, read_at: datetime) -> NodeTable:
-        if freshness is Freshness.RECENT and (cached := self._cached(access)) is not None:
-            return cached
+        async def fetch() -> NodeTable:
+            return await access.client.list_nodes(cluster_id)
+
         try:
-            return await self._listings.fresh(access.listing_key, lambda: access.client.list_nodes(cluster_id), read_at)
+            if freshness is Freshness.RECENT:
+                return await self._listings.any(access.listing_key, fetch)
+            return await self._listings.fresh(access.listing_key, fetch, read_at)
         except CloudError as error:
             raise TroubleError(troubles.of_look(error, "the node list")) from None
 

@@ -15,7 +15,7 @@ from nodepool_membership.runtime.queue import Key, WorkQueue
 
 _logger = logging.getLogger(__name__)
 
-WORKERS: Final = 16
+WORKERS: Final = 8
 """Many, since one that waits for the cloud works nothing else; memory is bounded by `kube.budget`, not by them."""
 
 

@@ -1,0 +1,40 @@
+"""A virtual environment with what the image holds, and nothing else: requirements/run.txt, hash-locked, as bytecode.
+
+Not for: tests. Packages that only tests need cost the operator memory where httpx imports them if they are there.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+from controlplane.binaries import cache_root
+from harness.cluster import ROOT
+
+
+def python_of_the_image(say: Callable[[str], None]) -> Path:
+    """The interpreter of that environment; it is made once per lock and interpreter, in the user's cache directory."""
+    lock = ROOT / "requirements" / "run.txt"
+    key = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    target = cache_root(os.environ) / f"run-{key}"
+    python = target / "bin" / "python"
+    done = target / "complete"
+    if not done.exists():
+        say("installing requirements/run.txt for the operator under measurement: half a minute, once")
+        venv.create(target, with_pip=True, clear=True)
+        install = (
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+            str(lock),
+        )
+        subprocess.run([str(python), *install], check=True)
+        done.touch()
+    return python

@@ -1,0 +1,93 @@
+"""A control plane with the product installed and a simulator beside it, made anew for each load.
+
+Not for: the operator, of which a load starts as many as it needs.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.apiserver import Writes, writes
+from bench.image_packages import python_of_the_image
+from cce_simulator.config import SimulatorConfig
+from controlplane import ControlPlane
+from harness import Cluster, Operator, SimulatorProcess, wait_for
+
+NAMESPACE: Final = "bench"
+_LOOKS: Final = "nodepool_membership_reconcile_duration_seconds_count"
+_QUIET_LOOKS: Final = 3
+_QUIET_SECONDS: Final = 1.0
+
+Say = Callable[[str], None]
+"""Receives one line at a time of what is being done."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a load works with."""
+
+    workdir: Path
+    cluster: Cluster
+    simulator: SimulatorProcess
+    kubeconfig: Path
+    """Of the service account from `deploy/`."""
+
+    def operator(self, *options: str, name: str = "operator") -> Operator:
+        """The operator with these options; a context manager, ready once `wait_ready` returns."""
+        python = python_of_the_image(print)
+        return Operator(self.workdir, self.kubeconfig, [self.simulator.url], options, name=name, python=python)
+
+    def writes(self) -> Writes:
+        """What the API server has counted so far."""
+        return writes(self.cluster.metrics())
+
+    def quiet(self, seconds: float) -> Writes:
+        """Wait until nothing has been written for a few seconds, Events included; the counts so far."""
+        last: list[Writes] = []
+
+        def same() -> Writes | None:
+            last.append(self.writes())
+            return last[-1] if last[-_QUIET_LOOKS:] == [last[-1]] * _QUIET_LOOKS else None
+
+        return wait_for("no more writes to the API server", same, seconds=seconds, every=_QUIET_SECONDS)
+
+    def calls(self, route: str) -> int:
+        """Calls of a route in the simulator's ledger."""
+        counts = self.simulator.get("summary")["calls_per_route"]
+        assert isinstance(counts, dict)
+        return int(counts.get(route, 0))
+
+    def cloud_reads(self) -> int:
+        """GET calls in the simulator's ledger."""
+        return int(str(self.simulator.get("summary")["reads"]))
+
+
+def looks(operator: Operator) -> int:
+    """How often the operator has looked at a membership, by its own count."""
+    families = text_string_to_metric_families(operator.get("/metrics").text)
+    samples = (sample for family in families for sample in family.samples)
+    return int(sum(sample.value for sample in samples if sample.name == _LOOKS))
+
+
+@contextmanager
+def world(config: SimulatorConfig, *, quota_backend_bytes: int | None = None) -> Iterator[World]:
+    """A new one; everything of it is gone when the block ends."""
+    workdir = Path(tempfile.mkdtemp(prefix="nodepool-membership-bench-"))
+    try:
+        with (
+            ControlPlane(workdir / "controlplane", quota_backend_bytes=quota_backend_bytes) as control_plane,
+            Cluster(control_plane) as cluster,
+            SimulatorProcess(workdir, config) as simulator,
+        ):
+            cluster.install()
+            control_plane.ensure_namespace(NAMESPACE)
+            cluster.create_secret(NAMESPACE, config)
+            yield World(workdir, cluster, simulator, cluster.operator_kubeconfig())
+    finally:
+        shutil.rmtree(workdir, ignore_errors=True)

@@ -1,0 +1,402 @@
+"""The reconcile loop over the model cloud: the same order of reads, decisions, writes and calls as `runtime.reconcile`.
+
+Not for: decisions. Every store is checked here, so that no test can forget a promise. A boundary is a moment between
+two steps at which the process may be killed or frozen, or somebody may change the object.
+"""
+
+import json
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from nodepool_membership.api.membership import Json, Membership, UnreadableStatus, parse_membership, status_json
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, Reason
+from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.core.calls import Answer, NotSent, record
+from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
+from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
+from nodepool_membership.core.settings import Settings
+from property.cloud_model import EPOCH, POOL, Cloud
+
+SETTINGS: Final = Settings()
+RESYNC: Final = 300.0
+SEND_WITHIN: Final = timedelta(seconds=60)
+RECENT: Final = timedelta(seconds=30)
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class Boundary(StrEnum):
+    """Moments between two steps."""
+
+    READ = "after the read"
+    LOOKED = "after a look"
+    DECIDED = "before the first write"
+    WITNESSED = "lastBatch stored, finalizer not yet"
+    HELD = "before the intent"
+    INTENDED = "after the intent"
+    CALLED = "after the call"
+    RECORDED = "after the record"
+    STORED = "after the status"
+
+
+class CrashError(Exception):
+    """The process is killed."""
+
+
+class StaleError(Exception):
+    """The object has changed since it was read."""
+
+
+@dataclass(slots=True)
+class StoredObject:
+    """The object as the API server holds it: JSON, guarded by its resourceVersion."""
+
+    spec: dict[str, Json]
+    status: dict[str, Json] = field(default_factory=dict)
+    finalizers: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
+    generation: int = 1
+    version: int = 1
+    writes: int = 0
+
+    def __post_init__(self) -> None:
+        self.lose_status()
+
+    def lose_status(self) -> None:
+        """An empty status, as the schema defaults it."""
+        ready: Json = {"type": "Ready", "status": "Unknown", "reason": "Pending"}
+        self.status = {"observedGeneration": -1, "conditions": [ready]}
+        self.version += 1
+
+    def edit(self, **fields: Json) -> None:
+        """A user edits the spec."""
+        if any(self.spec.get(name) != value for name, value in fields.items()):
+            self.spec = {**self.spec, **fields}
+            self.generation += 1
+            self.version += 1
+
+    def annotate(self, **annotations: str) -> None:
+        self.annotations.update(annotations)
+        self.version += 1
+
+    def read(self) -> Membership:
+        """Read the object through the parser that the operator uses."""
+        metadata: dict[str, Json] = {
+            "name": "workers",
+            "namespace": "cce-system",
+            "uid": "0d5c1d7e-0000-0000-0000-000000000001",
+            "resourceVersion": str(self.version),
+            "generation": self.generation,
+            "creationTimestamp": EPOCH.isoformat(),
+            "finalizers": list(self.finalizers),
+            "annotations": dict(self.annotations),
+        }
+        found = parse_membership(json.dumps({"metadata": metadata, "spec": self.spec, "status": self.status}).encode())
+        assert not isinstance(found, UnreadableStatus), f"the operator wrote what it cannot read: {found.problem}"
+        return found
+
+    def write_status(self, expected: str, status: Status) -> str:
+        self._guard(expected)
+        self.status = json.loads(json.dumps(status_json(status)))
+        self.writes += 1
+        return self._next()
+
+    def write_finalizers(self, expected: str, finalizers: list[str]) -> str:
+        self._guard(expected)
+        self.finalizers = finalizers
+        self.writes += 1
+        return self._next()
+
+    def _guard(self, expected: str) -> None:
+        if expected != str(self.version):
+            raise StaleError
+
+    def _next(self) -> str:
+        self.version += 1
+        return str(self.version)
+
+
+def spec_json(servers: Collection[str], **fields: Json) -> dict[str, Json]:
+    """A spec as the API server stores it."""
+    pool: dict[str, Json] = {
+        "region": "cn-north-4",
+        "projectID": "0123456789abcdef0123456789abcdef",
+        "clusterID": "11111111-2222-3333-4444-555555555555",
+        "nodePoolID": POOL,
+    }
+    ids: list[Json] = list(servers)
+    return {"nodePool": pool, "credentialsRef": {"name": "cce"}, "serverIDs": ids, **fields}
+
+
+@dataclass(slots=True)
+class Driver:
+    """One operator process after another, over one object and one cloud."""
+
+    stored: StoredObject
+    cloud: Cloud
+    interruptions: dict[Boundary, Callable[[], None]] = field(default_factory=dict)
+    """Each happens once, at the next passing of its boundary."""
+    unreachable: bool = False
+    budget_free: datetime = EPOCH
+    intents: list[Batch] = field(default_factory=list)
+    cached: NodeTable | None = None
+    backoffs: int = 0
+    failed_looks: int = 0
+
+    def kill_at(self, boundary: Boundary) -> None:
+        """Let the process die at the next passing of a boundary."""
+        self.interruptions[boundary] = self._die
+
+    def _die(self) -> None:
+        raise CrashError
+
+    def reconcile(self) -> float:
+        """One reconcile; returns the seconds until the next. A crash starts a new process."""
+        try:
+            return self._work()
+        except StaleError:
+            return 0.0
+        except CrashError:
+            self.cached, self.backoffs, self.failed_looks = None, 0, 0
+            return 5.0
+        finally:
+            assert not self.cloud.wrongs, self.cloud.wrongs
+
+    def run(self, seconds: float, reconciles: int) -> None:
+        """Reconcile as the operator would for so long, at most so many times."""
+        end = self.cloud.now + timedelta(seconds=seconds)
+        for _ in range(reconciles):
+            wait = self.reconcile()
+            self.cloud.advance(max(min(wait, (end - self.cloud.now).total_seconds()), 0.0))
+            if self.cloud.now >= end:
+                return
+
+    def _pass(self, boundary: Boundary) -> None:
+        self.cloud.advance(0.2)
+        action = self.interruptions.pop(boundary, None)
+        if action is not None:
+            action()
+
+    def _second(self) -> datetime:
+        return self.cloud.now.replace(microsecond=0)
+
+    def _work(self) -> float:
+        membership = self.stored.read()
+        seen = Observation(self.cloud.now, membership.wire_bytes)
+        self._pass(Boundary.READ)
+        while True:
+            now = self._second()
+            step = decide(membership, seen, now, SETTINGS)
+            if isinstance(step, Decision):
+                break
+            if membership.status.observed_generation != membership.metadata.generation and not self._at_hand(step):
+                membership = self._store(membership, acknowledge(membership, now, SETTINGS))
+            seen = self._answer(step, seen)
+            self._pass(Boundary.LOOKED)
+        check_decision(membership, step, seen, now)
+        self._pass(Boundary.DECIDED)
+        if step.intent is not None:
+            self._carry_out(membership, step, step.intent)
+            return 0.0
+        self.failed_looks = self.failed_looks + 1 if seen.trouble is not None else 0
+        self.backoffs = self.backoffs + 1 if step.pace is Pace.BACKOFF else 0
+        membership = self._store(membership, step.status)
+        self._pass(Boundary.STORED)
+        again = decide(membership, seen, now, SETTINGS)
+        assert isinstance(again, Decision), f"a second decision on the same input asks for {again}"
+        assert again.status == step.status, "a second decision on the same input writes"
+        assert again.intent is None, "a second decision on the same input calls"
+        if not step.holds and FINALIZER in membership.metadata.finalizers:
+            membership = self._finalizers(membership, [])
+        return self._wait(membership, step)
+
+    def _at_hand(self, look: Look) -> bool:
+        return self.unreachable or look.write or (look.listing is Freshness.RECENT and self._recent() is not None)
+
+    def _recent(self) -> NodeTable | None:
+        table = self.cached
+        return table if table is not None and table.begun >= self.cloud.now - RECENT else None
+
+    def _answer(self, look: Look, seen: Observation) -> Observation:
+        if look.write:
+            return replace(seen, write_wait=max((self.budget_free - self.cloud.now).total_seconds(), 0.0))
+        if self.unreachable:
+            trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no route to the cloud")
+            return replace(seen, trouble=trouble, failed_looks=self.failed_looks + 1)
+        if look.jobs:
+            return replace(seen, jobs={**seen.jobs, **{j: self.cloud.job(j) for j in look.jobs}})
+        if look.pool:
+            return replace(seen, pool=self.cloud.pool(), cluster=self.cloud.cluster())
+        assert look.listing is not None, "a Look asks for something"
+        table = self._recent() if look.listing is Freshness.RECENT else None
+        self.cached = table = table or self.cloud.listing()
+        return replace(seen, listing=table)
+
+    def _store(self, membership: Membership, status: Status) -> Membership:
+        if status == membership.status:
+            return membership
+        check_status(membership, status)
+        version = self.stored.write_status(membership.metadata.resource_version, status)
+        assert self.stored.read().status == status, "a status does not read back as it was written"
+        return replace(membership, metadata=replace(membership.metadata, resource_version=version), status=status)
+
+    def _finalizers(self, membership: Membership, finalizers: list[str]) -> Membership:
+        version = self.stored.write_finalizers(membership.metadata.resource_version, finalizers)
+        if not finalizers:
+            assert not membership.status.open_batches, "the finalizer was taken off with an open batch"
+        metadata = replace(membership.metadata, resource_version=version, finalizers=tuple(finalizers))
+        return replace(membership, metadata=metadata)
+
+    def _carry_out(self, membership: Membership, decision: Decision, intent: Batch) -> None:
+        if FINALIZER not in membership.metadata.finalizers:
+            if membership.status.last_batch is None:
+                membership = self._store(membership, acknowledge(membership, self._second(), SETTINGS))
+            self._pass(Boundary.WITNESSED)
+            membership = self._finalizers(membership, [FINALIZER])
+        self._pass(Boundary.HELD)
+        membership = self._store(membership, decision.status)
+        self.intents.append(intent)
+        self._pass(Boundary.INTENDED)
+        answer = self._call(intent)
+        self._pass(Boundary.CALLED)
+        self._record(membership, intent, answer)
+        self._pass(Boundary.RECORDED)
+
+    def _call(self, intent: Batch) -> Answer:
+        assert intent.submit_time is not None, "an intent without submitTime"
+        if self.cloud.now > intent.submit_time + SEND_WITHIN:
+            return NotSent("too late")
+        dies = self.interruptions.get(Boundary.CALLED) == self._die
+        return self.cloud.add(intent.server_ids, answer_arrives=not dies)
+
+    def _record(self, membership: Membership, intent: Batch, answer: Answer) -> None:
+        while True:
+            try:
+                self._store(membership, record(membership, intent, answer, self._second(), SETTINGS))
+            except StaleError:
+                membership = self.stored.read()
+            else:
+                return
+
+    def _wait(self, membership: Membership, decision: Decision) -> float:
+        if decision.pace is Pace.RESYNC and decision.delay is None:
+            return RESYNC
+        poll = SETTINGS.poll_interval.total_seconds()
+        backoff = min(poll * 2.0 ** min(self.backoffs, 16), RESYNC)
+        wait = {Pace.NOW: 0.0, Pace.POLL: poll, Pace.WATCH: 2 * poll}.get(decision.pace, backoff)
+        if decision.delay is None:
+            return wait
+        if decision.pace is Pace.BACKOFF:
+            return max(decision.delay, wait)
+        return min(decision.delay, wait) if membership.status.open_batches else decision.delay
+
+
+def check_decision(membership: Membership, decision: Decision, seen: Observation, now: datetime) -> None:
+    """What holds for a decision, held against the listing it was made from (rules P1, P3, P10, P11, P12)."""
+    before, after, spec = membership.status, decision.status, membership.spec
+    table = seen.listing
+    fresh_members = set(after.members) - set(before.members)
+    if fresh_members:
+        assert table is not None, "members without a look"
+        assert fresh_members <= table.active_in(POOL, fresh_members), "a member that is not Active in the pool"
+    ready = after.condition("Ready")
+    assert ready is not None, "no Ready condition"
+    if ready.status == "True" and ready.reason is Reason.SUCCEEDED and seen.trouble is None:
+        assert table is not None, "Ready without a listing"
+        assert table.active_in(POOL, spec.server_ids) == spec.server_ids, "Ready, but not every server is Active"
+    if table is not None and table.begun >= seen.read_at and seen.trouble is None:
+        for batch in after.open_batches:
+            unseen = batch.phase is Phase.VERIFYING and batch.job_id is None and batch.finish_time is None
+            begun = batch.submit_time is not None and batch.submit_time <= table.begun
+            if unseen and begun and batch != decision.intent:
+                assert not table.present(set(batch.server_ids)), "first sight proves acceptance (P11)"
+    if decision.intent is not None:
+        _check_intent(membership, decision, decision.intent, table, seen, now)
+
+
+def _check_intent(
+    membership: Membership,
+    decision: Decision,
+    intent: Batch,
+    table: NodeTable | None,
+    seen: Observation,
+    now: datetime,
+) -> None:
+    spec, ids = membership.spec, set(intent.server_ids)
+    others = [b for b in decision.status.jobs if b.batch != intent.batch]
+    assert intent in decision.status.jobs, "an intent that would not be stored"
+    assert not spec.suspend, "a call while suspended"
+    assert 0 < len(ids) == len(intent.server_ids) == intent.servers <= spec.batch_size, "size of a batch"
+    assert sum(b.finish_time is None and b.is_open for b in others) < spec.max_parallel_jobs, "too many jobs"
+    assert ids <= spec.server_ids, "a server that the spec does not name"
+    assert ids.isdisjoint(decision.status.members), "a member is named"
+    assert ids.isdisjoint(membership.status.members), "a member is named"
+    assert all(ids.isdisjoint(b.server_ids) for b in others), "a server of another batch is named"
+    assert table is not None, "a call without a listing"
+    assert table.begun >= seen.read_at, "a call after a stale listing"
+    assert not table.present(ids), "a server that has a node is named"
+    assert intent.attempt <= spec.max_attempts, "too many attempts"
+    assert intent.submit_time == now, "submitTime"
+    assert intent.batch > (membership.status.last_batch or 0), "a batch number is used again"
+    assert seen.write_wait == 0, "a call without a place in the budget"
+
+
+def check_status(membership: Membership, status: Status) -> None:
+    """What holds for every status that is stored (design section 2, rule P25)."""
+    spec, generation = membership.spec, membership.metadata.generation
+    adds = [b for b in status.jobs if b.server_ids and b.operation is Operation.ADD]
+    named = [i for b in adds for i in b.server_ids]
+    assert len(named) == len(set(named)), "batches overlap"
+    assert all(b.is_open or b.phase is Phase.QUEUED for b in adds), "a finished batch names servers"
+    assert set(named).isdisjoint(status.members), "a member is in an open batch"
+    assert not status.open_batches or FINALIZER in membership.metadata.finalizers, "open without a finalizer (P2)"
+    assert len(status.failures) <= 50, "too many groups of failures"
+    _check_counts(membership, status, set(named))
+    kinds = [c.type for c in status.conditions]
+    assert len(kinds) == len(set(kinds)), "a condition twice"
+    assert not {"Reconciling", "Stalled"} <= set(kinds), "Reconciling and Stalled"
+    assert all(c.status == "True" for c in status.conditions if c.type != "Ready"), "abnormal conditions are True only"
+    ready = status.condition("Ready")
+    assert ready is not None, "no Ready condition"
+    if ready.status == "True":
+        assert kinds == ["Ready"], "Ready together with an abnormal condition"
+        assert ready.observed_generation == status.observed_generation == generation, "Ready for an older generation"
+        assert status.joined == status.desired, "Ready, but not all joined"
+        assert (ready.reason is Reason.SUSPENDED) == spec.suspend, "Suspended"
+    _check_text(status_json(status), ())
+
+
+def _check_counts(membership: Membership, status: Status, open_ids: set[str]) -> None:
+    desired = membership.spec.server_ids
+    joining = desired & open_ids
+    book = [(i, g) for g in status.failures for i in g.server_ids]
+    assert len(book) == len({i for i, _ in book}), "a server in two groups of failures"
+    assert all(g.count == len(g.server_ids) for g in status.failures), "count of a group"
+    lasting = HOLDS_NODE | DRIFT
+    final = {i for i, g in book if g.reason in lasting or g.attempts >= membership.spec.max_attempts}
+    failed = (final & desired) - joining
+    joined = (desired & set(status.members)) - joining - failed
+    pending = desired - joining - failed - joined
+    counts = (len(desired), len(joined), len(joining), len(failed), len(pending))
+    stored = (status.desired, status.joined, status.joining, status.failed, status.pending)
+    assert stored == counts, f"counts {stored}, by definition {counts} (P25)"
+    assert status.desired == status.joined + status.joining + status.failed + status.pending, "P25"
+    if status.observed_generation == membership.metadata.generation:
+        assert set(status.members) <= desired, "a member that is off the list"
+
+
+def _check_text(value: Json, path: tuple[str, ...]) -> None:
+    assert value is not None, f"null at {path}"
+    if isinstance(value, dict):
+        for name, part in value.items():
+            _check_text(part, (*path, name))
+    elif isinstance(value, list):
+        for part in value:
+            _check_text(part, path)
+    elif isinstance(value, str) and path[-1] == "message":
+        assert len(value) <= 1024, f"{path} is too long"
+        assert not _UUID.search(value), f"{path} names an id: {value}"

@@ -1,0 +1,278 @@
+"""A state machine over the decisions: users, other people and the cloud do what they like, processes die at any moment.
+
+Not for: the wire or the API server. The promises are checked at every call and every store, in `cloud_model` and
+`driver`; here is what may happen, and that it ends well once the world is fair again.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Final
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.core.observation import ACTIVE, JobPhase
+from property.cloud_model import FAIR, LATEST_ACCEPTANCE, OTHER_POOL, POOL, CallPlan, Cloud, Fate, Reply, server_id
+from property.driver import Boundary, Driver, StoredObject, spec_json
+
+MOST: Final = 8
+IDS: Final = tuple(server_id(n) for n in range(MOST))
+SOME_IDS: Final = st.sets(st.sampled_from(IDS), max_size=MOST).map(sorted)
+ANY_ID: Final = st.sampled_from(IDS)
+FAIR_TIME: Final = 4 * 3600.0
+
+REFUSALS: Final = ((400, "CCE.01400001"), (400, "CCE.01400007"), (403, "CCE.01403001"), (400, "CCE.99999999"))
+PLANS: Final = st.builds(
+    CallPlan,
+    reply=st.sampled_from((*Reply, Reply.ACCEPTED, Reply.ACCEPTED, Reply.LOST_BUT_ACCEPTED)),
+    fates=st.lists(st.sampled_from((*Fate, Fate.JOINS, Fate.JOINS)), min_size=1, max_size=3).map(tuple),
+    appears=st.lists(st.sampled_from((0, 20, 300, 900, 5000)), min_size=1, max_size=2).map(tuple),
+    installs=st.sampled_from((10, 100, 1500, 5000)),
+    job=st.sampled_from((0, 60, 600, 4000, 100_000)),
+    job_ends=st.sampled_from((JobPhase.SUCCEEDED, JobPhase.FAILED, JobPhase.LOST)),
+    job_runs=st.sampled_from((JobPhase.RUNNING, JobPhase.UNRECOGNISED)),
+    held=st.sampled_from((0, 30, LATEST_ACCEPTANCE)),
+    refusal=st.sampled_from(REFUSALS),
+    retry_after=st.sampled_from((None, 1.5, 400.0)),
+)
+
+
+class Machine(RuleBasedStateMachine):
+    """One membership, one cloud, one operator process after another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cloud = Cloud()
+        self.stored = StoredObject(spec_json(()))
+        self.driver = Driver(self.stored, self.cloud)
+        self.tokens = 0
+        self.fresh_starts = 1
+        """How often the servers got their attempts back, and the first time."""
+        self.most_attempts = 1
+        self.sound = True
+        """No check has failed so far; a world that is not sound need not end well."""
+
+    @initialize(
+        ids=SOME_IDS,
+        size=st.integers(1, 4),
+        parallel=st.integers(1, 3),
+        attempts=st.integers(1, 3),
+        timeout=st.sampled_from((600, 3600)),
+    )
+    def create(self, ids: Sequence[str], size: int, parallel: int, attempts: int, timeout: int) -> None:
+        self.most_attempts = attempts
+        self.stored.spec = spec_json(
+            ids, batchSize=size, maxParallelJobs=parallel, maxAttempts=attempts, joinTimeoutSeconds=timeout
+        )
+
+    def work(self, seconds: float, reconciles: int) -> None:
+        self.sound = False
+        self.driver.run(seconds, reconciles)
+        self.sound = True
+
+    @rule(times=st.integers(1, 4))
+    def reconcile(self, times: int) -> None:
+        self.work(3600.0, times)
+
+    @rule(minutes=st.sampled_from((1, 5, 12, 35, 90)))
+    def run(self, minutes: int) -> None:
+        self.work(60.0 * minutes, 120)
+
+    @rule(seconds=st.sampled_from((1, 70, 600, 1900)))
+    def wait(self, seconds: int) -> None:
+        self.cloud.advance(seconds)
+
+    @rule(ids=SOME_IDS)
+    def edit_ids(self, ids: Sequence[str]) -> None:
+        self.stored.edit(serverIDs=[*ids])
+
+    @rule(server=ANY_ID)
+    def leave_or_enter(self, server: str) -> None:
+        listed = {i for i in IDS if i in self.listed()}
+        self.stored.edit(serverIDs=[*sorted(listed ^ {server})])
+
+    @rule(size=st.integers(1, 4), parallel=st.integers(1, 3), attempts=st.integers(1, 3))
+    def edit_limits(self, size: int, parallel: int, attempts: int) -> None:
+        self.most_attempts = max(self.most_attempts, attempts)
+        self.stored.edit(batchSize=size, maxParallelJobs=parallel, maxAttempts=attempts)
+
+    @rule()
+    def suspend_or_resume(self) -> None:
+        self.stored.edit(suspend=not self.stored.spec.get("suspend", False))
+
+    @rule(plan=PLANS)
+    def next_call(self, plan: CallPlan) -> None:
+        self.cloud.next_calls.append(plan)
+        self.work(3600.0, 4)
+
+    @rule(plan=PLANS)
+    def every_call(self, plan: CallPlan) -> None:
+        self.cloud.weather = plan
+
+    @rule(boundary=st.sampled_from(Boundary))
+    def kill(self, boundary: Boundary) -> None:
+        self.driver.kill_at(boundary)
+        self.work(3600.0, 4)
+
+    @rule(boundary=st.sampled_from(Boundary), seconds=st.sampled_from((2, 45, 70, 1900)))
+    def freeze(self, boundary: Boundary, seconds: int) -> None:
+        self.at(boundary, lambda: self.cloud.advance(seconds))
+
+    @rule(boundary=st.sampled_from(Boundary), ids=SOME_IDS)
+    def edit_at(self, boundary: Boundary, ids: Sequence[str]) -> None:
+        self.at(boundary, lambda: self.edit_ids(ids))
+
+    def at(self, boundary: Boundary, action: Callable[[], None]) -> None:
+        self.driver.interruptions[boundary] = action
+        self.work(3600.0, 4)
+
+    @rule()
+    def request_reconcile(self) -> None:
+        self.tokens += 1
+        self.stored.annotate(**{RECONCILE_ANNOTATIONS[0]: str(self.tokens)})
+
+    @precondition(lambda self: not self.quarantined())
+    @rule()
+    def request_reset(self) -> None:
+        self.tokens += 1
+        self.fresh_starts += 1
+        self.stored.annotate(**{RECONCILE_ANNOTATIONS[0]: str(self.tokens), RESET_ANNOTATIONS[0]: str(self.tokens)})
+
+    @rule(server=ANY_ID, pool=st.sampled_from((POOL, OTHER_POOL)), phase=st.sampled_from((ACTIVE, "Installing")))
+    def others_add(self, server: str, pool: str, phase: str) -> None:
+        self.cloud.others_add(server, pool, phase)
+
+    @rule(server=ANY_ID)
+    def others_remove(self, server: str) -> None:
+        self.cloud.others_remove(server)
+
+    @rule(server=ANY_ID)
+    def others_break(self, server: str) -> None:
+        self.cloud.others_break(server)
+
+    @rule()
+    def lose_or_find_the_cloud(self) -> None:
+        self.driver.unreachable = not self.driver.unreachable
+
+    @rule(pool=st.sampled_from(("", "Synchronizing", "Error")), cluster=st.sampled_from(("Available", "Upgrading")))
+    def change_phases(self, pool: str, cluster: str) -> None:
+        self.cloud.pool_phase, self.cloud.cluster_phase = pool, cluster
+
+    @rule(seconds=st.sampled_from((1, 60)))
+    def use_up_the_budget(self, seconds: int) -> None:
+        self.driver.budget_free = self.cloud.now + timedelta(seconds=seconds)
+
+    @precondition(lambda self: FINALIZER in self.stored.finalizers)
+    @rule()
+    def lose_status(self) -> None:
+        self.fresh_starts += 1
+        self.stored.lose_status()
+        self.cloud.forget_answers()
+
+    @precondition(lambda self: FINALIZER in self.stored.finalizers)
+    @rule(boundary=st.sampled_from((Boundary.INTENDED, Boundary.CALLED)))
+    def lose_status_at(self, boundary: Boundary) -> None:
+        self.at(boundary, self.lose_status)
+
+    @invariant()
+    def attempts_are_bounded(self) -> None:
+        most = self.most_attempts * self.fresh_starts
+        assert all(spent <= most for spent in self.cloud.spent.values()), "more adds than attempts (P12)"
+
+    def quarantined(self) -> bool:
+        """A reset now would be a human's word that nothing is under way, which nobody can know (P2)."""
+        return FINALIZER in self.stored.finalizers and not self.stored.status.get("lastBatch")
+
+    def listed(self) -> frozenset[str]:
+        return self.stored.read().spec.server_ids
+
+    def teardown(self) -> None:
+        if self.sound:
+            self.ends_well()
+
+    def ends_well(self) -> None:
+        """In a fair world every server that is listed becomes a member, and then nothing is written any more."""
+        cloud, driver, stored = self.cloud, self.driver, self.stored
+        cloud.weather, cloud.pool_phase, cloud.cluster_phase = FAIR, "", "Available"
+        cloud.next_calls.clear()
+        driver.interruptions.clear()
+        driver.unreachable = False
+        stored.edit(suspend=False, batchSize=4)
+        cloud.end_jobs()
+        driver.run(FAIR_TIME, 1000)
+        for server, node in list(cloud.nodes.items()):
+            if (node.pool_id, node.phase) != (POOL, ACTIVE):
+                cloud.others_remove(server)
+        self.request_reset()
+        driver.run(FAIR_TIME, 1000)
+        membership = stored.read()
+        status, listed = membership.status, membership.spec.server_ids
+        active = cloud.listing().active_in(POOL, listed)
+        missing = listed - active
+        assert missing <= set(status.members), f"never joined: {missing}"
+        assert set(status.members) == listed
+        assert not status.open_batches
+        assert FINALIZER not in stored.finalizers
+        kinds = {c.type: c.status for c in status.conditions}
+        assert kinds == ({"Ready": "False", "Stalled": "True"} if missing else {"Ready": "True"})
+        writes, calls = stored.writes, cloud.sends
+        driver.run(3600.0, 100)
+        assert (stored.writes, cloud.sends) == (writes, calls), "an idle resync writes or calls"
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=300, stateful_step_count=30)
+
+
+def a_machine(servers: int, **fields: int) -> Machine:
+    machine = Machine()
+    machine.stored.spec = spec_json(IDS[:servers], **fields)
+    return machine
+
+
+def test_a_reset_that_was_answered_before_the_status_was_lost_does_not_end_the_wait() -> None:
+    machine = a_machine(1)
+    machine.request_reset()
+    machine.next_call(CallPlan(reply=Reply.LOST_BUT_ACCEPTED, held=LATEST_ACCEPTANCE, appears=(590,)))
+    assert machine.cloud.sends == 1
+    machine.lose_status()
+    machine.ends_well()
+    assert machine.cloud.sends == 1
+
+
+def test_a_status_that_is_lost_during_a_call_is_waited_out_for_the_other_batches() -> None:
+    machine = a_machine(2, batchSize=1, maxParallelJobs=2)
+    machine.cloud.weather = CallPlan(job=3000, appears=(590,))
+    machine.driver.run(3600.0, 1)
+    machine.at(Boundary.CALLED, machine.lose_status)
+    machine.run(90)
+    machine.ends_well()
+    assert machine.cloud.sends == 2
+
+
+def test_the_finalizer_stays_while_a_batch_of_servers_off_the_list_is_open_and_the_cloud_is_away() -> None:
+    machine = a_machine(1)
+    machine.reconcile(2)
+    machine.stored.edit(serverIDs=[], suspend=True)
+    machine.reconcile(3)
+    machine.lose_or_find_the_cloud()
+    machine.reconcile(1)
+    assert FINALIZER in machine.stored.finalizers
+    machine.lose_or_find_the_cloud()
+    machine.ends_well()
+
+
+def test_a_wait_says_nothing_when_the_servers_that_waited_have_nodes_again() -> None:
+    machine = a_machine(1)
+    machine.cloud.weather = CallPlan(fates=(Fate.BLINKS,), job=600, installs=700)
+    machine.run(20)
+    assert machine.stored.status["nextAttemptTime"]
+    machine.run(5)
+    status = machine.stored.read().status
+    assert [(c.type, c.status, c.reason) for c in status.conditions] == [
+        ("Ready", "False", FailureReason.NODE_ERROR),
+        ("Stalled", "True", FailureReason.NODE_ERROR),
+    ]

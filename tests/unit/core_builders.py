@@ -1,0 +1,219 @@
+"""Small builders for tests of `core`: objects, nodes, and a run of decisions against a cloud that is plain data.
+
+Not for: the rules. `Run` answers every look truthfully and stores what was decided, as `runtime.reconcile` does.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+
+from nodepool_membership.api.membership import Membership, Metadata
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.spec import NodePoolRef, SecretRef, Spec
+from nodepool_membership.api.status import Batch, Condition, Failure, Operation, Phase, Status
+from nodepool_membership.core.calls import Answer, record
+from nodepool_membership.core.decide import Decision, decide
+from nodepool_membership.core.observation import (
+    ClusterReport,
+    Freshness,
+    JobPhase,
+    JobReport,
+    Look,
+    Node,
+    NodeTable,
+    Observation,
+    PoolReport,
+    Trouble,
+)
+from nodepool_membership.core.settings import Settings
+
+NOW: Final = datetime(2026, 1, 2, 3, 0, 0, tzinfo=UTC)
+SECOND: Final = timedelta(seconds=1)
+SETTINGS: Final = Settings()
+WINDOW: Final = SETTINGS.settle_window
+POOL: Final = "66666666-7777-8888-9999-000000000000"
+ELSEWHERE: Final = "66666666-7777-8888-9999-111111111111"
+JOB: Final = "2ec9b78d-9368-46f3-8f29-d1a95622a568"
+
+
+def server(number: int) -> str:
+    """The id of a server; ids sort as their numbers do."""
+    return f"{number:08x}-1111-4222-8333-444444444444"
+
+
+def servers(count: int, first: int = 1) -> tuple[str, ...]:
+    return tuple(server(n) for n in range(first, first + count))
+
+
+def a_spec(*ids: str, batch_size: int = 200, parallel: int = 1, attempts: int = 3, suspend: bool = False) -> Spec:
+    return Spec(
+        node_pool=NodePoolRef("0" * 32, "11111111-2222-3333-4444-555555555555", POOL, region="cn-north-4"),
+        credentials_ref=SecretRef("cce-credentials"),
+        server_ids=frozenset(ids),
+        batch_size=batch_size,
+        max_parallel_jobs=parallel,
+        max_attempts=attempts,
+        suspend=suspend,
+    )
+
+
+def an_object(
+    spec: Spec,
+    status: Status | None = None,
+    *,
+    generation: int = 1,
+    annotations: Mapping[str, str] | None = None,
+    finalizers: tuple[str, ...] = (),
+    deleted: datetime | None = None,
+) -> Membership:
+    meta = Metadata(
+        name="gpu-workers",
+        namespace="cce-system",
+        uid="f0000000-0000-4000-8000-000000000000",
+        resource_version="7",
+        generation=generation,
+        creation_timestamp=NOW - timedelta(days=1),
+        deletion_timestamp=deleted,
+        finalizers=finalizers,
+        annotations=dict(annotations or {}),
+    )
+    return Membership(meta, spec, status or Status(), wire_bytes=2_000)
+
+
+def a_batch(
+    phase: Phase,
+    *ids: str,
+    number: int = 1,
+    attempt: int = 1,
+    job_id: str | None = None,
+    submitted: datetime = NOW,
+    finished: datetime | None = None,
+    message: str | None = None,
+) -> Batch:
+    return Batch(
+        batch=number,
+        operation=Operation.ADD,
+        attempt=attempt,
+        phase=phase,
+        servers=len(ids) or 1,
+        job_id=job_id,
+        server_ids=tuple(sorted(ids)),
+        submit_time=submitted,
+        finish_time=finished,
+        message=message,
+    )
+
+
+def a_failure(reason: FailureReason, *ids: str, attempts: int = 1, message: str = "why") -> Failure:
+    return Failure(reason, message, attempts, len(ids), tuple(sorted(ids)))
+
+
+def a_node(server_id: str, phase: str = "Active", pool: str = POOL, created: datetime | None = None) -> Node:
+    return Node(server_id, f"node-of-{server_id}", pool, phase, created)
+
+
+def active(ids: Iterable[str]) -> list[Node]:
+    return [a_node(i) for i in ids]
+
+
+def a_job(phase: JobPhase, reason: str = "", explanations: Mapping[str, str] | None = None) -> dict[str, JobReport]:
+    return {JOB: JobReport(JOB, phase, reason, dict(explanations or {}))}
+
+
+@dataclass(slots=True)
+class Cloud:
+    """What the cloud holds; the test changes it between steps."""
+
+    nodes: list[Node] = field(default_factory=list)
+    jobs: dict[str, JobReport] = field(default_factory=dict)
+    pool: PoolReport = field(default_factory=lambda: PoolReport(""))
+    cluster: ClusterReport = field(default_factory=lambda: ClusterReport("Available"))
+    write_wait: float = 0.0
+    trouble: Trouble | None = None
+
+
+@dataclass(slots=True)
+class Run:
+    """One membership through many reconciles. `looks` are those of the last one."""
+
+    membership: Membership
+    cloud: Cloud = field(default_factory=Cloud)
+    now: datetime = NOW
+    looks: list[Look] = field(default_factory=list)
+    failed_looks: int = 0
+
+    @property
+    def status(self) -> Status:
+        return self.membership.status
+
+    def condition(self, kind: Literal["Ready", "Reconciling", "Stalled"]) -> Condition | None:
+        return self.status.condition(kind)
+
+    @property
+    def ready(self) -> Condition:
+        found = self.status.condition("Ready")
+        assert found is not None
+        return found
+
+    @property
+    def newest(self) -> Batch:
+        return self.status.jobs[-1]
+
+    @property
+    def causes(self) -> dict[str, tuple[FailureReason, int]]:
+        """Reason and attempts of every failed server."""
+        return {i: (group.reason, group.attempts) for group in self.status.failures for i in group.server_ids}
+
+    def decide(self) -> Decision:
+        """Look at what is asked for until there is a decision; nothing is stored."""
+        self.looks = []
+        self.failed_looks = self.failed_looks + 1 if self.cloud.trouble else 0
+        seen = Observation(self.now, self.membership.wire_bytes)
+        while True:
+            match decide(self.membership, seen, self.now, SETTINGS):
+                case Decision() as decision:
+                    return decision
+                case Look() as look:
+                    assert look not in self.looks, f"asked twice: {look}"
+                    self.looks.append(look)
+                    seen = self._answer(look, seen)
+
+    def _answer(self, look: Look, seen: Observation) -> Observation:
+        if self.cloud.trouble is not None:
+            return replace(seen, trouble=self.cloud.trouble, failed_looks=self.failed_looks)
+        if look.listing is not None:
+            begun = self.now if look.listing is Freshness.AFTER_READ else self.now - SECOND
+            return replace(seen, listing=NodeTable(begun, self.cloud.nodes))
+        if look.pool:
+            return replace(seen, pool=self.cloud.pool, cluster=self.cloud.cluster)
+        if look.write:
+            return replace(seen, write_wait=self.cloud.write_wait)
+        lost = {job: JobReport(job, JobPhase.LOST) for job in look.jobs}
+        return replace(seen, jobs={**seen.jobs, **lost, **{j: r for j, r in self.cloud.jobs.items() if j in look.jobs}})
+
+    def step(self, answer: Answer | None = None) -> Decision:
+        """Decide and store; an intent gets `answer`, or stays without one as after a crash."""
+        decision = self.decide()
+        finalizers = (FINALIZER,) if decision.holds or decision.intent else ()
+        meta = replace(self.membership.metadata, finalizers=finalizers)
+        self.membership = replace(self.membership, metadata=meta, status=decision.status)
+        if decision.intent is not None and answer is not None:
+            self.store(record(self.membership, decision.intent, answer, self.now, SETTINGS))
+        return decision
+
+    def store(self, status: Status) -> None:
+        self.membership = replace(self.membership, status=status)
+
+    def wait(self, duration: timedelta) -> None:
+        self.now += duration
+
+    def edit(self, spec: Spec) -> None:
+        """A user changes the spec."""
+        meta = self.membership.metadata
+        self.membership = replace(self.membership, spec=spec, metadata=replace(meta, generation=meta.generation + 1))
+
+    def annotate(self, annotations: Mapping[str, str]) -> None:
+        meta = replace(self.membership.metadata, annotations=dict(annotations))
+        self.membership = replace(self.membership, metadata=meta)

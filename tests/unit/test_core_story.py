@@ -1,0 +1,170 @@
+"""The Events that tell a change of status: one per change, none per look, nothing secret, few per batch."""
+
+from datetime import timedelta
+
+import pytest
+
+from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
+from nodepool_membership.api.status import Condition, Phase, Status
+from nodepool_membership.core.calls import Accepted, NotNow, NotSent, Refused, Unknown, record
+from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.conditions import Verdict, conditions
+from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.story import Note, notes
+from unit.core_builders import (
+    JOB,
+    NOW,
+    SETTINGS,
+    WINDOW,
+    Run,
+    a_batch,
+    a_job,
+    a_node,
+    a_spec,
+    active,
+    an_object,
+    server,
+    servers,
+)
+
+A, B, C = servers(3)
+
+
+class Told:
+    """A run whose Events are collected, one status write after the other."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.notes: list[Note] = []
+
+    def step(self) -> None:
+        before = self.run.status
+        intent = self.run.step().intent
+        assert intent is None
+        self.notes += notes(before, self.run.status)
+
+    def call(self, answer: Accepted | NotNow | NotSent | Refused | Unknown) -> None:
+        before = self.run.status
+        intent = self.run.step().intent
+        assert intent is not None
+        self.notes += notes(before, self.run.status)
+        before = self.run.status
+        self.run.store(record(self.run.membership, intent, answer, self.run.now, SETTINGS))
+        self.notes += notes(before, self.run.status)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return [(note.kind, note.reason.value) for note in self.notes]
+
+
+def test_a_batch_that_goes_well_is_told_in_two_events_and_ready_in_one() -> None:
+    told = Told(Run(an_object(a_spec(A, B))))
+    told.call(Accepted(JOB))
+    told.run.cloud.jobs = a_job(JobPhase.RUNNING)
+    for _ in range(3):
+        told.step()
+    told.run.cloud.jobs, told.run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A, B])
+    for _ in range(3):
+        told.step()
+    assert told.told == [("Normal", "BatchSubmitted"), ("Normal", "BatchSucceeded"), ("Normal", "Succeeded")]
+    assert told.notes[0].text == f"batch 1 (2 servers, attempt 1) is Running, job {JOB}"
+    assert told.notes[2].text == "2 of 2 servers are Active members of the pool"
+
+
+def test_the_longest_life_of_a_batch_is_told_in_four_events() -> None:
+    told = Told(Run(an_object(a_spec(A, B, C))))
+    told.call(Unknown("the answer was lost"))
+    told.run.wait(timedelta(minutes=1))
+    told.run.cloud.nodes = [a_node(A, "Installing", created=NOW)]
+    told.step()
+    told.run.cloud.nodes = active([A])
+    told.step()
+    told.run.cloud.nodes = [*active([A]), a_node(B, "Error")]
+    told.step()
+    told.run.now = NOW + WINDOW
+    told.step()
+    assert told.run.newest.phase is Phase.PARTLY_FAILED
+    about_batch = [reason for _, reason in told.told if reason.startswith("Batch")]
+    assert about_batch == ["BatchVerifying", "BatchSubmitted", "BatchVerifying", "BatchFailed"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (NotSent("no connection"), EventReason.BATCH_WITHDRAWN),
+        (NotNow(Reason.LOCKED, "locked"), EventReason.BATCH_REFUSED),
+        (Refused(refusal(400, ""), "no"), EventReason.BATCH_REFUSED),
+        (Unknown("lost"), EventReason.BATCH_VERIFYING),
+    ],
+)
+def test_an_answer_that_is_not_good_is_a_warning_with_its_message(
+    answer: NotSent | NotNow | Refused | Unknown, reason: EventReason
+) -> None:
+    told = Told(Run(an_object(a_spec(A))))
+    told.call(answer)
+    note = told.notes[0]
+    assert (note.kind, note.reason) == ("Warning", reason)
+    assert answer.message in note.text
+    assert len([n for n in told.notes if n.reason is reason]) == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"),
+    [(Phase.FAILED, EventReason.BATCH_FAILED), (Phase.PARTLY_FAILED, EventReason.BATCH_FAILED)],
+)
+def test_a_batch_that_failed_is_a_warning(phase: Phase, reason: EventReason) -> None:
+    old = Status(jobs=(a_batch(Phase.RUNNING, A, job_id=JOB),))
+    new = Status(jobs=(a_batch(phase, job_id=JOB, message="failed: 1 NodeError"),))
+    (note,) = notes(old, new)
+    assert note == Note("Warning", reason, f"batch 1 (1 servers, attempt 1) is {phase}, job {JOB}: failed: 1 NodeError")
+
+
+@pytest.mark.parametrize("phase", [Phase.QUEUED, Phase.SUBMITTING])
+def test_an_intent_is_not_told(phase: Phase) -> None:
+    assert notes(Status(), Status(jobs=(a_batch(phase, A),))) == ()
+
+
+def test_the_same_status_and_a_dropped_batch_tell_nothing() -> None:
+    status = Status(jobs=(a_batch(Phase.SUCCEEDED), a_batch(Phase.RUNNING, A, number=2, job_id=JOB)))
+    assert notes(status, status) == ()
+    assert notes(status, Status(jobs=status.jobs[1:])) == ()
+
+
+def ready(verdict: Verdict, old: Status | None = None) -> Status:
+    return Status(conditions=conditions(old or Status(), verdict, 1, NOW))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kind"),
+    [
+        (Verdict("True", Reason.SUCCEEDED, "done"), "Normal"),
+        (Verdict("True", Reason.SUSPENDED, "done"), "Normal"),
+        (Verdict("False", Reason.SUSPENDED, "would add"), "Normal"),
+        (Verdict("False", Reason.DELETING, "waits", "Reconciling", Reason.DELETING), "Normal"),
+        (Verdict("False", Reason.THROTTLED, "waits", "Reconciling", Reason.PROGRESSING_WITH_RETRY), "Warning"),
+        (Verdict("False", FailureReason.DISK_PARTITIONED, "bad disk", "Stalled"), "Warning"),
+        (Verdict("Unknown", Reason.CLOUD_UNREACHABLE, "no look"), "Warning"),
+    ],
+)
+def test_a_new_reason_of_ready_is_told_once(verdict: Verdict, kind: str) -> None:
+    default = Status(conditions=(Condition("Ready", "Unknown", Reason.PENDING),))
+    new = ready(verdict)
+    (note,) = notes(default, new)
+    assert (note.kind, note.reason, note.text) == (kind, verdict.reason, verdict.message)
+    assert notes(Status(), new) == (note,)
+    another = Verdict(verdict.ready, verdict.reason, "other words", verdict.also, verdict.also_reason)
+    assert notes(new, ready(another, new)) == ()
+
+
+def test_progress_is_told_by_its_batches() -> None:
+    moving = Verdict("False", Reason.PROGRESSING, "1 of 2", "Reconciling", Reason.PROGRESSING)
+    assert notes(ready(Verdict("True", Reason.SUCCEEDED, "done")), ready(moving)) == ()
+
+
+def test_no_event_names_a_server_or_a_request() -> None:
+    told = Told(Run(an_object(a_spec(A))))
+    told.call(Refused(refusal(400, ""), f"server {server(1)} is bad (request {'0f' * 16})"))
+    assert told.notes
+    for note in told.notes:
+        assert server(1) not in note.text
+        assert "0f0f" not in note.text
