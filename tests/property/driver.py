@@ -1,7 +1,6 @@
 """The reconcile loop over the model cloud: the same order of reads, decisions, writes and calls as `runtime.reconcile`.
 
-Not for: decisions. Every store is checked here, so that no test can forget a promise. A boundary is a moment between
-two steps at which the process may be killed or frozen, or somebody may change the object.
+Not for: decisions. Every store is checked here, so that no test can forget a promise.
 """
 
 import json
@@ -22,15 +21,14 @@ from nodepool_membership.core.observation import Freshness, Look, NodeTable, Obs
 from nodepool_membership.core.settings import Settings
 from property.cloud_model import EPOCH, POOL, Cloud
 
-SETTINGS: Final = Settings()
-RESYNC: Final = 300.0
+SETTINGS, RESYNC = Settings(), 300.0
 SEND_WITHIN: Final = timedelta(seconds=60)
 RECENT: Final = timedelta(seconds=30)
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class Boundary(StrEnum):
-    """Moments between two steps."""
+    """Moments between two steps, at which the process may die or freeze, or somebody may change the object."""
 
     READ = "after the read"
     LOOKED = "after a look"

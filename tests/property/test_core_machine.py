@@ -257,7 +257,9 @@ def test_the_finalizer_stays_while_a_batch_of_servers_off_the_list_is_open_and_t
     machine = a_machine(1)
     machine.reconcile(2)
     machine.stored.edit(serverIDs=[], suspend=True)
+    machine.request_reconcile()
     machine.reconcile(3)
+    assert [(c.type, c.status) for c in machine.stored.read().status.conditions] == [("Ready", "True")]
     machine.lose_or_find_the_cloud()
     machine.reconcile(1)
     assert FINALIZER in machine.stored.finalizers
