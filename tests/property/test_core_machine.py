@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -224,13 +224,35 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=300, stateful_step_count=30)
+# The larger profile must not be held to what CI has time for.
+TestMachine.settings = settings(max_examples=max(300, settings().max_examples), stateful_step_count=30)
 
 
 def a_machine(servers: int, **fields: int) -> Machine:
     machine = Machine()
     machine.stored.spec = spec_json(IDS[:servers], **fields)
     return machine
+
+
+@given(
+    plans=st.lists(PLANS, max_size=3),
+    weather=PLANS,
+    servers=st.integers(1, MOST),
+    size=st.integers(1, 4),
+    parallel=st.integers(1, 3),
+    attempts=st.integers(1, 3),
+)
+@settings(max_examples=max(150, settings().max_examples))
+def test_whatever_the_cloud_answers_it_ends_well(
+    plans: list[CallPlan], weather: CallPlan, servers: int, size: int, parallel: int, attempts: int
+) -> None:
+    machine = a_machine(servers, batchSize=size, maxParallelJobs=parallel, maxAttempts=attempts)
+    machine.most_attempts = attempts
+    machine.cloud.next_calls, machine.cloud.weather = plans, weather
+    for _ in range(3):
+        machine.run(90)
+        machine.attempts_are_bounded()
+    machine.ends_well()
 
 
 def test_a_reset_that_was_answered_before_the_status_was_lost_does_not_end_the_wait() -> None:
