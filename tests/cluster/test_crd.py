@@ -255,7 +255,7 @@ def test_kubectl_wait_does_not_take_a_new_resource_for_ready(client: Client) -> 
 def test_what_the_operator_writes_is_stored_as_it_is(client: Client) -> None:
     """Every field of the Python types once; the CRD drops none and the operator reads back what it wrote."""
     client.create("here")
-    removal = Batch(6, Operation.REMOVE, 1, Phase.VERIFYING, 1, "job-6", (IDS[2],), (IDS[2],), NOW, NOW, "settling")
+    removal = Batch(6, Operation.REMOVE, 1, Phase.VERIFYING, 1, "job-6", (IDS[2],), (IDS[2],), NOW, NOW, 1, "settling")
     failure = Failure(FailureReason.DISK_PARTITIONED, "the disk has partitions: wipe it", 3, 1, (IDS[1],))
     written = replace(
         running("2ec9b78d-9368-46f3-8f29-d1a95622a568"),

@@ -13,7 +13,7 @@ from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown
-from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.catalogue import About, refusal
 from nodepool_membership.core.observation import ACTIVE, ClusterReport, JobPhase, JobReport, Node, NodeTable, PoolReport
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -143,10 +143,9 @@ class Cloud:
             return NotNow(Reason.LOCKED, f"node pool {POOL} is being changed", plan.retry_after)
         if plan.reply is Reply.THROTTLED:
             return NotNow(Reason.THROTTLED, "too many requests", plan.retry_after)
-        for server in servers:
-            self.spent[server] = self.spent.get(server, 0) + 1
         if plan.reply is Reply.REFUSED:
-            return Refused(refusal(*plan.refusal), f"server {servers[0]} is not allowed")
+            return self._refuse(plan, servers)
+        self._spend(servers)
         if plan.reply is Reply.LOST:
             return Unknown("the answer was cut off")
         known = answer_arrives and plan.reply is Reply.ACCEPTED
@@ -196,6 +195,18 @@ class Cloud:
     def is_acting(self, server: str) -> bool:
         """Whether an add may still act on the server."""
         return any(s == server and (add.over > self.now or add.changes) for s, add in self._adds)
+
+    def _refuse(self, plan: CallPlan, servers: Sequence[str]) -> Refused:
+        """A refusal about servers costs those an attempt that it is found to be about, others nothing (P12, P15)."""
+        entry, names_one = refusal(*plan.refusal), plan.held == 0
+        text = f"server {servers[0]} is not allowed" if names_one else "a server is not allowed"
+        about_all = entry.about is not About.SERVER or len(servers) == 1
+        self._spend(servers if about_all else servers[:1] if names_one else ())
+        return Refused(entry, text, text)
+
+    def _spend(self, servers: Sequence[str]) -> None:
+        for server in servers:
+            self.spent[server] = self.spent.get(server, 0) + 1
 
     def others_add(self, server: str, pool: str, phase: str) -> None:
         """Somebody else makes the server a node, unless the cloud is at work on it."""

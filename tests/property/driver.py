@@ -4,7 +4,6 @@ Not for: decisions. Every store is checked here, so that no test can forget a pr
 """
 
 import json
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -13,18 +12,19 @@ from typing import Final
 
 from nodepool_membership.api.membership import Json, Membership, UnreadableStatus, parse_membership, status_json
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, Reason
-from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.core.calls import Answer, NotSent, record
 from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
+from nodepool_membership.core.drift import Absences
 from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
 from nodepool_membership.core.settings import Settings
+from property.checks import check_decision, check_status
 from property.cloud_model import EPOCH, POOL, Cloud
 
 SETTINGS, RESYNC = Settings(), 300.0
 SEND_WITHIN: Final = timedelta(seconds=60)
 RECENT: Final = timedelta(seconds=30)
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class Boundary(StrEnum):
@@ -144,6 +144,7 @@ class Driver:
     cached: NodeTable | None = None
     backoffs: int = 0
     failed_looks: int = 0
+    absences: Absences = field(default_factory=dict)
 
     def kill_at(self, boundary: Boundary) -> None:
         """Let the process die at the next passing of a boundary."""
@@ -159,7 +160,7 @@ class Driver:
         except StaleError:
             return 0.0
         except CrashError:
-            self.cached, self.backoffs, self.failed_looks = None, 0, 0
+            self.cached, self.backoffs, self.failed_looks, self.absences = None, 0, 0, {}
             return 5.0
         finally:
             assert not self.cloud.wrongs, self.cloud.wrongs
@@ -184,7 +185,7 @@ class Driver:
 
     def _work(self) -> float:
         membership = self.stored.read()
-        seen = Observation(self.cloud.now, membership.wire_bytes)
+        seen = Observation(self.cloud.now, membership.wire_bytes, absences=self.absences)
         self._pass(Boundary.READ)
         while True:
             now = self._second()
@@ -196,6 +197,7 @@ class Driver:
             seen = self._answer(step, seen)
             self._pass(Boundary.LOOKED)
         check_decision(membership, step, seen, now)
+        self.absences = step.absences
         self._pass(Boundary.DECIDED)
         if step.intent is not None:
             self._carry_out(membership, step, step.intent)
@@ -227,12 +229,12 @@ class Driver:
             return replace(seen, trouble=trouble, failed_looks=self.failed_looks + 1)
         if look.jobs:
             return replace(seen, jobs={**seen.jobs, **{j: self.cloud.job(j) for j in look.jobs}})
-        if look.pool:
-            return replace(seen, pool=self.cloud.pool(), cluster=self.cloud.cluster())
         assert look.listing is not None, "a Look asks for something"
         table = self._recent() if look.listing is Freshness.RECENT else None
         self.cached = table = table or self.cloud.listing()
-        return replace(seen, listing=table)
+        if look.listing is Freshness.RECENT:
+            return replace(seen, listing=table)
+        return replace(seen, listing=table, pool=self.cloud.pool(), cluster=self.cloud.cluster())
 
     def _store(self, membership: Membership, status: Status) -> Membership:
         if status == membership.status:
@@ -291,110 +293,3 @@ class Driver:
         if decision.pace is Pace.BACKOFF:
             return max(decision.delay, wait)
         return min(decision.delay, wait) if membership.status.open_batches else decision.delay
-
-
-def check_decision(membership: Membership, decision: Decision, seen: Observation, now: datetime) -> None:
-    """What holds for a decision, held against the listing it was made from (rules P1, P3, P10, P11, P12)."""
-    before, after, spec = membership.status, decision.status, membership.spec
-    table = seen.listing
-    fresh_members = set(after.members) - set(before.members)
-    if fresh_members:
-        assert table is not None, "members without a look"
-        assert fresh_members <= table.active_in(POOL, fresh_members), "a member that is not Active in the pool"
-    ready = after.condition("Ready")
-    assert ready is not None, "no Ready condition"
-    if ready.status == "True" and ready.reason is Reason.SUCCEEDED and seen.trouble is None:
-        assert table is not None, "Ready without a listing"
-        assert table.active_in(POOL, spec.server_ids) == spec.server_ids, "Ready, but not every server is Active"
-    if table is not None and table.begun >= seen.read_at and seen.trouble is None:
-        for batch in after.open_batches:
-            unseen = batch.phase is Phase.VERIFYING and batch.job_id is None and batch.finish_time is None
-            begun = batch.submit_time is not None and batch.submit_time <= table.begun
-            if unseen and begun and batch != decision.intent:
-                assert not table.present(set(batch.server_ids)), "first sight proves acceptance (P11)"
-    if decision.intent is not None:
-        _check_intent(membership, decision, decision.intent, table, seen, now)
-
-
-def _check_intent(
-    membership: Membership,
-    decision: Decision,
-    intent: Batch,
-    table: NodeTable | None,
-    seen: Observation,
-    now: datetime,
-) -> None:
-    spec, ids = membership.spec, set(intent.server_ids)
-    others = [b for b in decision.status.jobs if b.batch != intent.batch]
-    assert intent in decision.status.jobs, "an intent that would not be stored"
-    assert not spec.suspend, "a call while suspended"
-    assert 0 < len(ids) == len(intent.server_ids) == intent.servers <= spec.batch_size, "size of a batch"
-    assert sum(b.finish_time is None and b.is_open for b in others) < spec.max_parallel_jobs, "too many jobs"
-    assert ids <= spec.server_ids, "a server that the spec does not name"
-    assert ids.isdisjoint(decision.status.members), "a member is named"
-    assert ids.isdisjoint(membership.status.members), "a member is named"
-    assert all(ids.isdisjoint(b.server_ids) for b in others), "a server of another batch is named"
-    assert table is not None, "a call without a listing"
-    assert table.begun >= seen.read_at, "a call after a stale listing"
-    assert not table.present(ids), "a server that has a node is named"
-    assert intent.attempt <= spec.max_attempts, "too many attempts"
-    assert intent.submit_time == now, "submitTime"
-    assert intent.batch > (membership.status.last_batch or 0), "a batch number is used again"
-    assert seen.write_wait == 0, "a call without a place in the budget"
-
-
-def check_status(membership: Membership, status: Status) -> None:
-    """What holds for every status that is stored (design section 2, rule P25)."""
-    spec, generation = membership.spec, membership.metadata.generation
-    adds = [b for b in status.jobs if b.server_ids and b.operation is Operation.ADD]
-    named = [i for b in adds for i in b.server_ids]
-    assert len(named) == len(set(named)), "batches overlap"
-    assert all(b.is_open or b.phase is Phase.QUEUED for b in adds), "a finished batch names servers"
-    assert set(named).isdisjoint(status.members), "a member is in an open batch"
-    assert not status.open_batches or FINALIZER in membership.metadata.finalizers, "open without a finalizer (P2)"
-    assert len(status.failures) <= 50, "too many groups of failures"
-    _check_counts(membership, status, set(named))
-    kinds = [c.type for c in status.conditions]
-    assert len(kinds) == len(set(kinds)), "a condition twice"
-    assert not {"Reconciling", "Stalled"} <= set(kinds), "Reconciling and Stalled"
-    assert all(c.status == "True" for c in status.conditions if c.type != "Ready"), "abnormal conditions are True only"
-    ready = status.condition("Ready")
-    assert ready is not None, "no Ready condition"
-    if ready.status == "True":
-        assert kinds == ["Ready"], "Ready together with an abnormal condition"
-        assert ready.observed_generation == status.observed_generation == generation, "Ready for an older generation"
-        assert status.joined == status.desired, "Ready, but not all joined"
-        assert (ready.reason is Reason.SUSPENDED) == spec.suspend, "Suspended"
-    _check_text(status_json(status), ())
-
-
-def _check_counts(membership: Membership, status: Status, open_ids: set[str]) -> None:
-    desired = membership.spec.server_ids
-    joining = desired & open_ids
-    book = [(i, g) for g in status.failures for i in g.server_ids]
-    assert len(book) == len({i for i, _ in book}), "a server in two groups of failures"
-    assert all(g.count == len(g.server_ids) for g in status.failures), "count of a group"
-    lasting = HOLDS_NODE | DRIFT
-    final = {i for i, g in book if g.reason in lasting or g.attempts >= membership.spec.max_attempts}
-    failed = (final & desired) - joining
-    joined = (desired & set(status.members)) - joining - failed
-    pending = desired - joining - failed - joined
-    counts = (len(desired), len(joined), len(joining), len(failed), len(pending))
-    stored = (status.desired, status.joined, status.joining, status.failed, status.pending)
-    assert stored == counts, f"counts {stored}, by definition {counts} (P25)"
-    assert status.desired == status.joined + status.joining + status.failed + status.pending, "P25"
-    if status.observed_generation == membership.metadata.generation:
-        assert set(status.members) <= desired, "a member that is off the list"
-
-
-def _check_text(value: Json, path: tuple[str, ...]) -> None:
-    assert value is not None, f"null at {path}"
-    if isinstance(value, dict):
-        for name, part in value.items():
-            _check_text(part, (*path, name))
-    elif isinstance(value, list):
-        for part in value:
-            _check_text(part, path)
-    elif isinstance(value, str) and path[-1] == "message":
-        assert len(value) <= 1024, f"{path} is too long"
-        assert not _UUID.search(value), f"{path} names an id: {value}"

@@ -11,10 +11,11 @@ from typing import Final, Literal
 from nodepool_membership.api.membership import Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason
-from nodepool_membership.api.spec import NodePoolRef, SecretRef, Spec
+from nodepool_membership.api.spec import DriftPolicy, NodePoolRef, SecretRef, Spec
 from nodepool_membership.api.status import Batch, Condition, Failure, Operation, Phase, Status
 from nodepool_membership.core.calls import Answer, record
 from nodepool_membership.core.decide import Decision, decide
+from nodepool_membership.core.drift import LOOKS, Absences
 from nodepool_membership.core.observation import (
     ClusterReport,
     Freshness,
@@ -47,7 +48,14 @@ def servers(count: int, first: int = 1) -> tuple[str, ...]:
     return tuple(server(n) for n in range(first, first + count))
 
 
-def a_spec(*ids: str, batch_size: int = 200, parallel: int = 1, attempts: int = 3, suspend: bool = False) -> Spec:
+def a_spec(
+    *ids: str,
+    batch_size: int = 200,
+    parallel: int = 1,
+    attempts: int = 3,
+    suspend: bool = False,
+    drift: DriftPolicy = DriftPolicy.REPORT,
+) -> Spec:
     return Spec(
         node_pool=NodePoolRef("0" * 32, "11111111-2222-3333-4444-555555555555", POOL, region="cn-north-4"),
         credentials_ref=SecretRef("cce-credentials"),
@@ -56,6 +64,7 @@ def a_spec(*ids: str, batch_size: int = 200, parallel: int = 1, attempts: int = 
         max_parallel_jobs=parallel,
         max_attempts=attempts,
         suspend=suspend,
+        drift_policy=drift,
     )
 
 
@@ -143,6 +152,7 @@ class Run:
     now: datetime = NOW
     looks: list[Look] = field(default_factory=list)
     failed_looks: int = 0
+    absences: Absences = field(default_factory=dict)
 
     @property
     def status(self) -> Status:
@@ -170,10 +180,11 @@ class Run:
         """Look at what is asked for until there is a decision; nothing is stored."""
         self.looks = []
         self.failed_looks = self.failed_looks + 1 if self.cloud.trouble else 0
-        seen = Observation(self.now, self.membership.wire_bytes)
+        seen = Observation(self.now, self.membership.wire_bytes, absences=self.absences)
         while True:
             match decide(self.membership, seen, self.now, SETTINGS):
                 case Decision() as decision:
+                    self.absences = decision.absences
                     return decision
                 case Look() as look:
                     assert look not in self.looks, f"asked twice: {look}"
@@ -184,14 +195,21 @@ class Run:
         if self.cloud.trouble is not None:
             return replace(seen, trouble=self.cloud.trouble, failed_looks=self.failed_looks)
         if look.listing is not None:
-            begun = self.now if look.listing is Freshness.AFTER_READ else self.now - SECOND
-            return replace(seen, listing=NodeTable(begun, self.cloud.nodes))
-        if look.pool:
-            return replace(seen, pool=self.cloud.pool, cluster=self.cloud.cluster)
+            if look.listing is Freshness.RECENT:
+                return replace(seen, listing=NodeTable(self.now - SECOND, self.cloud.nodes))
+            table = NodeTable(self.now, self.cloud.nodes)
+            return replace(seen, listing=table, pool=self.cloud.pool, cluster=self.cloud.cluster)
         if look.write:
             return replace(seen, write_wait=self.cloud.write_wait)
         lost = {job: JobReport(job, JobPhase.LOST) for job in look.jobs}
         return replace(seen, jobs={**seen.jobs, **lost, **{j: r for j, r in self.cloud.jobs.items() if j in look.jobs}})
+
+    def step_thrice(self) -> Decision:
+        """As many looks, a resync interval apart, as it takes to believe that something is gone (rule P13)."""
+        for _ in range(LOOKS - 1):
+            self.step()
+            self.wait(SETTINGS.resync_interval)
+        return self.step()
 
     def step(self, answer: Answer | None = None) -> Decision:
         """Decide and store; an intent gets `answer`, or stays without one as after a crash."""

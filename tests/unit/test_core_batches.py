@@ -8,7 +8,16 @@ from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Accepted, Unknown
 from nodepool_membership.core.decide import Decision, Pace, decide
-from nodepool_membership.core.observation import Freshness, JobPhase, JobReport, Look, NodeTable, Observation
+from nodepool_membership.core.observation import (
+    ClusterReport,
+    Freshness,
+    JobPhase,
+    JobReport,
+    Look,
+    NodeTable,
+    Observation,
+    PoolReport,
+)
 from nodepool_membership.core.settings import JOB_GRACE
 from unit.core_builders import (
     ELSEWHERE,
@@ -145,7 +154,8 @@ def test_a_listing_begun_before_the_end_of_the_window_does_not_end_it() -> None:
     status = Status(1, last_batch=1, jobs=(a_batch(Phase.VERIFYING, A, job_id=JOB, finished=NOW),))
     end = NOW + WINDOW
     for begun, phase in ((end - SECOND, Phase.VERIFYING), (end, Phase.FAILED)):
-        seen = Observation(read_at=begun - SECOND, listing=NodeTable(begun, []))
+        pool, cluster = PoolReport("", 0), ClusterReport("Available")
+        seen = Observation(read_at=begun - SECOND, listing=NodeTable(begun, []), pool=pool, cluster=cluster)
         decision = decide(an_object(a_spec(A), status), seen, end + 5 * SECOND, SETTINGS)
         assert isinstance(decision, Decision)
         assert decision.status.jobs[-1].phase is phase

@@ -93,7 +93,7 @@ def used_up() -> Run:
 
 def drifted() -> Run:
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, members=(A,))))
-    run.step()
+    run.step_thrice()
     return run
 
 
@@ -186,7 +186,7 @@ def test_every_state_carries_the_generation_and_a_message_everywhere(state: Call
     run = state()
     assert run.status.observed_generation == 1
     assert {c.observed_generation for c in run.status.conditions} == {1}
-    assert all(c.message and c.last_transition_time == NOW for c in run.status.conditions)
+    assert all(c.message and c.last_transition_time for c in run.status.conditions)
 
 
 @pytest.mark.parametrize("state", [row[0] for row in ROWS if row[0] is not new], ids=ROW_NAMES[1:])

@@ -187,7 +187,7 @@ def test_a_member_that_drifted_is_reported_stays_recorded_and_recovers(
     node: Node | None, reason: FailureReason
 ) -> None:
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, members=(A,))), Cloud([node] if node else []))
-    assert run.step().intent is None
+    assert run.step_thrice().intent is None
     assert (run.causes, run.status.members) == ({A: (reason, 0)}, (A,))
     assert (run.status.joined, run.status.failed) == (0, 1)
     run.wait(WINDOW * 2)
@@ -199,7 +199,7 @@ def test_a_member_that_drifted_is_reported_stays_recorded_and_recovers(
 
 def test_drift_alone_is_one_reason() -> None:
     run = Run(an_object(a_spec(A, B), Status(1, last_batch=1, members=(A, B))), Cloud([a_node(A, "Error")]))
-    run.step()
+    run.step_thrice()
     assert run.ready.reason is FailureReason.MEMBER_MISSING
 
 
@@ -216,7 +216,7 @@ def test_a_server_that_leaves_the_list_is_released_but_its_attempts_are_remember
 
 def test_a_member_that_leaves_the_list_is_no_longer_ours() -> None:
     run = Run(an_object(a_spec(A, B), Status(1, last_batch=1, members=(A, B))), Cloud(active([A])))
-    run.step()
+    run.step_thrice()
     assert run.causes == {B: (FailureReason.MEMBER_MISSING, 0)}
     run.edit(a_spec(A))
     run.step()

@@ -42,7 +42,7 @@ from unit.core_builders import (
 
 A, B, C = servers(3)
 RECENT, FRESH = Look(listing=Freshness.RECENT), Look(listing=Freshness.AFTER_READ)
-JOBS, IN_POOL, WRITE = Look(jobs=(JOB,)), Look(pool=True), Look(write=True)
+JOBS, WRITE = Look(jobs=(JOB,)), Look(write=True)
 ROOM = MAX_OBJECT_BYTES - MAX_GROUPS * plan.BYTES_PER_OUTCOME
 
 
@@ -61,7 +61,7 @@ def test_a_settled_object_needs_one_shared_listing() -> None:
 def test_an_add_needs_a_listing_of_its_own_then_the_pool_then_a_place_in_the_budget() -> None:
     run = Run(an_object(a_spec(A)))
     assert run.step().intent is not None
-    assert run.looks == [RECENT, FRESH, IN_POOL, WRITE]
+    assert run.looks == [RECENT, FRESH, WRITE]
 
 
 def test_a_listing_begun_before_the_object_was_read_plans_nothing() -> None:
@@ -108,7 +108,7 @@ def test_while_a_job_runs_and_there_is_room_the_next_is_planned() -> None:
     intent = run.step(Accepted("other-job")).intent
     assert intent is not None
     assert intent.server_ids == (B,)
-    assert run.looks == [JOBS, RECENT, FRESH, IN_POOL, WRITE]
+    assert run.looks == [JOBS, RECENT, FRESH, WRITE]
 
 
 def test_a_job_that_is_over_needs_a_listing_of_its_own() -> None:
@@ -135,7 +135,7 @@ def test_a_suspended_object_is_previewed_from_a_shared_listing() -> None:
 def test_a_pool_that_refuses_is_not_called(phase: str) -> None:
     run = Run(an_object(a_spec(A)), Cloud(pool=PoolReport(phase)))
     decision = run.step()
-    assert (decision.intent, decision.pace, run.looks[-1]) == (None, Pace.BACKOFF, IN_POOL)
+    assert (decision.intent, decision.pace, run.looks[-1]) == (None, Pace.BACKOFF, FRESH)
     assert (run.ready.reason, phase in run.ready.message) == (Reason.POOL_NOT_READY, True)
 
 
@@ -143,7 +143,7 @@ def test_a_pool_that_refuses_is_not_called(phase: str) -> None:
 def test_a_cluster_that_is_not_available_is_not_called(phase: str) -> None:
     run = Run(an_object(a_spec(A)), Cloud(cluster=ClusterReport(phase)))
     assert run.step().intent is None
-    assert (run.ready.reason, run.looks[-1]) == (Reason.CLUSTER_NOT_READY, IN_POOL)
+    assert (run.ready.reason, run.looks[-1]) == (Reason.CLUSTER_NOT_READY, FRESH)
     run.cloud.cluster = ClusterReport("Available")
     assert run.step().intent is not None
 
@@ -219,4 +219,4 @@ def test_the_counts_add_up_with_every_kind_of_server() -> None:
     run.cloud.write_wait = 1.0
     run.step()
     got = run.status
-    assert (got.desired, got.joined, got.joining, got.failed, got.pending) == (7, 1, 1, 2, 3)
+    assert (got.desired, got.joined, got.joining, got.failed, got.pending) == (7, 2, 1, 1, 3)

@@ -6,7 +6,15 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.core.catalogue import CODES, About, explain, refusal
-from nodepool_membership.core.observation import JobPhase, JobReport, Node, NodeTable, Observation
+from nodepool_membership.core.observation import (
+    ClusterReport,
+    JobPhase,
+    JobReport,
+    Node,
+    NodeTable,
+    Observation,
+    PoolReport,
+)
 from unit.core_builders import ELSEWHERE, NOW, POOL, SECOND, a_node, server, servers
 
 A, B, C = servers(3)
@@ -62,9 +70,19 @@ def test_a_large_table_keeps_every_row_apart() -> None:
 
 
 def test_absence_is_proved_only_by_a_listing_begun_after_the_read() -> None:
-    assert not Observation(NOW).proves_absence
-    assert not Observation(NOW, listing=NodeTable(NOW - SECOND, [])).proves_absence
-    assert Observation(NOW, listing=NodeTable(NOW, [])).proves_absence
+    cluster = ClusterReport("Available")
+
+    def proves(table: NodeTable | None, claimed: int | None = 0) -> bool:
+        seen = Observation(NOW, listing=table, pool=PoolReport("", claimed), cluster=cluster)
+        return seen.proves_absence(POOL)
+
+    assert not proves(None)
+    assert not proves(NodeTable(NOW - SECOND, []))
+    assert proves(NodeTable(NOW, []))
+    assert proves(NodeTable(NOW, []), None)
+    assert not proves(NodeTable(NOW, []), 1)
+    assert proves(NodeTable(NOW, [a_node(A), a_node(B, "Deleting"), a_node(C, "Active", "elsewhere")]), 1)
+    assert not Observation(NOW, listing=NodeTable(NOW, [])).proves_absence(POOL)
 
 
 @pytest.mark.parametrize(

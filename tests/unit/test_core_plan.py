@@ -98,11 +98,12 @@ def test_members_and_servers_of_an_open_batch_are_never_named() -> None:
     assert decision.intent.server_ids == IDS[4:], "not even a member that is missing"
 
 
-def test_servers_of_a_queued_batch_are_not_planned_anew() -> None:
+def test_a_queued_part_is_sent_before_others_and_its_servers_are_not_planned_anew() -> None:
     queued = Batch(1, Operation.ADD, 1, Phase.QUEUED, 2, server_ids=IDS[:2])
-    intent = decided(an_object(a_spec(*IDS), with_jobs(queued)), saw()).intent
-    assert intent is not None
-    assert intent.server_ids == IDS[2:]
+    decision = decided(an_object(a_spec(*IDS), with_jobs(queued)), saw())
+    assert decision.intent is not None
+    assert (decision.intent.batch, decision.intent.server_ids) == (2, IDS[:2])
+    assert decision.status.jobs == (decision.intent,)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
@@ -175,7 +176,7 @@ def test_what_changes_during_the_wait_of_a_retry_is_told() -> None:
     failures = [a_failure(FailureReason.NEVER_APPEARED, IDS[0])]
     membership = an_object(a_spec(*IDS), with_jobs(ended(SECOND), members=IDS[1:], failures=failures))
     first = decided(membership, saw(*active(IDS[1:])))
-    later = decided(stored(membership, first), saw(*active(IDS[2:]), at=NOW + SECOND))
+    later = decided(stored(membership, first), saw(*active(IDS[2:]), a_node(IDS[1], "Error"), at=NOW + SECOND))
     assert first.status.next_attempt_time == later.status.next_attempt_time
     ready = later.status.condition("Ready")
     assert ready is not None

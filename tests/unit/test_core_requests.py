@@ -11,7 +11,8 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Accepted, NotNow
-from nodepool_membership.core.decide import MAX_TOKEN, Pace, acknowledge, requested
+from nodepool_membership.core.carry import MAX_TOKEN, requested
+from nodepool_membership.core.decide import Pace, acknowledge
 from nodepool_membership.core.observation import Freshness, JobPhase, Look, Trouble
 from unit.core_builders import (
     ELSEWHERE,

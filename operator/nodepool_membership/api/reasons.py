@@ -29,6 +29,7 @@ class Reason(StrEnum):
     CLOUD_UNREACHABLE = "CloudUnreachable"
     THROTTLED = "Throttled"
     LOCKED = "Locked"
+    LISTING_IMPLAUSIBLE = "ListingImplausible"
     QUOTA_EXCEEDED = "QuotaExceeded"
     INSUFFICIENT_BALANCE = "InsufficientBalance"
     CALL_REFUSED = "CallRefused"
@@ -36,6 +37,8 @@ class Reason(StrEnum):
 
     SERVERS_FAILED = "ServersFailed"
     JOB_OVERDUE = "JobOverdue"
+    POOL_REFUSES = "PoolRefuses"
+    TOO_MANY_FAILURES = "TooManyFailures"
     STATUS_LOST = "StatusLost"
     STATUS_INVALID = "StatusInvalid"
     STATUS_FULL = "StatusFull"
@@ -59,6 +62,7 @@ class FailureReason(StrEnum):
     NEVER_APPEARED = "NeverAppeared"
     JOIN_TIMEOUT = "JoinTimeout"
     MEMBER_MISSING = "MemberMissing"
+    LISTING_IMPLAUSIBLE = "ListingImplausible"
     MEMBER_NOT_ACTIVE = "MemberNotActive"
     OTHER = "Other"
 
@@ -75,7 +79,10 @@ HOLDS_NODE: Final = frozenset(
 )
 """The server has a node: it is never sent while it has (rules P1, P10)."""
 
-DRIFT: Final = frozenset({FailureReason.MEMBER_MISSING, FailureReason.MEMBER_NOT_ACTIVE})
+VANISHED: Final = frozenset({FailureReason.MEMBER_MISSING, FailureReason.LISTING_IMPLAUSIBLE})
+"""A recorded member that has no node any more."""
+
+DRIFT: Final = VANISHED | {FailureReason.MEMBER_NOT_ACTIVE}
 """A recorded member that the node list does not show as Active in the pool. Costs no attempt."""
 
 

@@ -5,6 +5,7 @@ applies them before anything arrives here.
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 from pydantic import ConfigDict
@@ -32,6 +33,13 @@ class SecretRef:
     name: str
 
 
+class DriftPolicy(StrEnum):
+    """What becomes of a member that vanished from the pool."""
+
+    REPORT = "Report"
+    REJOIN = "Rejoin"
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """The desired state. Server ids are a set in lower case: order and duplicates mean nothing."""
@@ -45,4 +53,5 @@ class Spec:
     max_parallel_jobs: int = 1
     max_attempts: int = 3
     join_timeout_seconds: int = 3600
+    drift_policy: DriftPolicy = DriftPolicy.REPORT
     suspend: bool = False

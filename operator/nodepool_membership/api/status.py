@@ -58,6 +58,8 @@ class Batch:
     node_ids: tuple[LowerID, ...] = ()
     submit_time: Moment | None = None
     finish_time: Moment | None = None
+    failed: int | None = None
+    """Servers that failed after the call was accepted; None while there are none."""
     message: str | None = None
 
     @property

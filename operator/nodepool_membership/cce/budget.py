@@ -57,6 +57,10 @@ class WriteBudget:
         self._taken = deque(sorted((*self._taken, *before), key=lambda place: place.at))
         self._used = now
 
+    def is_closed(self, now: float) -> bool:
+        """Whether a throttled answer keeps it closed."""
+        return now < self._closed_until
+
     def give_back(self, place: Taken) -> None:
         """Return a place for which nothing was sent."""
         if place in self._taken:

@@ -4,9 +4,10 @@ Not for: planning batches (`plan`), the answer of the call itself (`calls`), or 
 Rules P8, P10, P11: the node list decides, the job explains.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Final
 
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.reasons import FailureReason
@@ -18,6 +19,7 @@ from nodepool_membership.core.observation import ACTIVE, BROKEN, JobReport, Node
 from nodepool_membership.core.settings import JOB_GRACE, Settings
 from nodepool_membership.core.state import State
 
+BRAKE_AT: Final = 3
 INTERRUPTED = "the operator stopped between the intent and the cloud's answer; looking for the servers in the node list"
 
 
@@ -55,7 +57,7 @@ def settle(state: State, spec: Spec, seen: Observation, now: datetime, settings:
             batch = replace(batch, phase=Phase.VERIFYING, message=INTERRUPTED)
             state = state.with_batch(batch)
         table = seen.listing
-        if table is None or table.begun < max(seen.read_at, _begun(batch, now)):
+        if table is None or not seen.is_fresh or table.begun < _begun(batch, now):
             continue
         if needs_nodes(batch, spec, seen, now):
             state = _settle(state, batch, _Look(spec, seen, table, now, settings))
@@ -118,6 +120,8 @@ def _settle_without_job(state: State, batch: Batch, verdict: _Verdict, look: _Lo
 
 
 def _window_passed(since: datetime, look: _Look) -> bool:
+    if not look.seen.proves_absence(look.spec.node_pool.node_pool_id):
+        return False
     return min(look.now, look.table.begun) >= since + look.settings.settle_window
 
 
@@ -128,8 +132,13 @@ def _record(state: State, batch: Batch, verdict: _Verdict, look: _Look, since: d
     if batch.phase is Phase.VERIFYING and not verdict.decided:
         return state
     waiting = verdict.absent | verdict.on_the_way
-    message = _what_failed(verdict.failed.values()) or batch.message
-    open_batch = replace(batch, phase=Phase.VERIFYING, server_ids=tuple(sorted(waiting)), message=message)
+    open_batch = replace(
+        batch,
+        phase=Phase.VERIFYING,
+        server_ids=tuple(sorted(waiting)),
+        failed=_all_failed(batch, verdict.failed),
+        message=_what_failed(verdict.failed.values()) or batch.message,
+    )
     return _take_over(state, verdict, look).with_batch(open_batch)
 
 
@@ -142,20 +151,24 @@ def _finish(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State
     failed = {**verdict.failed, **dict.fromkeys(verdict.absent, lost)}
     trouble = _what_failed(failed.values())
     message = "; ".join(dict.fromkeys(filter(None, (batch.message, trouble)))) or None
-    if message is None:
-        phase = Phase.SUCCEEDED
-    elif len(failed) < batch.servers:
-        phase = Phase.PARTLY_FAILED
+    count = _all_failed(batch, failed)
+    if count is None:
+        phase, message = Phase.SUCCEEDED, None
     else:
-        phase = Phase.FAILED
+        phase = Phase.PARTLY_FAILED if count < batch.servers else Phase.FAILED
     closed = replace(
         batch,
         phase=phase,
         server_ids=(),
         finish_time=look.now,
+        failed=count,
         message=None if message is None else plain_text(message),
     )
     return _take_over(state, replace(verdict, failed=failed), look).with_batch(closed)
+
+
+def _all_failed(batch: Batch, failed: Sized) -> int | None:
+    return (batch.failed or 0) + len(failed) or None
 
 
 def _take_over(state: State, verdict: _Verdict, look: _Look) -> State:
@@ -211,6 +224,15 @@ def _what_failed(causes: Iterable[Cause]) -> str | None:
     if not reasons:
         return None
     return "failed: " + ", ".join(f"{reasons.count(r)} {r}" for r in sorted(set(reasons)))
+
+
+def must_brake(before: Iterable[Batch], after: Iterable[Batch]) -> bool:
+    """Whether a batch now has many more failures after acceptance than before: 3 or more, over 20 % (rule P26)."""
+    known = {batch.batch: batch.failed or 0 for batch in before}
+    return any(
+        (failed := batch.failed or 0) > known.get(batch.batch, 0) and failed >= BRAKE_AT and 5 * failed > batch.servers
+        for batch in after
+    )
 
 
 def is_watched(batch: Batch) -> bool:

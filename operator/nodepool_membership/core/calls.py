@@ -12,9 +12,11 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Phase, Status
 from nodepool_membership.core import conditions
+from nodepool_membership.core.carry import is_lost
 from nodepool_membership.core.catalogue import About, Entry
-from nodepool_membership.core.decide import acknowledge, is_lost
+from nodepool_membership.core.decide import acknowledge
 from nodepool_membership.core.failures import Cause
+from nodepool_membership.core.narrowing import narrow
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.plan import backoff
 from nodepool_membership.core.settings import Settings
@@ -50,6 +52,8 @@ class Refused:
 
     entry: Entry
     message: str
+    said: str = ""
+    """The cloud's text as it came, with the ids that it names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +92,13 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
         case NotNow(reason, message, retry_after):
             state = state.with_batch(_closed(intent, Phase.REFUSED, message, now))
             return _later(membership, state, Trouble(reason, message, retry_after), now, settings)
-        case Refused(entry, message):
+        case Refused(entry, message, said):
             text = plain_text(f"{plain_text(message, 600)}; {entry.remedy}")
             cause = Cause(entry.reason, text, intent.attempt)
+            if entry.about is About.SERVER:
+                return _stored(membership, narrow(state, intent, said, cause, now), None, now)
             state = state.with_batch(_closed(intent, Phase.REFUSED, text, now))
             state = state.with_causes((i, cause) for i in intent.server_ids)
-            if entry.about is About.SERVER:
-                return _stored(membership, state, None, now)
             # The same answer awaits every other batch: they wait too.
             return _later(membership, state, Trouble(_reason(entry), text), now, settings)
         case _:
@@ -133,6 +137,9 @@ def _refusals_in_a_row(state: State) -> int:
 
 def _stored(membership: Membership, state: State, why: Trouble | None, now: datetime) -> Status:
     status = to_status(membership.status, membership.spec, state)
-    verdict = conditions.progressing(status) if why is None else conditions.waiting(why)
+    if state.halt is not None:
+        verdict = conditions.halted(state.halt, status)
+    else:
+        verdict = conditions.progressing(status) if why is None else conditions.waiting(why)
     generation = max(membership.status.observed_generation, 0)
     return replace(status, conditions=conditions.conditions(membership.status, verdict, generation, now))

@@ -97,6 +97,32 @@ def settled(status: Status, spec: Spec) -> Verdict:
     return stalled(_shared_reason(groups), message)
 
 
+_HALTS: Final = {
+    Reason.POOL_REFUSES: (
+        "3 single servers in a row were refused with one and the same text, so it is about the pool, not about them:"
+        " see the messages in status.jobs"
+    ),
+    Reason.TOO_MANY_FAILURES: (
+        "more than a fifth of a batch failed after it was accepted: look at the node pool's template and at"
+        " status.failures"
+    ),
+}
+
+
+def halted(reason: Reason, status: Status) -> Verdict:
+    """No further add is made, before another batch of servers is wiped for nothing."""
+    remedy = "nothing more is added until the spec changes or the reset annotation is set"
+    return stalled(reason, f"{_progress(status)}; {_HALTS[reason]}; {remedy}")
+
+
+def halt_of(status: Status) -> Reason | None:
+    """The halt that the stored conditions tell of: it is state, and outlives restarts."""
+    condition = status.condition("Stalled")
+    return (
+        condition.reason if condition and isinstance(condition.reason, Reason) and condition.reason in _HALTS else None
+    )
+
+
 def conditions(status: Status, verdict: Verdict, generation: int, now: datetime) -> tuple[Condition, ...]:
     """Write the verdict as conditions; a transition time changes only with its condition's status."""
     wanted = [_condition("Ready", verdict.ready, verdict.reason, verdict.message, generation)]

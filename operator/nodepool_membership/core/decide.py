@@ -3,23 +3,23 @@
 Not for: I/O or the answer of a call (`calls`). The same input gives the same answer; applied twice it changes nothing.
 """
 
-import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Status
-from nodepool_membership.core import batches, conditions, plan, servers
+from nodepool_membership.core import batches, conditions, drift, narrowing, plan, servers
+from nodepool_membership.core.carry import carry_over, is_lost, requested, reset_requested
 from nodepool_membership.core.conditions import Preview, Verdict
-from nodepool_membership.core.observation import Freshness, Look, Observation, Trouble
+from nodepool_membership.core.drift import Absences
+from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
 
-MAX_TOKEN: Final = 256
 LOOKS_BEFORE_UNKNOWN: Final = 3
 POOL_REFUSING: Final = frozenset({"Deleting", "Error"})
 CLUSTER_ACCEPTING: Final = frozenset({"Available"})
@@ -50,11 +50,15 @@ class Decision:
     holds: bool
     pace: Pace
     delay: float | None = None
+    absences: Absences = field(default_factory=dict)
+    """What `Observation.absences` is to hold next time; kept in memory, losing it costs time only."""
+    doubted: bool = False
+    """A refused call was carried out in part: no later refusal of this pool is to be trusted (rule P15)."""
 
 
 def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
     """The status for a generation not seen before, from what is recorded alone, before the cloud is looked at."""
-    state = _carry_over(membership, now, settings)
+    state = carry_over(membership, now, settings)
     status = to_status(membership.status, membership.spec, state)
     if membership.metadata.deleting:
         verdict = conditions.deleting(status)
@@ -67,7 +71,7 @@ def acknowledge(membership: Membership, now: datetime, settings: Settings) -> St
     generation = membership.metadata.generation
     # A request is answered by looking, not by this: an unanswered one must survive a crash. But a reset found beside
     # a lost status may be an old one whose answer was lost too: it must not end the wait.
-    reset = _reset_requested(membership) if is_lost(membership) else None
+    reset = reset_requested(membership) if is_lost(membership) else None
     return replace(
         status,
         observed_generation=generation,
@@ -81,7 +85,7 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
 
     Rules: protocol P1..P12, P25. `now` is aware, whole seconds.
     """
-    state = _carry_over(membership, now, settings)
+    state = carry_over(membership, now, settings)
     if seen.trouble is not None:
         return _in_trouble(membership, state, seen, now, settings)
     spec = membership.spec
@@ -92,16 +96,32 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
     if wanted is not None:
         return Look(listing=wanted)
     state = batches.settle(state, spec, seen, now, settings)
-    preview = None
+    if batches.must_brake(membership.status.jobs, state.batches):
+        state = replace(state, halt=Reason.TOO_MANY_FAILURES)
+    preview, absences = None, seen.absences
     if seen.listing is not None:
         if spec.suspend:
             preview = _preview(membership, state, seen, now, settings)
         else:
-            state = servers.compare(state, spec, seen.listing, now)
+            absences = _count_absences(state, spec, seen, settings)
+            state = servers.compare(state, spec, seen.listing, now, _vanished(state, spec, seen.listing, absences))
     step = _next_add(membership, state, seen, now, settings)
     if isinstance(step, Look):
         return step
-    return _conclude(membership, step, preview, seen, now, settings)
+    return replace(_conclude(membership, step, preview, seen, now, settings), absences=absences)
+
+
+def _count_absences(state: State, spec: Spec, seen: Observation, settings: Settings) -> Absences:
+    if seen.listing is None or not seen.proves_absence(spec.node_pool.node_pool_id):
+        return seen.absences
+    absent = state.members - seen.listing.present(state.members)
+    return drift.track(seen.absences, absent, seen.listing.begun, settings.resync_interval)
+
+
+def _vanished(state: State, spec: Spec, table: NodeTable, absences: Absences) -> servers.Vanished:
+    # One that has come back since it was last counted is no more gone than one that never left.
+    gone = frozenset(server_id for server_id in drift.gone(absences) if server_id not in table)
+    return servers.Vanished(gone, drift.is_implausible(len(absences), len(state.members & spec.server_ids)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +132,7 @@ class _Step:
     intent: Batch | None = None
     hindrance: Verdict | None = None
     delay: float | None = None
+    doubted: bool = False
     more: bool = False
     """Servers are eligible but wait for a place: a running job, or the budget."""
 
@@ -121,47 +142,6 @@ _STATUS_LOST: Final = Trouble(
     "the finalizer is there but the status was lost, so an add may be under way: nothing is added for one settle"
     " window; to end the wait set the reset annotation",
 )
-
-
-def requested(membership: Membership) -> str | None:
-    """The value of a reconcile request that was not answered yet."""
-    token = _token(membership, RECONCILE_ANNOTATIONS)
-    return token if token is not None and token != membership.status.last_handled_reconcile_at else None
-
-
-def _reset_requested(membership: Membership) -> str | None:
-    token = _token(membership, RESET_ANNOTATIONS)
-    if token is None or token == membership.status.last_handled_reset_at:
-        return None
-    return token if token == _token(membership, RECONCILE_ANNOTATIONS) else None
-
-
-def _token(membership: Membership, names: tuple[str, ...]) -> str | None:
-    value = next((v for n in names if (v := membership.metadata.annotations.get(n))), None)
-    if value is None or len(value) <= MAX_TOKEN:
-        return value
-    return "sha256:" + hashlib.sha256(value.encode()).hexdigest()
-
-
-def _carry_over(membership: Membership, now: datetime, settings: Settings) -> State:
-    """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
-    status, spec = membership.status, membership.spec
-    state = servers.forget_unlisted(State.of(status), spec)
-    if is_lost(membership):
-        return replace(state, next_attempt=now + settings.settle_window)
-    reset = _reset_requested(membership)
-    if reset is not None:
-        state = plan.give_attempts_back(state, spec)
-    edited = membership.metadata.generation != status.observed_generation
-    asked = requested(membership) is not None
-    if reset is not None or ((edited or asked) and status.last_batch):
-        state = replace(state, next_attempt=None)
-    return state
-
-
-def is_lost(membership: Membership) -> bool:
-    """Whether a status was lost, so that an add may be under way which nobody knows of (rule P2)."""
-    return membership.status.last_batch is None and FINALIZER in membership.metadata.finalizers
 
 
 def _quarantined(membership: Membership, state: State, now: datetime) -> bool:
@@ -195,6 +175,8 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
         return Decision(membership.status, None, holds=bool(membership.status.open_batches), pace=Pace.BACKOFF)
     elif current and ready is not None and ready.status in {"True", "Unknown"} and ready.reason is not Reason.PENDING:
         verdict = conditions.unreachable(trouble)
+    elif state.halt is not None:
+        verdict = conditions.halted(state.halt, status)
     else:
         verdict = conditions.waiting(trouble)
     holds = _holds(membership, status, verdict, now, settings)
@@ -205,16 +187,17 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
 def _listing_wanted(membership: Membership, state: State, seen: Observation, now: datetime) -> Freshness | None:
     spec = membership.spec
     if any(batches.needs_nodes(b, spec, seen, now) for b in state.open_batches):
-        return None if seen.proves_absence else Freshness.AFTER_READ
+        return None if seen.is_fresh else Freshness.AFTER_READ
     if membership.metadata.deleting:
         return None
     free = plan.candidates(state, spec)
     if seen.listing is None:
-        may_plan = _may_add(membership, state, now) and any(plan.may_come(i, state, spec) for i in free)
+        coming = state.queued or any(plan.may_come(i, state, spec) for i in free)
+        may_plan = coming and _may_add(membership, state, now)
         if state.open_batches and not may_plan and requested(membership) is None:
             return None
         return Freshness.AFTER_READ if requested(membership) is not None else Freshness.RECENT
-    if seen.proves_absence or spec.suspend:
+    if seen.is_fresh or spec.suspend:
         return None
     mine = spec.server_ids - state.joining
     all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, mine)) == len(mine)
@@ -223,7 +206,7 @@ def _listing_wanted(membership: Membership, state: State, seen: Observation, now
 
 def _may_add(membership: Membership, state: State, now: datetime) -> bool:
     spec = membership.spec
-    waits = state.next_attempt is not None and state.next_attempt > now
+    waits = state.halt is not None or (state.next_attempt is not None and state.next_attempt > now)
     return not waits and (spec.suspend or batches.in_flight(state) < spec.max_parallel_jobs)
 
 
@@ -234,8 +217,11 @@ def _preview(
         return None
     spec = membership.spec
     adopt = len(servers.adoptable(state, spec, seen.listing))
-    would = plan.eligible(servers.compare(state, spec, seen.listing, now), spec, seen.listing, now, settings)
+    would = plan.eligible(
+        servers.compare(state, spec, seen.listing, now, servers.Vanished()), spec, seen.listing, now, settings
+    )
     add = would.total if isinstance(would, plan.Eligible) else 0
+    add += sum(len(spec.server_ids & frozenset(part.server_ids)) for part in state.queued)
     return Preview(add, -(-add // spec.batch_size), adopt)
 
 
@@ -243,9 +229,14 @@ def _next_add(
     membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
 ) -> _Step | Look:
     spec = membership.spec
-    if membership.metadata.deleting or spec.suspend or seen.listing is None or not seen.proves_absence:
+    if membership.metadata.deleting or spec.suspend or seen.listing is None or not seen.is_fresh:
         return _Step(state)
-    chosen = plan.eligible(state, spec, seen.listing, now, settings)
+    if plan.shows(state.queued, seen.listing):
+        return _Step(narrowing.in_doubt(state, now), doubted=True)
+    if state.halt is not None:
+        return _Step(state)
+    state = plan.without_idle_parts(state, spec)
+    chosen = plan.next_part(state, spec) or plan.eligible(state, spec, seen.listing, now, settings)
     if state.next_attempt is not None and state.next_attempt > now:
         # A wait is a hindrance only to servers that could be sent: its cause may be gone since it began.
         waited_for = _waited_for(membership) if isinstance(chosen, plan.Eligible) else None
@@ -257,13 +248,16 @@ def _next_add(
         return _Step(state)
     if batches.in_flight(state) >= spec.max_parallel_jobs:
         return _Step(state, more=True)
-    if seen.pool is None or seen.cluster is None:
-        return Look(pool=True)
-    hindrance = _not_usable(seen)
+    return _add(membership, state, chosen, seen, now)
+
+
+def _add(membership: Membership, state: State, chosen: plan.Eligible, seen: Observation, now: datetime) -> _Step | Look:
+    """The intent, unless something outside the membership is in the way of it."""
+    spec = membership.spec
+    hindrance = _not_usable(seen, spec.node_pool.node_pool_id)
     if hindrance is not None:
         return _Step(state, hindrance=conditions.waiting(hindrance))
-    servers_next = min(chosen.total, spec.batch_size)
-    if not plan.fits(seen.object_bytes, state, servers_next):
+    if not plan.fits(seen.object_bytes, state, min(chosen.total, spec.batch_size)):
         text = (
             f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"
             " annotations, or split spec.serverIDs over several memberships"
@@ -272,16 +266,28 @@ def _next_add(
     if seen.write_wait is None:
         return Look(write=True)
     if seen.write_wait > 0:
-        return _Step(state, delay=seen.write_wait, more=True)
+        throttled = conditions.waiting(_THROTTLED) if seen.throttled else None
+        return _Step(state, hindrance=throttled, delay=seen.write_wait, more=True)
     planned, intent = plan.intend(state, spec, chosen, now)
     return _Step(planned, intent=intent)
+
+
+_THROTTLED: Final = Trouble(
+    Reason.THROTTLED, "the cloud throttled the writes of this access key; the operator waits before the next one"
+)
 
 
 def _seconds(wait: timedelta) -> float:
     return max(wait.total_seconds(), 0.0)
 
 
-def _not_usable(seen: Observation) -> Trouble | None:
+def _not_usable(seen: Observation, pool_id: str) -> Trouble | None:
+    if not seen.proves_absence(pool_id):
+        text = (
+            "the node list and the node pool's own count of nodes (currentNode) disagree, so it is not certain which"
+            " servers have no node; looking again"
+        )
+        return Trouble(Reason.LISTING_IMPLAUSIBLE, text)
     if seen.cluster is not None and seen.cluster.phase not in CLUSTER_ACCEPTING:
         text = f"the cluster is in phase {seen.cluster.phase or 'unknown'}; servers are added while it is Available"
         return Trouble(Reason.CLUSTER_NOT_READY, text)
@@ -319,6 +325,8 @@ def _conclude(
     elif spec.suspend:
         # A poll of an open job reads no nodes: what the preview said then stays said.
         verdict = _suspended(membership, status, preview)
+    elif step.state.halt is not None:
+        verdict = conditions.halted(step.state.halt, status)
     elif step.hindrance is not None:
         verdict = step.hindrance
     elif overdue:
@@ -334,7 +342,9 @@ def _conclude(
     holds = _holds(membership, status, verdict, now, settings)
     answered = seen.listing is not None or membership.metadata.deleting
     status = _concluded(membership, status, verdict, now, answered=answered)
-    return Decision(status, step.intent, holds, _pace(step, status, verdict, spec.suspend), step.delay)
+    return Decision(
+        status, step.intent, holds, _pace(step, status, verdict, spec.suspend), step.delay, doubted=step.doubted
+    )
 
 
 def _suspended(membership: Membership, status: Status, preview: Preview | None) -> Verdict:
@@ -347,7 +357,7 @@ def _suspended(membership: Membership, status: Status, preview: Preview | None) 
 
 def _concluded(membership: Membership, status: Status, verdict: Verdict, now: datetime, *, answered: bool) -> Status:
     generation = membership.metadata.generation
-    reconcile, reset = requested(membership), _reset_requested(membership)
+    reconcile, reset = requested(membership), reset_requested(membership)
     return replace(
         status,
         observed_generation=generation,

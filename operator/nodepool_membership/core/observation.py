@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.core.drift import Absences
 
 ACTIVE: Final = "Active"
 BROKEN: Final = frozenset({"Error", "Abnormal", "RepairFailed", "Shelved", "Unknow"})
@@ -91,6 +92,11 @@ class NodeTable:
         row, kind = self._index.get, self._kind
         return {i for i in ids if (r := row(i)) is not None and kind[r] == code}
 
+    def count_in(self, pool_id: str) -> int:
+        """Nodes of the pool but those that are leaving: what `currentNode` of a pool counts (dossier section 5)."""
+        codes = {c for c, (pool, phase) in enumerate(self._kinds) if pool == pool_id and phase != LEAVING}
+        return sum(self._kind.count(code) for code in codes)
+
     def nodes(self, ids: Iterable[str]) -> dict[str, Node]:
         """The nodes of those of `ids` that have one."""
         rows = {i: r for i in ids if (r := self._index.get(i)) is not None}
@@ -167,6 +173,7 @@ class Freshness(StrEnum):
 
     RECENT = "Recent"
     AFTER_READ = "AfterRead"
+    """Comes with a look at the node pool, whose count it must agree with to prove absence, and at the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +182,6 @@ class Look:
 
     jobs: tuple[str, ...] = ()
     listing: Freshness | None = None
-    pool: bool = False
-    """The node pool and its cluster."""
     write: bool = False
     """A place in the write budget."""
 
@@ -195,10 +200,24 @@ class Observation:
     cluster: ClusterReport | None = None
     write_wait: float | None = None
     """Seconds until the write budget has a place, 0 when one is held; None when it was not asked."""
+    throttled: bool = False
+    """The budget is closed because the cloud throttled a write."""
     trouble: Trouble | None = None
     failed_looks: int = 0
     """Consecutive reconciles, this one included, that could not look."""
 
+    absences: Absences = field(default_factory=dict)
+    """Members that earlier listings did not show, as the last decision left them."""
+
     @property
-    def proves_absence(self) -> bool:
-        return self.listing is not None and self.listing.begun >= self.read_at
+    def is_fresh(self) -> bool:
+        """Whether the listing was begun after the object was read, and pool and cluster were looked at with it."""
+        looked = self.listing is not None and self.pool is not None and self.cluster is not None
+        return looked and self.listing is not None and self.listing.begun >= self.read_at
+
+    def proves_absence(self, pool_id: str) -> bool:
+        """Whether what a fresh listing lacks is not there: not if the pool itself counts other nodes (rule P13)."""
+        if self.listing is None or not self.is_fresh:
+            return False
+        claimed = None if self.pool is None else self.pool.current_nodes
+        return claimed is None or claimed == self.listing.count_in(pool_id)

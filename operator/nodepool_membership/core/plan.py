@@ -5,6 +5,7 @@ Not for: what became of earlier batches (`batches`). Rules P1, P3, P4, P12.
 
 import math
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -32,6 +33,8 @@ class Eligible:
     attempt: int
     total: int
     """Eligible servers of every attempt."""
+    part: int | None = None
+    """The queued batch that they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,26 @@ def eligible(
     return RetryAt(min(waits)) if waits else None
 
 
+def shows(parts: Iterable[Batch], table: NodeTable) -> bool:
+    """Whether a server of a refused batch has a node after all."""
+    return any(server_id in table for part in parts for server_id in part.server_ids)
+
+
+def without_idle_parts(state: State, spec: Spec) -> State:
+    """Drop queued parts none of whose servers is listed any more (rule P7: an edit during the wait is honoured)."""
+    idle = {part.batch for part in state.queued if spec.server_ids.isdisjoint(part.server_ids)}
+    return replace(state, batches=tuple(b for b in state.batches if b.batch not in idle)) if idle else state
+
+
+def next_part(state: State, spec: Spec) -> Eligible | None:
+    """The queued part that is sent next, depth first; a listing has shown that none of its servers has a node."""
+    if not state.queued:
+        return None
+    part = state.queued[-1]
+    ids = spec.server_ids & frozenset(part.server_ids)
+    return Eligible(ids, part.attempt, len(ids), part.batch)
+
+
 def _retry_at(cause: Cause, state: State, now: datetime, settings: Settings) -> datetime:
     # A batch that is still watched has a finishTime too: the servers decided before the rest wait from then on.
     finished = [min(b.finish_time, now) for b in state.batches if b.finish_time]
@@ -114,11 +137,17 @@ def fits(object_bytes: int, state: State, servers: int) -> bool:
     return worst <= MAX_OBJECT_BYTES
 
 
+def next_number(state: State) -> int:
+    """The number of the next batch. After a lost status one may have been recorded without the counter (rule P2)."""
+    return max(state.last_batch, *(b.batch for b in state.batches), 0) + 1
+
+
 def intend(state: State, spec: Spec, chosen: Eligible, now: datetime) -> tuple[State, Batch]:
     """The next intent: at most `batchSize` servers, smallest ids first, all with the same attempt number."""
     ids = sorted(chosen.ids)[: spec.batch_size]
-    # After a lost status a batch may have been recorded without the counter (rule P2).
-    number = max(state.last_batch, *(b.batch for b in state.batches), 0) + 1
+    number = next_number(state)
+    if chosen.part is not None:
+        state = replace(state, batches=tuple(b for b in state.batches if b.batch != chosen.part))
     batch = Batch(
         batch=number,
         operation=Operation.ADD,

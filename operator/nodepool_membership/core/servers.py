@@ -4,13 +4,13 @@ Not for: servers in batches (`batches`), or which are sent next (`plan`).
 """
 
 from collections.abc import Set
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, FailureReason
-from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, VANISHED, FailureReason
+from nodepool_membership.api.spec import DriftPolicy, Spec
 from nodepool_membership.core.batches import node_trouble
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.observation import Node, NodeTable
@@ -18,7 +18,16 @@ from nodepool_membership.core.state import State
 
 _MISSING: Final = Cause(
     FailureReason.MEMBER_MISSING,
-    "the member is no longer a node of the cluster; it is not added again: find out who removed it",
+    "the member is no longer a node of the cluster; find out who removed it, then take it off"
+    " spec.serverIDs, or set the reset annotation to add it again",
+    0,
+)
+
+
+_IMPLAUSIBLE: Final = Cause(
+    FailureReason.LISTING_IMPLAUSIBLE,
+    "the member is gone together with many others at once; none of them is added again until the reset annotation is"
+    " set: make sure first that the node list is right and the servers may be wiped",
     0,
 )
 
@@ -37,7 +46,15 @@ def adoptable(state: State, spec: Spec, table: NodeTable) -> Set[str]:
     return table.active_in(spec.node_pool.node_pool_id, spec.server_ids - state.members - state.joining)
 
 
-def compare(state: State, spec: Spec, table: NodeTable, now: datetime) -> State:
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """Members that count as gone (rule P13), and whether so many at once are not to be believed."""
+
+    ids: frozenset[str] = frozenset()
+    implausible: bool = False
+
+
+def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished: Vanished) -> State:
     """Bring members and failures in line with a complete listing; whoever added a node, it counts (rule P19)."""
     mine = spec.server_ids - state.joining
     active = table.active_in(spec.node_pool.node_pool_id, mine)
@@ -48,24 +65,46 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime) -> State:
     nodes = table.nodes(others)
     causes: dict[str, Cause] = {}
     for server_id in others:
-        known = state.book.get(server_id)
-        node = nodes.get(server_id)
-        if server_id in state.members:
-            causes[server_id] = _drifted(node, spec)
-        elif node is not None:
+        known, node = state.book.get(server_id), nodes.get(server_id)
+        if node is None:
+            cause = known if known is None or server_id in state.members else _without_node(known)
+        elif server_id in state.members:
+            cause = _drifted(node, spec)
+        else:
             cause = node_trouble(node, state.attempts(server_id), spec, now, now)
-            if cause is not None and not _says_more(known, cause):
-                causes[server_id] = cause
-        elif known is not None and (known.reason in HOLDS_NODE or known.reason in DRIFT):
-            # Also without an attempt: a reset has taken the count, the add that made the node may be minutes old.
-            text = "its node is gone; it is tried again when the settle window has passed since the last batch"
-            causes[server_id] = Cause(FailureReason.NODE_VANISHED, text, known.attempts)
-    return state.with_causes(causes.items())
+            cause = known if cause is None or _says_more(known, cause) else cause
+        if cause is not None:
+            causes[server_id] = cause
+    return _take_leave(state.with_causes(causes.items()), spec, vanished)
 
 
-def _drifted(node: Node | None, spec: Spec) -> Cause:
-    if node is None:
-        return _MISSING
+def _without_node(known: Cause) -> Cause:
+    """What remains of a failure once the server's node is gone."""
+    if known.reason not in HOLDS_NODE | DRIFT:
+        return known
+    # Also without an attempt: a reset has taken the count, the add that made the node may be minutes old.
+    text = "its node is gone; it is tried again when the settle window has passed since the last batch"
+    return Cause(FailureReason.NODE_VANISHED, text, known.attempts)
+
+
+def _take_leave(state: State, spec: Spec, vanished: Vanished) -> State:
+    """Report members that are gone, or make them eligible again where the spec asks for it."""
+    newly = {i for i in vanished.ids & state.members if i not in state.book or state.book[i].reason not in VANISHED}
+    if vanished.implausible:
+        return state.with_causes((server_id, _IMPLAUSIBLE) for server_id in newly)
+    if spec.drift_policy is DriftPolicy.REPORT:
+        return state.with_causes((server_id, _MISSING) for server_id in newly)
+    back = newly | {i for i, cause in state.book.items() if cause == _MISSING}
+    return replace(state, members=state.members - back).without_causes(back)
+
+
+def take_up_again(state: State) -> State:
+    """A reset: members that vanished may be added again."""
+    back = {i for i, cause in state.book.items() if cause.reason in VANISHED}
+    return replace(state, members=state.members - back).without_causes(back)
+
+
+def _drifted(node: Node, spec: Spec) -> Cause:
     if node.pool_id != spec.node_pool.node_pool_id:
         text = "the member was moved to another node pool; move it back, or take it off spec.serverIDs"
         return Cause(FailureReason.OTHER_POOL, text, 0)

@@ -17,3 +17,4 @@ class Settings:
 
     poll_interval: timedelta = timedelta(seconds=15)
     settle_window: timedelta = timedelta(minutes=30)
+    resync_interval: timedelta = timedelta(minutes=5)

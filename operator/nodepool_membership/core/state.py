@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.failures import MAX_GROUPS, Book, Cause, fold, unfold
@@ -25,6 +26,8 @@ class State:
     last_batch: int
     last_job_id: str | None
     next_attempt: datetime | None
+    halt: Reason | None = None
+    """Why no further add starts until a spec change or a reset (rules P15, P26)."""
 
     @staticmethod
     def of(status: Status) -> "State":
@@ -42,9 +45,18 @@ class State:
         return tuple(b for b in self.batches if b.is_open)
 
     @property
+    def queued(self) -> tuple[Batch, ...]:
+        """Parts of a refused batch that are still to be sent."""
+        return tuple(b for b in self.batches if b.phase is Phase.QUEUED)
+
+    @property
     def joining(self) -> frozenset[str]:
         """Servers named by an add that may still take effect."""
         return frozenset(i for b in self.batches if b.is_open and b.operation is Operation.ADD for i in b.server_ids)
+
+    def without_queued(self) -> "State":
+        """Drop the parts that are still to be sent: their servers are unplanned again."""
+        return replace(self, batches=tuple(b for b in self.batches if b.phase is not Phase.QUEUED))
 
     def attempts(self, server_id: str) -> int:
         cause = self.book.get(server_id)

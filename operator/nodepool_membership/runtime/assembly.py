@@ -41,7 +41,7 @@ async def make_reconciler(
 ) -> AsyncIterator[Reconciler]:
     """Open the connections to the cloud; on leaving, calls under way are recorded first."""
     timeout = options.http_timeout.total_seconds()
-    settings = Settings(poll_interval=options.poll_interval, settle_window=options.settle_window)
+    settings = Settings(options.poll_interval, options.settle_window, options.resync_interval)
     async with make_http(timeout) as http:
 
         def connect(endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:

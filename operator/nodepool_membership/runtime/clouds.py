@@ -120,10 +120,12 @@ class Clouds:
         if look.jobs:
             return replace(seen, jobs={**seen.jobs, **await self._jobs(access, look.jobs)})
         if look.listing is not None:
-            return replace(seen, listing=await self._listing(access, pool.cluster_id, look.listing, seen.read_at))
-        if look.pool:
+            listing = await self._listing(access, pool.cluster_id, look.listing, seen.read_at)
+            if look.listing is Freshness.RECENT:
+                return replace(seen, listing=listing)
+            # After the listing: what the pool counts may only have grown since.
             seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
-            return replace(seen, pool=seen_pool, cluster=cluster)
+            return replace(seen, listing=listing, pool=seen_pool, cluster=cluster)
         raise ValueError("a Look asks for something")
 
     def is_at_hand(self, look: Look, access: Access) -> bool:
@@ -134,6 +136,10 @@ class Clouds:
     def take(self, access: Access) -> Taken | float:
         """A place in the write budget, or the seconds until there is one."""
         return access.budget.try_take(self._monotonic())
+
+    def is_throttled(self, access: Access) -> bool:
+        """Whether the budget is closed because the cloud throttled a write."""
+        return access.budget.is_closed(self._monotonic())
 
     async def _jobs(self, access: Access, job_ids: tuple[str, ...]) -> dict[str, JobReport]:
         try:

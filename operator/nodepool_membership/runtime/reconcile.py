@@ -6,7 +6,7 @@ intent is stored before the call is made, the answer is recorded before the key 
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -17,6 +17,7 @@ from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Taken
 from nodepool_membership.core import conditions
 from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
+from nodepool_membership.core.drift import Absences
 from nodepool_membership.core.observation import Look, Observation, Trouble
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.errors import StaleError, UnansweredError
@@ -49,6 +50,7 @@ class _Tracked:
     backoffs: int = 0
     """Decisions in a row that something was in the way."""
     unreadable: str | None = None
+    absences: Absences = field(default_factory=dict)
 
 
 class Reconciler:
@@ -103,7 +105,12 @@ class Reconciler:
 
     async def _work(self, membership: Membership, tracked: _Tracked) -> float | None:
         self._metrics.show(membership.metadata.namespace, membership.metadata.name, membership.status)
-        look = _Looking(self._clouds, membership, Observation(self._now(), membership.wire_bytes), tracked)
+        look = _Looking(
+            self._clouds,
+            membership,
+            Observation(self._now(), membership.wire_bytes, absences=tracked.absences),
+            tracked,
+        )
         try:
             decision = await self._decide(look)
             membership = look.membership
@@ -113,6 +120,9 @@ class Reconciler:
                 return 0.0
         finally:
             look.give_back()
+        tracked.absences = decision.absences
+        if decision.doubted:
+            self._sender.doubt(membership)
         tracked.failed_looks = tracked.failed_looks + 1 if look.seen.trouble is not None else 0
         growing = decision.pace is Pace.BACKOFF and (look.seen.trouble is not None or decision.delay is None)
         tracked.backoffs = tracked.backoffs + 1 if growing else 0
@@ -235,7 +245,8 @@ class _Looking:
         if look.write:
             taken = self._clouds.take(access)
             self.taken = taken if isinstance(taken, Taken) else None
-            self.seen = replace(self.seen, write_wait=0.0 if isinstance(taken, Taken) else taken)
+            wait = 0.0 if isinstance(taken, Taken) else taken
+            self.seen = replace(self.seen, write_wait=wait, throttled=self._clouds.is_throttled(access))
             return
         try:
             self.seen = await self._clouds.answer(look, self.membership, access, self.seen)

@@ -13,7 +13,7 @@ from typing import Final
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Batch
 from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledError
-from nodepool_membership.core.calls import Accepted, Answer, NotSent
+from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
 from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.clouds import Access
 from nodepool_membership.runtime.store import Store, about
@@ -32,6 +32,7 @@ class Sender:
         self._now = now
         self._monotonic = monotonic
         self._under_way: set[asyncio.Task[None]] = set()
+        self._doubted: set[str] = set()
         self._closing = False
 
     async def send(self, membership: Membership, intent: Batch, access: Access) -> None:
@@ -41,6 +42,11 @@ class Sender:
     async def withdraw(self, membership: Membership, intent: Batch, why: str) -> None:
         """Record that a stored intent was certainly not sent."""
         await self._shielded(self._store.answer(membership, intent, NotSent(why)), intent)
+
+    def doubt(self, membership: Membership) -> None:
+        """Take no further refusal of this node pool for certain: one was carried out in part (rule P15)."""
+        self._doubted.add(membership.spec.node_pool.node_pool_id)
+        _log.warning("refusals of this node pool are not atomic", extra=about(membership))
 
     async def close(self) -> None:
         """Start no further call and wait for the records of those under way."""
@@ -75,7 +81,9 @@ class Sender:
                 access.budget.passed()
             extra = {**about(membership, intent), "requestID": error.request_id}
             _log.warning("add call: %s", troubles.said(error), extra=extra)
-            return troubles.of_call(error)
+            answer = troubles.of_call(error)
+            doubted = pool.node_pool_id in self._doubted and isinstance(answer, Refused)
+            return Unknown(troubles.said(error)) if doubted else answer
         except Exception:  # noqa: BLE001 - a call of unknown outcome must be recorded as one, whatever was raised
             # The request may have left: the servers are looked for, not sent again (rule P6).
             _log.exception("add call: unexpected error, its outcome is unknown", extra=about(membership, intent))

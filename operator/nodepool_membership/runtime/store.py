@@ -126,6 +126,6 @@ class Store:
             if found is None or found.metadata.uid != meta.uid:
                 return None
             if isinstance(found, UnreadableStatus):
-                # Somebody broke the status meanwhile: what we knew of it is better than what it says.
-                return replace(membership, metadata=found.metadata, spec=found.spec)
+                # Somebody broke the status meanwhile: it is as good as lost, and rebuilt from the answer on (rule P24).
+                return Membership(found.metadata, found.spec)
             return found

@@ -91,7 +91,7 @@ def of_call(error: CloudError) -> Answer:
         case ThrottledError():
             return NotNow(Reason.THROTTLED, f"the cloud limits writes, the operator waits: {text}", error.retry_after)
         case RefusedError() | ForbiddenError() | UnauthenticatedError() | NotFoundError():
-            return Refused(catalogue.refusal(error.status or 0, error.code or ""), text)
+            return Refused(catalogue.refusal(error.status or 0, error.code or ""), text, error.message)
         case _:
             return Unknown(
                 f"whether the call was accepted is unknown ({text}); looking for the servers in the node list"

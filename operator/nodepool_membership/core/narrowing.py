@@ -1,0 +1,91 @@
+"""Finding the servers that a refused call is about: by the ids that the error names, else by halving (rule P15).
+
+Not for: which refusals are about servers (`catalogue`), or sending the parts (`plan`). The write that records a refusal
+is the split, so the state of the search survives a crash at any point.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Batch, Operation, Phase
+from nodepool_membership.core.failures import Cause
+from nodepool_membership.core.plan import next_number
+from nodepool_membership.core.state import State
+
+SINGLES: Final = 3
+"""So many single servers refused with one text, and none accepted in between, say that it is not about servers."""
+
+_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+def named(text: str, ids: Sequence[str]) -> tuple[str, ...]:
+    """Those of `ids` that the text names, in either case; an id that is not among them means nothing."""
+    mentioned = {found.lower() for found in _ID.findall(text)}
+    return tuple(server_id for server_id in ids if server_id in mentioned)
+
+
+def narrow(state: State, intent: Batch, said: str, cause: Cause, now: datetime) -> State:
+    """Close a batch that was refused for a cause about servers: blame those found, queue the rest in parts.
+
+    `said` is the cloud's text with its ids, `cause` what a culprit is recorded with.
+    """
+    closed = replace(intent, phase=Phase.REFUSED, server_ids=(), finish_time=now, message=cause.message)
+    ids = intent.server_ids
+    culprits = ids if len(ids) == 1 else named(said, ids)
+    state = state.with_batch(closed).with_causes((server_id, cause) for server_id in culprits)
+    rest = [server_id for server_id in ids if server_id not in set(culprits)]
+    if culprits:
+        parts = [rest] if rest else []
+    else:
+        # The second half gets the lower number: the part with the highest number is sent first, depth first.
+        half = (len(rest) + 1) // 2
+        parts = [rest[half:], rest[:half]]
+    for part in parts:
+        state = _queue(state, intent.attempt, part)
+    return _unless_about_the_pool(state, cause, len(ids)) if culprits else state
+
+
+def _queue(state: State, attempt: int, ids: Sequence[str]) -> State:
+    number = next_number(state)
+    part = Batch(
+        batch=number,
+        operation=Operation.ADD,
+        attempt=attempt,
+        phase=Phase.QUEUED,
+        servers=len(ids),
+        server_ids=tuple(ids),
+    )
+    return replace(state, last_batch=number).with_batch(part)
+
+
+def _unless_about_the_pool(state: State, cause: Cause, size: int) -> State:
+    """Blame nobody when single servers are refused one after the other with the same text."""
+    if size > 1 or _singles_in_a_row(state, cause.message) < SINGLES:
+        return state
+    blamed = {i: c for i, c in state.book.items() if (c.reason, c.message) == (cause.reason, cause.message)}
+    before = {i: replace(c, attempts=c.attempts - 1) for i, c in blamed.items() if c.attempts > 1}
+    state = state.without_queued().without_causes(blamed).with_causes(before.items())
+    return replace(state, halt=Reason.POOL_REFUSES)
+
+
+def _singles_in_a_row(state: State, text: str) -> int:
+    run = 0
+    for batch in reversed(state.batches):
+        if batch.phase in {Phase.QUEUED, Phase.WITHDRAWN}:
+            continue
+        if batch.phase is not Phase.REFUSED:
+            break
+        run += batch.servers == 1 and batch.message == text
+    return run
+
+
+def in_doubt(state: State, now: datetime) -> State:
+    """Parts whose servers show in the node list: the refusal was not atomic, so what became of them is unknown."""
+    for part in state.queued:
+        text = "the refused call seems to have been carried out in part; looking for the servers in the node list"
+        state = state.with_batch(replace(part, phase=Phase.VERIFYING, submit_time=now, message=text))
+    return state

@@ -1,0 +1,85 @@
+"""A member that the node list does not show is gone only after three looks; many at once are not believed (P13)."""
+
+from datetime import timedelta
+
+import pytest
+
+from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.spec import DriftPolicy
+from nodepool_membership.api.status import Status
+from nodepool_membership.core.drift import Absence, gone, is_implausible, track
+from nodepool_membership.core.observation import PoolReport
+from unit.core_builders import NOW, SECOND, Cloud, Run, a_spec, active, an_object, servers
+
+APART = timedelta(minutes=5)
+IDS = servers(20)
+
+
+def test_only_listings_a_resync_interval_apart_are_counted() -> None:
+    known = track({}, {"a"}, NOW, APART)
+    known = track(known, {"a"}, NOW + APART - SECOND, APART)
+    assert known == {"a": Absence(1, NOW)}
+    known = track(known, {"a"}, NOW + APART, APART)
+    assert not gone(known)
+    assert gone(track(known, {"a"}, NOW + 2 * APART, APART)) == {"a"}
+    assert track(known, set(), NOW + 2 * APART, APART) == {}
+
+
+@pytest.mark.parametrize(("absent", "members", "wrong"), [(2, 5, False), (3, 30, False), (3, 29, True), (20, 20, True)])
+def test_what_is_implausible(absent: int, members: int, wrong: bool) -> None:
+    assert is_implausible(absent, members) == wrong
+
+
+def settled(policy: DriftPolicy = DriftPolicy.REPORT, *, here: int = 19) -> Run:
+    run = Run(an_object(a_spec(*IDS, drift=policy), Status(1, last_batch=1, members=IDS)), Cloud(active(IDS[:here])))
+    run.step()
+    return run
+
+
+def test_one_look_says_nothing_and_the_third_reports() -> None:
+    run = settled()
+    assert (run.ready.status, run.status.joined) == ("True", 20)
+    run.step_thrice()
+    assert run.causes == {IDS[19]: (FailureReason.MEMBER_MISSING, 0)}
+    assert (run.ready.reason, run.status.joined, run.status.failed) == (FailureReason.MEMBER_MISSING, 19, 1)
+    run.cloud.nodes = active(IDS)
+    run.step()
+    assert (run.causes, run.ready.status) == ({}, "True")
+
+
+def test_a_restart_counts_anew() -> None:
+    run = settled()
+    run.step()
+    run.absences = {}
+    run.wait(APART)
+    run.step()
+    assert run.causes == {}
+
+
+def test_under_rejoin_the_member_is_added_again_after_the_third_look() -> None:
+    run = settled(DriftPolicy.REJOIN)
+    run.wait(APART)
+    assert run.step().intent is None
+    run.wait(APART)
+    intent = run.step().intent
+    assert intent is not None
+    assert (intent.server_ids, intent.attempt) == (IDS[19:], 1)
+
+
+@pytest.mark.parametrize("policy", DriftPolicy)
+def test_a_mass_disappearance_is_reported_and_nothing_is_added(policy: DriftPolicy) -> None:
+    run = settled(policy, here=10)
+    assert run.step_thrice().intent is None
+    assert run.ready.reason is FailureReason.LISTING_IMPLAUSIBLE
+    assert run.status.members == IDS
+    run.wait(APART)
+    assert run.step().intent is None
+
+
+def test_a_listing_that_disagrees_with_the_pools_own_count_proves_no_absence() -> None:
+    run = settled(DriftPolicy.REJOIN)
+    run.cloud.pool = PoolReport("", 20)
+    for _ in range(5):
+        run.wait(APART)
+        assert run.step().intent is None
+    assert (run.causes, run.status.joined) == ({}, 20)

@@ -1,0 +1,135 @@
+"""A refusal about servers is narrowed down to them, by the id it names or by halving; about a pool it blames nobody.
+
+Not for: which codes are about servers (`test_core_failures`). Rules P15, P26.
+"""
+
+import pytest
+
+from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.core.calls import Accepted, Refused
+from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.narrowing import named
+from nodepool_membership.core.observation import JobPhase
+from unit.core_builders import JOB, Cloud, Run, a_batch, a_job, a_node, a_spec, active, an_object, servers
+
+IDS = servers(8)
+REFUSED = refusal(400, "CCE.01400001")
+
+
+def refused(said: str = "a bad server") -> Refused:
+    return Refused(REFUSED, "CCE.01400001: a bad server", said)
+
+
+def fresh(*ids: str) -> Run:
+    return Run(an_object(a_spec(*ids), Status(1, last_batch=0)))
+
+
+def phases(run: Run) -> list[tuple[Phase, tuple[str, ...]]]:
+    return [(job.phase, job.server_ids) for job in run.status.jobs]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (f"server {IDS[1]} is bad", (IDS[1],)),
+        (f"server {IDS[1].upper()} is bad", (IDS[1],)),
+        (f"{IDS[2]}, {IDS[0]}", (IDS[0], IDS[2])),
+        ("no id", ()),
+        (f"{IDS[7]} was never named", ()),
+    ],
+)
+def test_a_named_id_counts_in_either_case_if_it_is_in_the_batch(text: str, found: tuple[str, ...]) -> None:
+    assert named(text, IDS[:4]) == found
+
+
+def test_the_record_of_a_refusal_is_the_split() -> None:
+    run = fresh(*IDS)
+    run.step(refused())
+    assert phases(run) == [(Phase.REFUSED, ()), (Phase.QUEUED, IDS[4:]), (Phase.QUEUED, IDS[:4])]
+    assert (run.status.pending, run.status.failures) == (8, ())
+
+
+def test_a_named_server_is_blamed_and_the_rest_stays_together() -> None:
+    run = fresh(*IDS)
+    run.step(refused(f"bad: {IDS[3]}"))
+    assert run.causes == {IDS[3]: (FailureReason.REFUSED, 1)}
+    assert phases(run) == [(Phase.REFUSED, ()), (Phase.QUEUED, (*IDS[:3], *IDS[4:]))]
+
+
+def test_parts_are_sent_depth_first_with_the_attempt_of_the_whole() -> None:
+    run = fresh(*IDS[:4])
+    run.step(refused())
+    assert run.step(refused()).intent is not None
+    assert phases(run)[1:] == [
+        (Phase.QUEUED, IDS[2:4]),
+        (Phase.REFUSED, ()),
+        (Phase.QUEUED, IDS[1:2]),
+        (Phase.QUEUED, IDS[:1]),
+    ]
+    intent = run.step(refused()).intent
+    assert intent is not None
+    assert (intent.server_ids, intent.attempt) == (IDS[:1], 1)
+    assert run.causes == {IDS[0]: (FailureReason.REFUSED, 1)}
+
+
+def test_a_part_whose_server_shows_a_node_is_in_doubt_and_not_sent() -> None:
+    run = fresh(*IDS)
+    run.step(refused())
+    run.cloud.nodes = [a_node(IDS[5], "Installing")]
+    decision = run.step()
+    assert (decision.intent, decision.doubted) == (None, True)
+    assert {job.phase for job in run.status.open_batches} == {Phase.VERIFYING}
+    assert len(run.status.open_batches) == 2
+
+
+def test_three_single_servers_refused_with_one_text_are_given_back() -> None:
+    run = fresh(*IDS[:4])
+    for _ in range(6):
+        if run.step(refused()).intent is None:
+            break
+    assert run.ready.reason is Reason.POOL_REFUSES
+    assert (run.status.failures, run.status.pending, run.status.failed) == ((), 4, 0)
+    assert not any(job.phase is Phase.QUEUED for job in run.status.jobs)
+    assert run.step().intent is None, "the halt outlives a look"
+
+
+def test_an_acceptance_in_between_ends_the_run_of_refusals() -> None:
+    run = fresh(*IDS[:4])
+    run.step(refused())
+    run.step(refused())
+    run.step(refused())
+    run.step(Accepted(JOB))
+    run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+    run.cloud.nodes = active(IDS[1:2])
+    run.step(refused())
+    run.step(refused())
+    run.step(refused())
+    assert run.ready.reason is not Reason.POOL_REFUSES
+    assert len(run.causes) == 3
+
+
+def test_a_spec_edit_drops_parts_that_are_no_longer_listed() -> None:
+    run = fresh(*IDS)
+    run.step(refused())
+    run.edit(a_spec(*IDS[4:]))
+    intent = run.step(Accepted(JOB)).intent
+    assert intent is not None
+    assert intent.server_ids == IDS[4:]
+    assert not any(job.phase is Phase.QUEUED for job in run.status.jobs)
+
+
+@pytest.mark.parametrize(("failed", "of", "brakes"), [(3, 14, True), (3, 15, False), (2, 5, False), (5, 5, True)])
+def test_many_failures_after_acceptance_pull_the_brake(failed: int, of: int, brakes: bool) -> None:
+    ids = servers(of + 1)
+    batch = Batch(1, Operation.ADD, 1, Phase.RUNNING, of, JOB, ids[:of], submit_time=a_batch(Phase.RUNNING).submit_time)
+    nodes = [a_node(i, "Error" if n < failed else "Active") for n, i in enumerate(ids[:of])]
+    run = Run(an_object(a_spec(*ids), Status(1, last_batch=1, jobs=(batch,))), Cloud(nodes, a_job(JobPhase.FAILED)))
+    decision = run.step()
+    assert (decision.intent is None) == brakes
+    assert run.status.jobs[0].failed == failed
+    assert (run.ready.reason is Reason.TOO_MANY_FAILURES) == brakes
+    if brakes:
+        assert run.step().intent is None
+        run.edit(a_spec(*ids, parallel=2))
+        assert run.step().intent is not None, "a spec change releases the brake"
