@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
-from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.core.observation import ACTIVE, JobPhase
 from property.cloud_model import FAIR, LATEST_ACCEPTANCE, OTHER_POOL, POOL, CallPlan, Cloud, Fate, Reply, server_id
 from property.driver import Boundary, Driver, StoredObject, spec_json
@@ -300,3 +300,14 @@ def test_a_wait_says_nothing_when_the_servers_that_waited_have_nodes_again() -> 
         ("Ready", "False", FailureReason.NODE_ERROR),
         ("Stalled", "True", FailureReason.NODE_ERROR),
     ]
+
+
+def test_an_overdue_job_is_told_of_steadily_while_calls_wait() -> None:
+    machine = a_machine(2, batchSize=1, maxParallelJobs=2)
+    machine.cloud.next_calls.append(CallPlan(job=5000, appears=(5000,)))
+    machine.cloud.weather = CallPlan(reply=Reply.NOT_SENT)
+    machine.work(66 * 60.0, 1000)
+    assert machine.stored.status["nextAttemptTime"]
+    ready = machine.stored.read().status.condition("Ready")
+    assert ready is not None
+    assert ready.reason is Reason.JOB_OVERDUE

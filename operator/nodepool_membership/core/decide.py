@@ -149,17 +149,6 @@ def _quarantined(membership: Membership, state: State, now: datetime) -> bool:
     return not membership.status.last_batch and state.next_attempt is not None and state.next_attempt > now
 
 
-def _kept_or(membership: Membership, verdict: Verdict) -> Verdict:
-    """The waiting that the stored conditions tell of already, word for word, else `verdict`."""
-    ready = membership.status.condition("Ready")
-    also = membership.status.condition("Reconciling")
-    if ready is None or also is None or ready.status != "False":
-        return verdict
-    if membership.status.observed_generation != membership.metadata.generation:
-        return verdict
-    return Verdict("False", ready.reason, ready.message, "Reconciling", also.reason)
-
-
 def _in_trouble(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Decision:
     trouble = seen.trouble
     if trouble is None:
@@ -298,20 +287,15 @@ def _not_usable(seen: Observation, pool_id: str) -> Trouble | None:
 
 
 def _waited_for(membership: Membership) -> Verdict | None:
-    """Why calls wait: a lost status, or what the stored conditions told when the wait began."""
+    """Why calls wait: a lost status, or word for word what the stored conditions tell; None when they tell no wait."""
     if not membership.status.last_batch:
         return conditions.waiting(_STATUS_LOST)
-    ready = membership.status.condition("Ready")
-    return None if ready is None or ready.reason is Reason.PROGRESSING else _kept_or(membership, _PLAIN_WAIT)
-
-
-_PLAIN_WAIT: Final = Verdict(
-    "False",
-    Reason.PROGRESSING,
-    "waiting until status.nextAttemptTime",
-    "Reconciling",
-    Reason.PROGRESSING_WITH_RETRY,
-)
+    ready, also = membership.status.condition("Ready"), membership.status.condition("Reconciling")
+    if ready is None or also is None or also.reason is not Reason.PROGRESSING_WITH_RETRY or ready.status != "False":
+        return None
+    if membership.status.observed_generation != membership.metadata.generation:
+        return None
+    return Verdict("False", ready.reason, ready.message, "Reconciling", also.reason)
 
 
 def _conclude(
