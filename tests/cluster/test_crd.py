@@ -229,6 +229,7 @@ def test_defaults_are_filled_in(client: Client) -> None:
         "maxParallelJobs": 1,
         "maxAttempts": 3,
         "joinTimeoutSeconds": 3600,
+        "driftPolicy": "Report",
         "suspend": False,
     }
     assert stored["status"] == {

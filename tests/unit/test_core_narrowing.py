@@ -7,11 +7,11 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.calls import Accepted, Refused
+from nodepool_membership.core.calls import Accepted, Refused, Unknown
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.narrowing import named
 from nodepool_membership.core.observation import JobPhase
-from unit.core_builders import JOB, Cloud, Run, a_batch, a_job, a_node, a_spec, active, an_object, servers
+from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_batch, a_job, a_node, a_spec, active, an_object, servers
 
 IDS = servers(8)
 REFUSED = refusal(400, "CCE.01400001")
@@ -133,3 +133,14 @@ def test_many_failures_after_acceptance_pull_the_brake(failed: int, of: int, bra
         assert run.step().intent is None
         run.edit(a_spec(*ids, parallel=2))
         assert run.step().intent is not None, "a spec change releases the brake"
+
+
+def test_a_call_that_never_arrived_wiped_nothing_and_pulls_no_brake() -> None:
+    ids = servers(3)
+    run = fresh(*ids)
+    run.step(Unknown("no answer"))
+    run.wait(SETTINGS.settle_window)
+    run.step()
+    assert (run.status.jobs[0].phase, run.status.jobs[0].failed) == (Phase.FAILED, None)
+    assert run.ready.reason is not Reason.TOO_MANY_FAILURES
+    assert set(run.causes.values()) == {(FailureReason.NEVER_APPEARED, 1)}

@@ -161,7 +161,8 @@ def _finish(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State
         phase=phase,
         server_ids=(),
         finish_time=look.now,
-        failed=count,
+        # A call of unknown outcome of which nothing was ever seen was not accepted: it wiped nothing (rule P26).
+        failed=count if batch.job_id or batch.finish_time or batch.phase is Phase.RUNNING else None,
         message=None if message is None else plain_text(message),
     )
     return _take_over(state, replace(verdict, failed=failed), look).with_batch(closed)
