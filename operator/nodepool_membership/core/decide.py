@@ -12,17 +12,16 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Status
-from nodepool_membership.core import batches, conditions, drift, narrowing, plan, servers
+from nodepool_membership.core import adding, batches, conditions, drift, plan, servers
+from nodepool_membership.core.adding import Step
 from nodepool_membership.core.carry import carry_over, is_lost, requested, reset_requested
 from nodepool_membership.core.conditions import Preview, Verdict
 from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
+from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
 
 LOOKS_BEFORE_UNKNOWN: Final = 3
-POOL_REFUSING: Final = frozenset({"Deleting", "Error"})
-CLUSTER_ACCEPTING: Final = frozenset({"Available"})
 
 
 class Pace(StrEnum):
@@ -64,8 +63,8 @@ def acknowledge(membership: Membership, now: datetime, settings: Settings) -> St
         verdict = conditions.deleting(status)
     elif membership.spec.suspend:
         verdict = conditions.suspended(status, None)
-    elif _quarantined(membership, state, now):
-        verdict = conditions.waiting(_STATUS_LOST)
+    elif adding.quarantined(membership, state, now):
+        verdict = conditions.waiting(adding.STATUS_LOST)
     else:
         verdict = conditions.progressing(status)
     generation = membership.metadata.generation
@@ -105,7 +104,7 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
         else:
             absences = _count_absences(state, spec, seen, settings)
             state = servers.compare(state, spec, seen.listing, now, _vanished(state, spec, seen.listing, absences))
-    step = _next_add(membership, state, seen, now, settings)
+    step = adding.next_add(membership, state, seen, now, settings)
     if isinstance(step, Look):
         return step
     return replace(_conclude(membership, step, preview, seen, now, settings), absences=absences)
@@ -122,31 +121,6 @@ def _vanished(state: State, spec: Spec, table: NodeTable, absences: Absences) ->
     # One that has come back since it was last counted is no more gone than one that never left.
     gone = frozenset(server_id for server_id in drift.gone(absences) if server_id not in table)
     return servers.Vanished(gone, drift.is_implausible(len(absences), len(state.members & spec.server_ids)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What planning came to: the state to store, an intent or what keeps one from being made."""
-
-    state: State
-    intent: Batch | None = None
-    hindrance: Verdict | None = None
-    delay: float | None = None
-    doubted: bool = False
-    more: bool = False
-    """Servers are eligible but wait for a place: a running job, or the budget."""
-
-
-_STATUS_LOST: Final = Trouble(
-    Reason.STATUS_LOST,
-    "the finalizer is there but the status was lost, so an add may be under way: nothing is added for one settle"
-    " window; to end the wait set the reset annotation",
-)
-
-
-def _quarantined(membership: Membership, state: State, now: datetime) -> bool:
-    """Whether a lost status is waited out. Known by the wait itself: without a batch nothing else makes one wait."""
-    return not membership.status.last_batch and state.next_attempt is not None and state.next_attempt > now
 
 
 def _in_trouble(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Decision:
@@ -182,7 +156,7 @@ def _listing_wanted(membership: Membership, state: State, seen: Observation, now
     free = plan.candidates(state, spec)
     if seen.listing is None:
         coming = state.queued or any(plan.may_come(i, state, spec) for i in free)
-        may_plan = coming and _may_add(membership, state, now)
+        may_plan = coming and adding.may_add(membership, state, now)
         if state.open_batches and not may_plan and requested(membership) is None:
             return None
         return Freshness.AFTER_READ if requested(membership) is not None else Freshness.RECENT
@@ -191,12 +165,6 @@ def _listing_wanted(membership: Membership, state: State, seen: Observation, now
     mine = spec.server_ids - state.joining
     all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, mine)) == len(mine)
     return None if all_there else Freshness.AFTER_READ
-
-
-def _may_add(membership: Membership, state: State, now: datetime) -> bool:
-    spec = membership.spec
-    waits = state.halt is not None or (state.next_attempt is not None and state.next_attempt > now)
-    return not waits and (spec.suspend or batches.in_flight(state) < spec.max_parallel_jobs)
 
 
 def _preview(
@@ -214,92 +182,8 @@ def _preview(
     return Preview(add, -(-add // spec.batch_size), adopt)
 
 
-def _next_add(
-    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
-) -> _Step | Look:
-    spec = membership.spec
-    if membership.metadata.deleting or spec.suspend or seen.listing is None or not seen.is_fresh:
-        return _Step(state)
-    if plan.shows(state.queued, seen.listing):
-        return _Step(narrowing.in_doubt(state, now), doubted=True)
-    if state.halt is not None:
-        return _Step(state)
-    state = plan.without_idle_parts(state, spec)
-    chosen = plan.next_part(state, spec) or plan.eligible(state, spec, seen.listing, now, settings)
-    if state.next_attempt is not None and state.next_attempt > now:
-        # A wait is a hindrance only to servers that could be sent: its cause may be gone since it began.
-        waited_for = _waited_for(membership) if isinstance(chosen, plan.Eligible) else None
-        return _Step(state, hindrance=waited_for, delay=_seconds(state.next_attempt - now))
-    if isinstance(chosen, plan.RetryAt):
-        return _Step(replace(state, next_attempt=chosen.moment), delay=_seconds(chosen.moment - now))
-    state = replace(state, next_attempt=None)
-    if chosen is None:
-        return _Step(state)
-    if batches.in_flight(state) >= spec.max_parallel_jobs:
-        return _Step(state, more=True)
-    return _add(membership, state, chosen, seen, now)
-
-
-def _add(membership: Membership, state: State, chosen: plan.Eligible, seen: Observation, now: datetime) -> _Step | Look:
-    """The intent, unless something outside the membership is in the way of it."""
-    spec = membership.spec
-    hindrance = _not_usable(seen, spec.node_pool.node_pool_id)
-    if hindrance is not None:
-        return _Step(state, hindrance=conditions.waiting(hindrance))
-    if not plan.fits(seen.object_bytes, state, min(chosen.total, spec.batch_size)):
-        text = (
-            f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"
-            " annotations, or split spec.serverIDs over several memberships"
-        )
-        return _Step(state, hindrance=conditions.stalled(Reason.STATUS_FULL, text))
-    if seen.write_wait is None:
-        return Look(write=True)
-    if seen.write_wait > 0:
-        throttled = conditions.waiting(_THROTTLED) if seen.throttled else None
-        return _Step(state, hindrance=throttled, delay=seen.write_wait, more=True)
-    planned, intent = plan.intend(state, spec, chosen, now)
-    return _Step(planned, intent=intent)
-
-
-_THROTTLED: Final = Trouble(
-    Reason.THROTTLED, "the cloud throttled the writes of this access key; the operator waits before the next one"
-)
-
-
-def _seconds(wait: timedelta) -> float:
-    return max(wait.total_seconds(), 0.0)
-
-
-def _not_usable(seen: Observation, pool_id: str) -> Trouble | None:
-    if not seen.proves_absence(pool_id):
-        text = (
-            "the node list and the node pool's own count of nodes (currentNode) disagree, so it is not certain which"
-            " servers have no node; looking again"
-        )
-        return Trouble(Reason.LISTING_IMPLAUSIBLE, text)
-    if seen.cluster is not None and seen.cluster.phase not in CLUSTER_ACCEPTING:
-        text = f"the cluster is in phase {seen.cluster.phase or 'unknown'}; servers are added while it is Available"
-        return Trouble(Reason.CLUSTER_NOT_READY, text)
-    if seen.pool is not None and seen.pool.phase in POOL_REFUSING:
-        text = f"the node pool is in phase {seen.pool.phase}; look at it in the CCE console"
-        return Trouble(Reason.POOL_NOT_READY, text)
-    return None
-
-
-def _waited_for(membership: Membership) -> Verdict | None:
-    """Why calls wait: a lost status, or word for word what the stored conditions tell; None when they tell no wait."""
-    if not membership.status.last_batch:
-        return conditions.waiting(_STATUS_LOST)
-    ready, also = membership.status.condition("Ready"), membership.status.condition("Reconciling")
-    if ready is None or also is None or also.reason is not Reason.PROGRESSING_WITH_RETRY or ready.status != "False":
-        return None
-    if membership.status.observed_generation != membership.metadata.generation:
-        return None
-    return Verdict("False", ready.reason, ready.message, "Reconciling", also.reason)
-
-
 def _conclude(
-    membership: Membership, step: _Step, preview: Preview | None, seen: Observation, now: datetime, settings: Settings
+    membership: Membership, step: Step, preview: Preview | None, seen: Observation, now: datetime, settings: Settings
 ) -> Decision:
     spec = membership.spec
     status = to_status(membership.status, spec, step.state)
@@ -361,7 +245,7 @@ def _holds(membership: Membership, status: Status, verdict: Verdict, now: dateti
     return bool(status.open_batches) and now < deleted + limit
 
 
-def _pace(step: _Step, status: Status, verdict: Verdict, suspend: bool) -> Pace:
+def _pace(step: Step, status: Status, verdict: Verdict, suspend: bool) -> Pace:
     if status.open_batches:
         watched = all(batches.is_watched(b) for b in status.open_batches)
         return Pace.WATCH if watched else Pace.POLL
