@@ -53,6 +53,7 @@ def may_add(membership: Membership, state: State, now: datetime) -> bool:
 
 
 def next_add(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Step | Look:
+    """The next add (rules P1, P3, P4), or the place in the write budget that has to be asked for first."""
     spec = membership.spec
     if membership.metadata.deleting or spec.suspend or seen.listing is None or not seen.is_fresh:
         return Step(state)
