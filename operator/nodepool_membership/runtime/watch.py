@@ -51,7 +51,11 @@ class Endless:
 
 
 class _MetadataResponse(aiohttp.ClientResponse):
-    """The API server writes an empty metadata-only list as `"items": null`, which kopf cannot iterate over."""
+    """The API server writes an empty metadata-only list as `"items": null`, which kopf cannot iterate over.
+
+    An answer that is left before its end, as a watch is, drops its connection: a farewell of TLS would have to be
+    waited for, and kopf's loop ends before it comes.
+    """
 
     async def json(
         self,
@@ -64,6 +68,19 @@ class _MetadataResponse(aiohttp.ClientResponse):
         if isinstance(value, dict) and "items" in value:
             value["items"] = value["items"] or []
         return value
+
+    def close(self) -> None:
+        self._drop_connection()
+        super().close()
+
+    def release(self) -> object:
+        self._drop_connection()
+        return super().release()
+
+    def _drop_connection(self) -> None:
+        """An answer that was read to its end has no connection left."""
+        if self.connection is not None and self.connection.transport is not None:
+            self.connection.transport.abort()
 
 
 def mark_of(body: kopf.Body) -> Mark:
