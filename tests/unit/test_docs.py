@@ -44,7 +44,7 @@ _MODULE: Final = re.compile(r"(?:api|core|cce|kube|runtime)(?:\.\w+)+")
 _TEST: Final = re.compile(r"(tests/[\w/]+\.py)?::(\w+)")
 _OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _FIELD: Final = re.compile(r"(?<![\w/])(spec|status)((?:\.[A-Za-z]+)+)")
-_PLACEHOLDER: Final = re.compile(r"'?<[^<>]*>'?|…|; ")
+_PLACEHOLDER: Final = re.compile(r"'?<[^<>]*>'?|…|[;,] ")
 MIN_FRAGMENT: Final = 3
 
 
