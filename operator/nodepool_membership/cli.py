@@ -112,6 +112,23 @@ def cli() -> None:
     help="Limit for one call to the cloud.",
 )
 @click.option(
+    "--leader-elect/--no-leader-elect",
+    default=_DEFAULTS.leader_elect,
+    help="Whether replicas agree by a Lease on the one that works; without, there must be one replica only.",
+)
+@click.option(
+    "--lease-duration",
+    type=_duration("1s", "10m"),
+    default=format_duration(_DEFAULTS.lease_duration),
+    help="After so long without a sign of the leader another replica takes over.",
+)
+@click.option(
+    "--renew-deadline",
+    type=_duration("500ms", "10m"),
+    default=format_duration(_DEFAULTS.renew_deadline),
+    help="A leader that could not renew its lease for so long stops calling and exits; below --lease-duration.",
+)
+@click.option(
     "--bind",
     type=_Parsed("HOST:PORT", parse_bind),
     default=f"{_DEFAULTS.bind.host}:{_DEFAULTS.bind.port}",
@@ -127,6 +144,9 @@ def run(
     settle_window: timedelta,
     writes_per_minute: int,
     http_timeout: timedelta,
+    leader_elect: bool,
+    lease_duration: timedelta,
+    renew_deadline: timedelta,
     bind: Bind,
     log_format: LogFormat,
     log_level: LogLevel,
@@ -137,6 +157,11 @@ def run(
     an environment variable, NODEPOOL_MEMBERSHIP_<NAME>; there, values of a repeatable one are separated by commas.
     Durations are written like 500ms, 15s or 1h30m.
     """
+    if renew_deadline >= lease_duration:
+        raise click.UsageError(
+            f"--renew-deadline ({format_duration(renew_deadline)}) must be shorter than --lease-duration"
+            f" ({format_duration(lease_duration)})"
+        )
     options = Options(
         namespaces=namespaces,
         allow_endpoints=allow_endpoints,
@@ -145,6 +170,9 @@ def run(
         settle_window=settle_window,
         writes_per_minute=writes_per_minute,
         http_timeout=http_timeout,
+        leader_elect=leader_elect,
+        lease_duration=lease_duration,
+        renew_deadline=renew_deadline,
         bind=bind,
         log_format=log_format,
         log_level=log_level,

@@ -41,7 +41,9 @@ class World:
     def operator(self, *options: str, name: str = "operator") -> Operator:
         """The operator with these options; a context manager, ready once `wait_ready` returns."""
         python = python_of_the_image(print)
-        return Operator(self.workdir, self.kubeconfig, [self.simulator.url], options, name=name, python=python)
+        # One after another, and killed: the next one must not wait for the lease of the one before.
+        alone = ("--no-leader-elect", *options)
+        return Operator(self.workdir, self.kubeconfig, [self.simulator.url], alone, name=name, python=python)
 
     def writes(self) -> Writes:
         """What the API server has counted so far."""

@@ -82,6 +82,12 @@ def operator_kubeconfig(cluster: Cluster) -> Path:
 
 
 @pytest.fixture
+def free_lease(cluster: Cluster) -> None:
+    """The shipped Lease, held by nobody: not by an operator of an earlier test either."""
+    cluster.write_lease(holderIdentity="")
+
+
+@pytest.fixture
 def programs() -> Iterator[ExitStack]:
     """What is entered here is left when the test ends, the newest first."""
     with ExitStack() as stack:

@@ -92,8 +92,10 @@ def _can(control_plane: ControlPlane, kubeconfig: Path, verb: str, resource: str
 
 def test_a_second_apply_changes_nothing(installed: ControlPlane) -> None:
     again = installed.kubectl("apply", "-k", str(DEPLOY), "--dry-run=server").stdout.splitlines()
-    assert [line for line in again if not line.endswith(" unchanged (server dry run)")] == []
-    assert len(again) == 8
+    # kubectl sends the selector of a PodDisruptionBudget every time: that it does not differ is the next test.
+    budget = f"poddisruptionbudget.policy/{COMPONENT} configured (server dry run)"
+    assert [line for line in again if not line.endswith(" unchanged (server dry run)")] == [budget]
+    assert len(again) == 12
 
 
 def test_nothing_differs_from_what_was_applied(installed: ControlPlane) -> None:
@@ -102,17 +104,19 @@ def test_nothing_differs_from_what_was_applied(installed: ControlPlane) -> None:
 
 
 def _rules(answer: Json) -> set[tuple[str, str, str]]:
-    """(group, resource, verb) of each right that is restricted to no name."""
+    """(group, resource, verb) of each right; `resource/name` where it is restricted to a name."""
     rules = at(answer, "status", "resourceRules")
     assert isinstance(rules, list)
     granted: set[tuple[str, str, str]] = set()
     for rule in rules:
-        assert not child(rule).get("resourceNames")
         groups, resources, verbs = (at(rule, key) for key in ("apiGroups", "resources", "verbs"))
+        names = child(rule).get("resourceNames") or [""]
+        assert isinstance(names, list)
         assert isinstance(groups, list)
         assert isinstance(resources, list)
         assert isinstance(verbs, list)
-        granted |= {(str(g), str(r), str(v)) for g in groups for r in resources for v in verbs}
+        full = [f"{resource}/{name}".rstrip("/") for resource in resources for name in names]
+        granted |= {(str(g), r, str(v)) for g in groups for r in full for v in verbs}
     return granted
 
 
@@ -126,6 +130,8 @@ OWN: Final = {
     ("events.k8s.io", "events", "create"),
     ("events.k8s.io", "events", "patch"),
 }
+
+OWN_LEASE: Final = {("coordination.k8s.io", f"leases/{COMPONENT}", verb) for verb in ("get", "patch")}
 
 
 def _rights(control_plane: ControlPlane, kubeconfig: Path, namespace: str) -> set[tuple[str, str, str]]:
@@ -144,7 +150,7 @@ def _rights(control_plane: ControlPlane, kubeconfig: Path, namespace: str) -> se
 
 def test_the_rights_are_exactly_these(installed: ControlPlane, operator: Path) -> None:
     assert _rights(installed, operator, TEAM) == OWN
-    assert _rights(installed, operator, NAMESPACE) == OWN
+    assert _rights(installed, operator, NAMESPACE) == OWN | OWN_LEASE
 
 
 @pytest.mark.parametrize(
@@ -226,10 +232,59 @@ def test_the_pod_is_given_time_for_a_call_under_way(template: Object) -> None:
     assert at(template, "spec", "terminationGracePeriodSeconds") == 90
 
 
-def test_only_one_operator_runs_at_a_time(installed: ControlPlane) -> None:
-    command = ("get", "deployment", COMPONENT, f"--namespace={NAMESPACE}", "--output=json")
-    spec = child(json.loads(installed.kubectl(*command).stdout), "spec")
-    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+def _stored(control_plane: ControlPlane, kind: str) -> Object:
+    """The object of the operator's that has its name."""
+    command = ("get", kind, COMPONENT, f"--namespace={NAMESPACE}", "--output=json")
+    return child(json.loads(control_plane.kubectl(*command).stdout))
+
+
+def test_a_second_apply_leaves_the_holder_of_the_lease_alone(installed: ControlPlane) -> None:
+    spec = {"holderIdentity": "somebody", "leaseDurationSeconds": 15, "leaseTransitions": 3}
+    merge = ("--type=merge", "-p", json.dumps({"spec": spec}))
+    installed.kubectl("patch", "lease", COMPONENT, f"--namespace={NAMESPACE}", *merge)
+    installed.kubectl("apply", "-k", str(DEPLOY))
+    installed.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(DEPLOY))
+    assert _stored(installed, "lease")["spec"] == spec
+
+
+LEASES: Final = "leases.coordination.k8s.io"
+
+
+@pytest.mark.parametrize("verb", ["get", "patch"])
+def test_the_operator_may_take_its_own_lease_and_no_other(installed: ControlPlane, operator: Path, verb: str) -> None:
+    here = f"--namespace={NAMESPACE}"
+    assert _can(installed, operator, verb, f"{LEASES}/{COMPONENT}", here)
+    assert not _can(installed, operator, verb, f"{LEASES}/other", here)
+    assert not _can(installed, operator, verb, LEASES, here)
+    assert not _can(installed, operator, verb, f"{LEASES}/{COMPONENT}", f"--namespace={TEAM}")
+
+
+@pytest.mark.parametrize("verb", ["update", "delete", "watch", "list", "create"])
+def test_the_operator_may_do_nothing_else_with_its_lease(installed: ControlPlane, operator: Path, verb: str) -> None:
+    assert not _can(installed, operator, verb, f"{LEASES}/{COMPONENT}", f"--namespace={NAMESPACE}")
+
+
+def test_two_replicas_run_apart_and_one_of_them_always(installed: ControlPlane, template: Object) -> None:
+    spec = child(_stored(installed, "deployment"), "spec")
+    assert spec["replicas"] == 2
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    labels = child(spec, "selector", "matchLabels")
+    budget = child(_stored(installed, "poddisruptionbudget"), "spec")
+    assert (budget["maxUnavailable"], child(budget, "selector")["matchLabels"]) == (1, labels)
+    apart = at(template, "spec", "affinity", "podAntiAffinity", "preferredDuringSchedulingIgnoredDuringExecution", 0)
+    assert at(apart, "podAffinityTerm", "topologyKey") == "kubernetes.io/hostname"
+    assert at(apart, "podAffinityTerm", "labelSelector", "matchLabels") == labels
+    assert labels.items() <= child(template, "metadata", "labels").items()
+
+
+def test_the_lease_is_looked_for_where_it_is(installed: ControlPlane, template: Object) -> None:
+    environment = at(template, "spec", "containers", 0, "env")
+    assert isinstance(environment, list)
+    assert {
+        "name": "POD_NAMESPACE",
+        "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}},
+    } in environment
+    assert _stored(installed, "lease")
 
 
 def test_the_probes_ask_the_port_that_is_served(template: Object) -> None:
@@ -284,6 +339,7 @@ def test_the_samples_are_accepted_and_hold_no_secret(installed: ControlPlane) ->
 def test_the_overlay_gives_rights_in_its_namespaces_only(installed_for_one_namespace: ControlPlane) -> None:
     kubeconfig = _operator(installed_for_one_namespace)
     assert _rights(installed_for_one_namespace, kubeconfig, TEAM) == OWN
+    assert _rights(installed_for_one_namespace, kubeconfig, NAMESPACE) == OWN_LEASE
     assert _rights(installed_for_one_namespace, kubeconfig, "default") == set()
 
 

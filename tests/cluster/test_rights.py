@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,10 +16,16 @@ from cce_simulator.config import Behaviour, SimulatorConfig
 from controlplane import ControlPlane
 from harness import Cluster, Object, Operator, Scene, wait_for
 from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, ROOT, condition
+from harness.operator_process import ELECTING
 from harness.scene import server_ids
 
+Role = dict[str, Any]
+"""As yaml reads it."""
 QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
-ROLE = yaml.safe_load((ROOT / "deploy" / "base" / "role.yaml").read_text())
+BASE = ROOT / "deploy" / "base"
+ROLE = yaml.safe_load((BASE / "role.yaml").read_text())
+LEASE_ROLE, _ = yaml.safe_load_all((BASE / "lease-role.yaml").read_text())
+ROLES: Sequence[Role] = (ROLE, LEASE_ROLE)
 IN_CLUSTER = Path(__file__).parent.parent / "harness" / "in_cluster.py"
 
 Stage = Callable[..., Scene]
@@ -29,9 +36,13 @@ Operate = Callable[..., Operator]
 class Right:
     """One verb on one resource, as a rule of the role grants it."""
 
+    role: str
+    """The kind of the role that grants it."""
     group: str
     resource: str
     verb: str
+    name: str = ""
+    """Of the one object for which it is granted."""
 
     def __str__(self) -> str:
         return f"{self.verb}-{self.resource.replace('/', '-')}"
@@ -42,30 +53,33 @@ class Right:
         return f'cannot {self.verb} resource "{self.resource}" in API group "{self.group}"'
 
 
-COUNTING = Right("events.k8s.io", "events", "patch")
+COUNTING = Right("ClusterRole", "events.k8s.io", "events", "patch")
 
 
 RIGHTS: Sequence[Right] = [
-    Right(group, resource, verb)
-    for rule in ROLE["rules"]
+    Right(role["kind"], group, resource, verb, name)
+    for role in ROLES
+    for rule in role["rules"]
+    for name in rule.get("resourceNames", [""])
     for group in rule["apiGroups"]
     for resource in rule["resources"]
     for verb in rule["verbs"]
 ]
 
 
-def rules_without(right: Right) -> list[Object]:
+def rules_without(right: Right, role: Role) -> list[Object]:
     rules: list[Object] = []
-    for rule in ROLE["rules"]:
+    for rule in role["rules"]:
         concerned = right.group in rule["apiGroups"] and right.resource in rule["resources"]
         verbs = [verb for verb in rule["verbs"] if not (concerned and verb == right.verb)]
         rules += [{**rule, "verbs": verbs}] if verbs else []
     return rules
 
 
-def set_rules(control_plane: ControlPlane, rules: list[Object]) -> None:
+def set_rules(control_plane: ControlPlane, role: Role, rules: list[Object]) -> None:
     patch = json.dumps({"rules": rules})
-    control_plane.kubectl("patch", "clusterrole", ROLE["metadata"]["name"], "--type=merge", "-p", patch)
+    which = (role["kind"], role["metadata"]["name"], f"--namespace={OPERATOR_NAMESPACE}")
+    control_plane.kubectl("patch", *which, "--type=merge", "-p", patch)
 
 
 def wait_until(cluster: Cluster, right: Right, *, granted: bool) -> None:
@@ -81,7 +95,8 @@ def wait_until(cluster: Cluster, right: Right, *, granted: bool) -> None:
                 "resource": resource,
                 "subresource": subresource,
                 "verb": right.verb,
-                "namespace": "default",
+                "namespace": OPERATOR_NAMESPACE,
+                "name": right.name,
             },
         },
     }
@@ -95,12 +110,14 @@ def take_away(cluster: Cluster, control_plane: ControlPlane) -> Iterator[Callabl
 
     def take(right: Right) -> Callable[[], None]:
         taken.append(right)
-        set_rules(control_plane, rules_without(right))
+        (role,) = (role for role in ROLES if role["kind"] == right.role)
+        set_rules(control_plane, role, rules_without(right, role))
         wait_until(cluster, right, granted=False)
         return give_back
 
     def give_back() -> None:
-        set_rules(control_plane, ROLE["rules"])
+        for role in ROLES:
+            set_rules(control_plane, role, role["rules"])
         for right in taken:
             wait_until(cluster, right, granted=True)
 
@@ -139,11 +156,13 @@ def says(scene: Scene, text: str) -> bool | None:
     return True if text in told else None
 
 
+@pytest.mark.usefixtures("free_lease")
 def test_the_rights_are_enough(stage: Stage) -> None:
-    scene = stage(QUICK)
+    scene = stage(QUICK, options=ELECTING)
     join(scene)
     tell_twice(scene)
     check_done(scene)
+    assert scene.operator.leads()
     assert "cannot" not in scene.operator.output()
 
 
@@ -152,14 +171,19 @@ def test_the_rights_that_are_tried_are_those_of_the_role() -> None:
     assert (
         len(RIGHTS)
         == len(set(RIGHTS))
-        == sum(len(rule["apiGroups"]) * len(rule["resources"]) * len(rule["verbs"]) for rule in ROLE["rules"])
+        == sum(
+            len(rule["apiGroups"]) * len(rule["resources"]) * len(rule["verbs"])
+            for role in ROLES
+            for rule in role["rules"]
+        )
     )
 
 
 @pytest.mark.parametrize("right", RIGHTS, ids=str)
+@pytest.mark.usefixtures("free_lease")
 def test_each_right_is_needed(stage: Stage, take_away: Callable[[Right], Callable[[], None]], right: Right) -> None:
     give_back = take_away(right)
-    scene = stage(QUICK, wait=False)
+    scene = stage(QUICK, options=ELECTING, wait=False)
     join(scene)
     if right == COUNTING:
         tell_twice(scene)
@@ -170,6 +194,7 @@ def test_each_right_is_needed(stage: Stage, take_away: Callable[[Right], Callabl
     check_done(scene)
 
 
+@pytest.mark.usefixtures("free_lease")
 def test_it_runs_with_what_a_pod_is_given(control_plane: ControlPlane, stage: Stage, tmp_path: Path) -> None:
     account = tmp_path / "serviceaccount"
     account.mkdir()
@@ -178,6 +203,7 @@ def test_it_runs_with_what_a_pod_is_given(control_plane: ControlPlane, stage: St
     host, _, port = control_plane.url.removeprefix("https://").rpartition(":")
     scene = stage(
         QUICK,
+        options=ELECTING,
         kubeconfig=None,
         program=(str(IN_CLUSTER), str(account)),
         environment={"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "HOME": str(tmp_path)},

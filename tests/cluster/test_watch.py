@@ -27,6 +27,7 @@ from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.runtime import logs, process
+from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Bind, Options
 from nodepool_membership.runtime.queue import Key
@@ -271,16 +272,24 @@ async def test_the_process_works_keys_answers_probes_and_ends_in_order(
 
     @asynccontextmanager
     async def make(
-        _options: Options, memberships: Memberships, _secrets: Secrets, events: Events, _metrics: Metrics
+        _options: Options,
+        memberships: Memberships,
+        _secrets: Secrets,
+        events: Events,
+        _metrics: Metrics,
+        may_call: MayCall,
     ) -> AsyncIterator[Counting]:
         assert events is not None
+        assert may_call()
         made.append(Counting(memberships))
         yield made[0]
         left.append(len(made[0].ended))
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    options = Options(namespaces=(namespace,), bind=Bind("127.0.0.1", port), http_timeout=timedelta(seconds=1))
+    options = Options(
+        namespaces=(namespace,), bind=Bind("127.0.0.1", port), http_timeout=timedelta(seconds=1), leader_elect=False
+    )
     async with connect(control_plane) as api, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
         await create(api, namespace, "pool", [])
         process_task = asyncio.create_task(process.run(options, make))

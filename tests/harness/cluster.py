@@ -29,6 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 OPERATOR_NAMESPACE = "nodepool-membership"
 OPERATOR_ACCOUNT = "nodepool-membership-operator"
 _GROUP = "/apis/cce.nodepools.dev/v1alpha1"
+_LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/{OPERATOR_ACCOUNT}"
 _METADATA_ONLY = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
 _TABLE = {"Accept": "application/json;as=Table;g=meta.k8s.io;v=v1"}
 _CREATING_AT_ONCE = 4
@@ -183,6 +184,17 @@ class Cluster:
         response = self._http.get("/metrics")
         response.raise_for_status()
         return response.text
+
+    def lease(self) -> Object:
+        """The spec of the operator's Lease."""
+        spec = self._json(self._http.get(_LEASE)).get("spec", {})
+        assert isinstance(spec, dict)
+        return spec
+
+    def write_lease(self, **spec: object) -> None:
+        """Change the operator's Lease by hand."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        self._json(self._http.patch(_LEASE, content=json.dumps({"spec": spec}), headers=headers))
 
     def patch(
         self,

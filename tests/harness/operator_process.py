@@ -12,8 +12,16 @@ import httpx
 
 from harness.programs import Program, free_port, wait_for
 
-FAST: Sequence[str] = ("--poll-interval=200ms", "--resync-interval=2s", "--settle-window=4s", "--writes-per-minute=600")
-"""Waits of a size that tests can sit through; the program is the same."""
+FAST: Sequence[str] = (
+    "--poll-interval=200ms",
+    "--resync-interval=2s",
+    "--settle-window=4s",
+    "--writes-per-minute=600",
+    "--no-leader-elect",
+)
+"""Waits of a size that tests can sit through; the program is the same. Tests run many operators at a time, each for a
+namespace of its own: `ELECTING` is for those that are about replicas."""
+ELECTING: Sequence[str] = (*FAST, "--leader-elect", "--lease-duration=3s", "--renew-deadline=2s")
 
 
 class Operator(Program):
@@ -44,7 +52,7 @@ class Operator(Program):
             *(f"--allow-endpoint={endpoint}" for endpoint in endpoints),
             *options,
         ]
-        foreign = ("NODEPOOL_MEMBERSHIP_", "KUBECONFIG", "KUBERNETES_SERVICE_")
+        foreign = ("NODEPOOL_MEMBERSHIP_", "KUBECONFIG", "KUBERNETES_SERVICE_", "POD_")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         login = {} if kubeconfig is None else {"KUBECONFIG": str(kubeconfig)}
         everything = {**inherited, **login, **(environment or {})}
@@ -65,6 +73,19 @@ class Operator(Program):
                 return None
 
         wait_for("the operator is ready", ready, seconds=seconds)
+
+    def leads(self) -> bool:
+        """Whether it says that it may call the cloud."""
+        return "nodepool_membership_leader 1.0" in self.get("/metrics").text.splitlines()
+
+    def wait_leads(self, seconds: float = 30.0) -> None:
+        """Return when it leads."""
+
+        def leads() -> bool | None:
+            self.check()
+            return self.leads() or None
+
+        wait_for(f"{self.log.stem} leads", leads, seconds=seconds)
 
     def peak_memory_mib(self) -> float:
         """VmHWM of the process, MiB."""

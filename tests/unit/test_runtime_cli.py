@@ -85,6 +85,10 @@ def test_addresses(text: str, bind: Bind) -> None:
         ("--writes-per-minute", "0", "1<=x<=1000"),
         ("--namespace", "Not_A_Name", "lower-case letters"),
         ("--allow-endpoint", "example.com", "https://cce.example.com"),
+        ("--lease-duration", "0s", "between 1s and 10m"),
+        ("--renew-deadline", "11m", "between 500ms and 10m"),
+        ("--renew-deadline", "15s", "shorter than --lease-duration (15s)"),
+        ("--lease-duration", "9s", "--renew-deadline (10s)"),
         ("--bind", "8080", "0.0.0.0:8080"),
         ("--log-format", "xml", "json"),
         ("--log-level", "loud", "debug"),
@@ -121,6 +125,8 @@ def test_values_arrive_from_both_sides_and_lists_split_at_commas(monkeypatch: py
     monkeypatch.setattr(process, "run", fake_run)
     monkeypatch.setenv("NODEPOOL_MEMBERSHIP_NAMESPACE", "team-a,team-b")
     monkeypatch.setenv("NODEPOOL_MEMBERSHIP_WRITES_PER_MINUTE", "3")
+    monkeypatch.setenv("NODEPOOL_MEMBERSHIP_LEADER_ELECT", "false")
+    monkeypatch.setenv("NODEPOOL_MEMBERSHIP_LEASE_DURATION", "30s")
     monkeypatch.setattr(
         sys,
         "argv",
@@ -135,6 +141,8 @@ def test_values_arrive_from_both_sides_and_lists_split_at_commas(monkeypatch: py
             allow_endpoints=("http://a:1", "https://b:443"),
             poll_interval=timedelta(seconds=2),
             writes_per_minute=3,
+            leader_elect=False,
+            lease_duration=timedelta(seconds=30),
         )
     ]
 

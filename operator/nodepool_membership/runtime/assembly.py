@@ -20,6 +20,7 @@ from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.runtime.clouds import Clouds
+from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Options
 from nodepool_membership.runtime.pace import Clock
@@ -37,9 +38,9 @@ def _now() -> datetime:
 
 @asynccontextmanager
 async def make_reconciler(
-    options: Options, memberships: Memberships, secrets: Secrets, events: Events, metrics: Metrics
+    options: Options, memberships: Memberships, secrets: Secrets, events: Events, metrics: Metrics, may_call: MayCall
 ) -> AsyncIterator[Reconciler]:
-    """Open the connections to the cloud; on leaving, calls under way are recorded first."""
+    """Open the connections to the cloud; `Reconciler.close` must have returned before they are left."""
     timeout = options.http_timeout.total_seconds()
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval)
     async with make_http(timeout) as http:
@@ -64,9 +65,6 @@ async def make_reconciler(
             monotonic=monotonic,
         )
         store = Store(memberships, events, metrics, settings, now=_now)
-        sender = Sender(store, now=_now, monotonic=monotonic)
+        sender = Sender(store, now=_now, monotonic=monotonic, may_call=may_call)
         clock = Clock(options.poll_interval, options.resync_interval)
-        try:
-            yield Reconciler(memberships, store, sender, clouds, metrics, settings, clock, now=_now)
-        finally:
-            await sender.close()
+        yield Reconciler(memberships, store, sender, clouds, metrics, settings, clock, now=_now, may_call=may_call)

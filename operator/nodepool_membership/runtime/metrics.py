@@ -116,6 +116,11 @@ class Metrics:
         """The membership is gone."""
         self._memberships.samples.pop((namespace, name), None)
 
+    def watch_leadership(self, leads: Callable[[], bool]) -> None:
+        """Ask this whenever the metrics are read; to be called once."""
+        gauge = Gauge(f"{_PREFIX}_leader", "1 if this process may call the cloud, else 0", registry=self.registry)
+        gauge.set_function(lambda: float(leads()))
+
     def watch_queue(self, depth: Callable[[], float], oldest_seconds: Callable[[], float]) -> None:
         """Ask these whenever the metrics are read; to be called once."""
         gauge = Gauge(f"{_PREFIX}_queue_depth", "Memberships that wait for a worker", registry=self.registry)

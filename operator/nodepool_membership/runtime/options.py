@@ -41,6 +41,10 @@ class Options:
     settle_window: timedelta = timedelta(minutes=30)
     writes_per_minute: int = 10
     http_timeout: timedelta = timedelta(seconds=60)
+    leader_elect: bool = True
+    lease_duration: timedelta = timedelta(seconds=15)
+    renew_deadline: timedelta = timedelta(seconds=10)
+    """Shorter than `lease_duration`."""
     bind: Bind = Bind("0.0.0.0", 8080)  # noqa: S104 - probes and scrapes come from other hosts
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"

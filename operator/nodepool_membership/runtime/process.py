@@ -15,9 +15,11 @@ from typing import Final, Literal
 from nodepool_membership import __version__
 from nodepool_membership.kube.api import KubeApi, NoClusterError
 from nodepool_membership.kube.events import Events
+from nodepool_membership.kube.lease import LeaseObject, lease_namespace
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.runtime import health, logs
+from nodepool_membership.runtime.leader import Alone, Candidate, Leadership, MayCall, Timing, own_identity
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import SAFE_SETTLE_WINDOW, Options, format_duration
 from nodepool_membership.runtime.queue import WorkQueue
@@ -26,8 +28,13 @@ from nodepool_membership.runtime.workers import Reconciler, Workers
 
 _logger = logging.getLogger(__name__)
 
-MakeReconciler = Callable[[Options, Memberships, Secrets, Events, Metrics], AbstractAsyncContextManager[Reconciler]]
-"""Opens what a reconciler needs of the cloud; left after the last look has ended."""
+MakeReconciler = Callable[
+    [Options, Memberships, Secrets, Events, Metrics, MayCall], AbstractAsyncContextManager[Reconciler]
+]
+"""Opens what a reconciler needs of the cloud, once this process leads; left after the last look has ended."""
+
+Ends = tuple["asyncio.Task[None]", "asyncio.Task[Literal[True]]"]
+"""Whichever of these is done first ends the process: the watch, the wait for a signal."""
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _RECORD_SECONDS: Final = 15.0
@@ -37,46 +44,99 @@ _STUCK_TIMEOUTS: Final = 10
 
 
 async def run(options: Options, make_reconciler: MakeReconciler) -> int:
-    """Run until SIGTERM or SIGINT; the exit code: 0 after a signal, 1 if the process could not start or failed."""
+    """Run until SIGTERM or SIGINT, or until the lease is lost.
+
+    Returns the exit code: 0 after a signal; 1 if the process could not start, lost its lease, or leaves a call
+    unrecorded.
+    """
     logs.configure(options.log_format, options.log_level)
     if options.settle_window < SAFE_SETTLE_WINDOW:
         _logger.warning("--settle-window is below %s: a server may be added twice", format_duration(SAFE_SETTLE_WINDOW))
     try:
         with _stop_on_signal() as stop:
-            await _run(options, make_reconciler, stop)
+            clean = await _run(options, make_reconciler, stop)
     except (NoClusterError, health.BindError) as error:
         _logger.error("cannot start: %s", error)  # noqa: TRY400 - the text is for a user, a traceback is not
         return 1
     _logger.info("stopped")
-    return 0
+    return 0 if clean else 1
 
 
-async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.Event) -> None:
+async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.Event) -> bool:
+    """Follow, lead if it comes to that, and end; whether all is well."""
     metrics, checks, queue = Metrics(), health.Health(), WorkQueue()
-    timeout = options.http_timeout.total_seconds()
-    metrics.watch_queue(lambda: len(queue), queue.oldest_seconds)
     async with AsyncExitStack() as parts:
         api = await parts.enter_async_context(KubeApi.connect(observer=metrics.kube_request))
+        leadership = _leadership(options, api)
+        metrics.watch_leadership(leadership.may_call)
         watch = Watch(api, queue.add, namespaces=options.namespaces)
         checks.alive.append(watch.alive)
-        checks.ready.append(watch.ready)
+        checks.ready += [watch.ready, leadership.ready]
         port = await parts.enter_async_context(health.serve(options.bind, checks, metrics))
         events = await parts.enter_async_context(Events(api, instance=os.environ.get("POD_NAME", socket.gethostname())))
-        reconciler = await parts.enter_async_context(
-            make_reconciler(options, Memberships(api), Secrets(api), events, metrics)
-        )
-        workers = Workers(queue, reconciler, metrics, stuck_after_seconds=max(600.0, _STUCK_TIMEOUTS * timeout))
-        checks.alive.append(workers.stuck)
-        workers.start()
         _logger.info("started", extra={"version": __version__, "server": api.login.server, "port": port})
         watching = asyncio.create_task(watch.run(), name="watch")
-        await _first(watching, asyncio.create_task(stop.wait(), name="stop"))
-        _logger.info("stopping: no new work is taken, calls under way are waited for")
+        ends: Ends = (watching, asyncio.create_task(stop.wait(), name="stop"))
+        winning = asyncio.create_task(leadership.win(), name="win")
+        await _first(*ends, winning)
+        clean = True
+        if any(end.done() for end in ends):
+            await _cancel(winning)
+        else:
+            await winning
+            _logger.info("leading")
+            # Only here: what a reconciler remembers begins with the term of its leader.
+            brings = make_reconciler(options, Memberships(api), Secrets(api), events, metrics, leadership.may_call)
+            async with brings as reconciler:
+                clean = await _work(options, queue, reconciler, metrics, checks, leadership, ends)
         watch.stop()
-        await asyncio.gather(workers.stop(timeout + _RECORD_SECONDS), watching)
+        await leadership.release()
+        await watching
+        return clean
+
+
+async def _work(
+    options: Options,
+    queue: WorkQueue,
+    reconciler: Reconciler,
+    metrics: Metrics,
+    checks: health.Health,
+    leadership: Leadership,
+    ends: Ends,
+) -> bool:
+    """Work the queue until the end or until the lease is lost, then wait for what is under way; whether all is well."""
+    timeout = options.http_timeout.total_seconds()
+    workers = Workers(queue, reconciler, metrics, stuck_after_seconds=max(600.0, _STUCK_TIMEOUTS * timeout))
+    checks.alive.append(workers.stuck)
+    metrics.watch_queue(lambda: len(queue), queue.oldest_seconds)
+    holding = asyncio.create_task(leadership.hold(), name="hold")
+    workers.start()
+    await _first(*ends, holding)
+    _logger.info("stopping: no new work is taken, calls under way are waited for")
+    # The lease is kept meanwhile: a successor shall find these calls recorded.
+    recorded = await workers.stop(timeout + _RECORD_SECONDS)
+    lost = not leadership.may_call()
+    await _cancel(holding)
+    return recorded and not lost
+
+
+def _leadership(options: Options, api: KubeApi) -> Leadership:
+    if not options.leader_elect:
+        return Alone()
+    timing = Timing.of(options.lease_duration, options.renew_deadline)
+    return Candidate(LeaseObject(api, lease_namespace()), own_identity(), timing)
+
+
+async def _cancel(task: "asyncio.Task[None]") -> None:
+    """End a task; an error that ended it before is raised."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.result()
 
 
 async def _first(*tasks: "asyncio.Task[None] | asyncio.Task[Literal[True]]") -> None:
+    """Return when one of them has ended, however."""
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 

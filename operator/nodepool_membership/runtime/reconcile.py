@@ -23,6 +23,7 @@ from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.errors import StaleError, UnansweredError
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.clouds import Access, Clouds
+from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.pace import Clock
 from nodepool_membership.runtime.send import Sender
@@ -67,8 +68,10 @@ class Reconciler:
         clock: Clock,
         *,
         now: Callable[[], datetime],
+        may_call: MayCall,
     ) -> None:
         self._memberships = memberships
+        self._may_call = may_call
         self._store = store
         self._sender = sender
         self._clouds = clouds
@@ -162,6 +165,9 @@ class Reconciler:
                     membership, acknowledge(membership, self._second(), self._settings)
                 )
             membership = await self._store.hold(membership)
+        if not self._may_call():
+            _log.warning("no intent is stored: the lease is lost", extra=about(membership, intent))
+            return
         try:
             membership = await self._store.status(membership, decision.status)
         except UnansweredError:

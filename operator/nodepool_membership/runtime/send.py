@@ -16,6 +16,7 @@ from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledEr
 from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
 from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.clouds import Access
+from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.store import Store, about
 
 _log = logging.getLogger(__name__)
@@ -27,8 +28,11 @@ SEND_WITHIN: Final = timedelta(seconds=60)
 class Sender:
     """Makes add calls and sees each through to its record."""
 
-    def __init__(self, store: Store, *, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, *, now: Callable[[], datetime], monotonic: Callable[[], float], may_call: MayCall
+    ) -> None:
         self._store = store
+        self._may_call = may_call
         self._now = now
         self._monotonic = monotonic
         self._under_way: set[asyncio.Task[None]] = set()
@@ -49,10 +53,17 @@ class Sender:
         _log.warning("refusals of this node pool are not atomic", extra=about(membership))
 
     async def close(self) -> None:
-        """Start no further call and wait for the records of those under way."""
+        """Start no further call and wait for the records of those under way; cancelled, give them up, and say which."""
         self._closing = True
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        try:
+            while self._under_way:
+                await asyncio.wait(self._under_way)
+        except asyncio.CancelledError:
+            given_up = list(self._under_way)
+            for task in given_up:
+                task.cancel()
+            await asyncio.gather(*given_up, return_exceptions=True)
+            raise
 
     async def _shielded(self, work: Coroutine[None, None, None], intent: Batch) -> None:
         task = asyncio.create_task(work, name=f"batch-{intent.batch}")
@@ -61,13 +72,21 @@ class Sender:
         await asyncio.shield(task)
 
     async def _call_and_record(self, membership: Membership, intent: Batch, access: Access) -> None:
-        await self._store.answer(membership, intent, await self._call(membership, intent, access))
+        try:
+            answer = await self._call(membership, intent, access)
+        except asyncio.CancelledError:
+            text = "the process ends with a call under way; its intent is stored, the next one looks for the servers"
+            _log.error(text, extra=about(membership, intent))
+            raise
+        await self._store.answer(membership, intent, answer)
 
     async def _call(self, membership: Membership, intent: Batch, access: Access) -> Answer:
         pool = membership.spec.node_pool
         signed_at = intent.submit_time
         if self._closing:
             return NotSent("the operator is stopping")
+        if not self._may_call():
+            return NotSent("the operator lost its lease before the call was sent")
         if signed_at is None or self._now() > signed_at + SEND_WITHIN:
             return NotSent(f"more than {SEND_WITHIN.seconds} s have passed since the intent was stored")
         try:

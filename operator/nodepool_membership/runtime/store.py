@@ -14,7 +14,7 @@ from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.core import story
-from nodepool_membership.core.calls import Answer, record
+from nodepool_membership.core.calls import Accepted, Answer, record
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.errors import KubeError, StaleError
 from nodepool_membership.kube.events import Events
@@ -24,7 +24,8 @@ from nodepool_membership.runtime.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 FIRST_WAIT: Final = 1.0
-LONGEST_WAIT: Final = 30.0
+LONGEST_WAIT: Final = 5.0
+"""Of a few records only; the process ends about 15 s after its last call when one cannot be stored."""
 
 
 def about(membership: Membership, batch: Batch | None = None) -> dict[str, str | int | None]:
@@ -93,7 +94,17 @@ class Store:
         """Record the answer to a call, however long that takes, unless the object is gone (rule P9).
 
         An unanswered write is made again from a fresh read: `record` says the same whatever the status holds.
+        Cancelled, it says what is not recorded.
         """
+        try:
+            await self._answer(membership, intent, answer)
+        except asyncio.CancelledError:
+            text = "the process ends before the answer to a call is stored: %s; the next one looks for its servers"
+            extra = {**about(membership, intent), **({"jobID": answer.job_id} if isinstance(answer, Accepted) else {})}
+            _log.error(text, answer, extra=extra)
+            raise
+
+    async def _answer(self, membership: Membership, intent: Batch, answer: Answer) -> None:
         current: Membership | None = membership
         wait = self._first_wait
         while current is not None:

@@ -27,7 +27,10 @@ class Reconciler(Protocol):
         ...
 
     async def close(self) -> None:
-        """The process is to end, looks are under way: start no further call, wait for the records of those made."""
+        """The process is to end, looks are under way: start no further call, wait for the records of those made.
+
+        Cancelled, it gives up what is not recorded.
+        """
         ...
 
 
@@ -56,8 +59,11 @@ class Workers:
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._work(), name=f"worker-{n}") for n in range(self._count)]
 
-    async def stop(self, patience_seconds: float) -> None:
-        """Close the queue, wait for the looks under way, and cancel what is left after `patience_seconds`."""
+    async def stop(self, patience_seconds: float) -> bool:
+        """Close the queue, wait for the looks under way, and cancel what is left after `patience_seconds`.
+
+        Returns whether every call is recorded.
+        """
         self._queue.close()
         closing = asyncio.create_task(self._reconciler.close(), name="close-reconciler")
         tasks = [*self._tasks, closing]
@@ -70,6 +76,7 @@ class Workers:
         for task in tasks:
             if not task.cancelled():
                 task.result()
+        return closing not in late
 
     def stuck(self) -> str | None:
         """A liveness check: keys wait and no worker has finished one for long."""
