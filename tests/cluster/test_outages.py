@@ -3,6 +3,7 @@
 Not for: a cloud that answers badly (`test_bad_input`), or the simulator itself.
 """
 
+import json
 import signal
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ from cce_simulator.faults import FaultRule
 from controlplane import ControlPlane
 from harness import Object, Operator, Scene
 from harness.cluster import is_ready, jobs
+from harness.operator_process import FAST
 from harness.scene import server_ids
 
 SLOW = SimulatorConfig(behaviour=Behaviour(job_seconds=2), writes_per_minute=0)
@@ -93,6 +95,29 @@ def test_sigterm_starts_no_further_call(stage: Stage, operate: Operate) -> None:
     assert len(scene.adds()) == 1
     scene.operator = operate(scene.simulator)
     check_joined_once(scene, calls=3)
+
+
+def test_an_end_without_the_api_server_is_bounded_and_says_what_is_not_recorded(
+    stage: Stage, operate: Operate, control_plane: ControlPlane
+) -> None:
+    late = FaultRule(name="late", route="addNodes", times=1, answer_delay_seconds=1)
+    scene = stage(with_fault(late), options=(*FAST, "--http-timeout=2s"))
+    scene.create(WANTED)
+    job_id = scene.until_called("addNodes")[0]["job_id"]
+    control_plane.stop_apiserver()
+    try:
+        scene.until_logged("the answer to a call is not stored yet")
+        # The time-out of the call, and 15 s to store its answer.
+        assert scene.operator.terminate(seconds=25) == 1
+    finally:
+        scene.cluster.start_apiserver()
+    said = [json.loads(line) for line in scene.operator.output().splitlines()]
+    (lost,) = [line for line in said if str(line["msg"]).startswith("the process ends before the answer")]
+    assert (lost["level"], lost["object"]) == ("error", f"{scene.namespace}/m")
+    assert (lost["batch"], lost["jobID"]) == (1, job_id)
+    assert phases(scene.get()) == ["Submitting"]
+    scene.operator = operate(scene.simulator)
+    check_joined_once(scene)
 
 
 def test_a_second_signal_ends_the_process_at_once(stage: Stage, operate: Operate) -> None:
