@@ -16,7 +16,7 @@ from cce_simulator.faults import FaultRule
 from controlplane import ControlPlane
 from harness import Cluster, Object, Operator, Scene, wait_for
 from harness.cluster import jobs
-from harness.gateway import Gateway, is_intent
+from harness.gateway import Gateway, is_finalizer, is_intent
 from harness.operator_process import ELECTING
 from harness.scene import server_ids
 
@@ -167,6 +167,22 @@ def test_who_was_frozen_between_intent_and_call_does_not_make_the_call(
     frozen.signal(signal.SIGCONT)
     assert wait_for("the frozen one ends", lambda: ended(frozen), seconds=20) == 1
     assert "add call accepted" not in frozen.output()
+    check_joined_once(scene)
+
+
+def test_who_was_frozen_before_the_intent_does_not_store_it(stage: Stage, operate: Operate, gateway: Gateway) -> None:
+    scene, second = replicas(stage, operate, CLOUD, kubeconfig=gateway.kubeconfig)
+    frozen = scene.operator
+    gateway.hold(is_finalizer)
+    scene.create(WANTED)
+    gateway.until_held()
+    frozen.signal(signal.SIGSTOP)
+    gateway.let_go()
+    second.wait_leads()
+    scene.operator = second
+    frozen.signal(signal.SIGCONT)
+    assert wait_for("the frozen one ends", lambda: ended(frozen), seconds=20) == 1
+    assert "no intent is stored: the lease is lost" in frozen.output()
     check_joined_once(scene)
 
 

@@ -31,6 +31,11 @@ def is_intent(method: str, path: str, body: bytes) -> bool:
     return method == "PATCH" and path.endswith("/status") and b'"Submitting"' in body
 
 
+def is_finalizer(method: str, path: str, _body: bytes) -> bool:
+    """Whether the request puts the finalizer on a membership, which comes right before its first intent."""
+    return method == "PATCH" and path.rpartition("/")[0].endswith("/nodepoolmemberships")
+
+
 class Gateway:
     """A context manager; `kubeconfig` leads through it with the token of another one."""
 

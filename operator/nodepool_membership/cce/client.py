@@ -24,6 +24,7 @@ from nodepool_membership.cce.credentials import Credentials
 from nodepool_membership.cce.errors import (
     CloudError,
     NotFoundError,
+    NotSentError,
     OutcomeUnknownError,
     UnavailableError,
     from_answer,
@@ -43,8 +44,18 @@ MAX_ANSWER_BYTES: Final = 32 << 20
 _CONNECTIONS: Final = 20
 _USER_AGENT: Final = f"nodepool-membership/{__version__}"
 
+Fence = Callable[[], str | None]
+"""Asked right before bytes of a call leave: why it must not be sent, None if it may."""
+_LEAVING: Final = ("send_request_headers.started", "send_request_body.started")
+"""Names of httpcore's trace events, without the protocol."""
+
 Observe = Callable[[str, str, float], None]
 """Told of every call: route, outcome, seconds."""
+
+
+def _open() -> str | None:
+    """The fence that lets everything pass."""
+    return None
 
 
 def _nobody(_route: str, _outcome: str, _seconds: float) -> None:
@@ -105,20 +116,21 @@ class CloudClient:
         """The cloud's clock (its last `Date` header) minus ours (rule P21); None before the first answer."""
 
     async def add_nodes(
-        self, cluster_id: str, pool_id: str, server_ids: Sequence[str], *, signed_at: datetime
+        self, cluster_id: str, pool_id: str, server_ids: Sequence[str], *, signed_at: datetime, fence: Fence = _open
     ) -> Accepted:
         """Have 1..200 servers added: their operating systems are reinstalled, their disks wiped.
 
         https://support.huaweicloud.com/intl/en-us/api-cce/AddNodesToNodePool.html
 
         Raises:
-            NotSentError: certainly nothing happened, no connection was made.
+            NotSentError: certainly nothing happened, no connection was made or the fence was closed.
             RefusedError: certainly nothing happened; its subclasses say why.
             OutcomeUnknownError: it may have been accepted.
         """
         body = {"apiVersion": "v3", "kind": "List", "nodeList": [{"serverID": server_id} for server_id in server_ids]}
         path = _path("clusters", cluster_id, "nodepools", pool_id, "nodes", "add")
-        answer = await self._call("addNodes", "POST", path, body=json.dumps(body).encode(), signed_at=signed_at)
+        content = json.dumps(body).encode()
+        answer = await self._call("addNodes", "POST", path, body=content, signed_at=signed_at, fence=fence)
         try:
             return Accepted(wire.ADD_ANSWER.validate_json(answer.content).job_id, answer.request_id)
         except ValidationError:
@@ -202,11 +214,12 @@ class CloudClient:
         query: dict[str, str] | None = None,
         body: bytes | None = None,
         signed_at: datetime | None = None,
+        fence: Fence = _open,
     ) -> _Answer:
         begun = monotonic()
         outcome = "aborted"
         try:
-            answer = await self._send(method, path, query, body, signed_at)
+            answer = await self._send(method, path, query, body, signed_at, fence)
         except CloudError as error:
             outcome = type(error).__name__.removesuffix("Error")
             raise
@@ -217,11 +230,24 @@ class CloudClient:
             self._observe(route, outcome, monotonic() - begun)
 
     async def _send(
-        self, method: str, path: str, query: dict[str, str] | None, body: bytes | None, signed_at: datetime | None
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None,
+        body: bytes | None,
+        signed_at: datetime | None,
+        fence: Fence,
     ) -> _Answer:
+        async def guard(event: str, _info: object) -> None:
+            # Getting a connection may take long: after that, and after a pause of the process, is what counts.
+            if event.endswith(_LEAVING) and (reason := fence()) is not None:
+                raise NotSentError(reason)
+
         changes = method != "GET"
         headers = self._headers if signed_at is None else {**self._headers, DATE_HEADER: sdk_date(signed_at)}
         request = self._http.build_request(method, self._base + path, params=query, content=body, headers=headers)
+        if changes:
+            request.extensions["trace"] = guard
         try:
             # httpx limits the gaps between bytes; this limits the whole call.
             async with asyncio.timeout(self._timeout):
@@ -230,6 +256,8 @@ class CloudClient:
                     content = await _read_bounded(answer)
                 finally:
                     await answer.aclose()
+        except NotSentError:
+            raise
         except TimeoutError:
             text = f"no answer within {self._timeout:.0f} s"
             raise (OutcomeUnknownError(text) if changes else UnavailableError(text)) from None

@@ -80,18 +80,30 @@ class Sender:
             raise
         await self._store.answer(membership, intent, answer)
 
+    def _why_not(self, signed_at: datetime) -> str | None:
+        """Why a call signed then must not be sent at this moment (rule P5)."""
+        if self._closing:
+            return "the operator is stopping"
+        if not self._may_call():
+            return "the operator lost its lease before the call was sent"
+        if self._now() > signed_at + SEND_WITHIN:
+            return f"more than {SEND_WITHIN.seconds} s have passed since the intent was stored"
+        return None
+
     async def _call(self, membership: Membership, intent: Batch, access: Access) -> Answer:
         pool = membership.spec.node_pool
         signed_at = intent.submit_time
-        if self._closing:
-            return NotSent("the operator is stopping")
-        if not self._may_call():
-            return NotSent("the operator lost its lease before the call was sent")
-        if signed_at is None or self._now() > signed_at + SEND_WITHIN:
-            return NotSent(f"more than {SEND_WITHIN.seconds} s have passed since the intent was stored")
+        if signed_at is None:
+            return NotSent("the intent has no time")
+        if (reason := self._why_not(signed_at)) is not None:
+            return NotSent(reason)
         try:
             accepted = await access.client.add_nodes(
-                pool.cluster_id, pool.node_pool_id, intent.server_ids, signed_at=signed_at
+                pool.cluster_id,
+                pool.node_pool_id,
+                intent.server_ids,
+                signed_at=signed_at,
+                fence=lambda: self._why_not(signed_at),
             )
         except CloudError as error:
             if isinstance(error, ThrottledError):
