@@ -112,7 +112,7 @@ REFUSALS = [
     (400, {"errorCode": "CCE.01400001"}, RefusedError),
     (401, {"error_code": "APIGW.0301"}, UnauthenticatedError),
     (403, {"errorCode": "CCE.01403001"}, ForbiddenError),
-    (403, {"errorCode": "CCE.01403003"}, RefusedError),
+    (403, {"errorCode": "CCE.01403003"}, LockedError),
     (404, GONE, NotFoundError),
     (429, {"errorCode": "CCE.01429002"}, LockedError),
     (429, {"error_code": "APIGW.0308"}, ThrottledError),

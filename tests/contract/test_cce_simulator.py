@@ -281,7 +281,7 @@ async def test_the_eleventh_write_of_a_minute_is_throttled() -> None:
         assert isinstance(await site.refused(servers(1, first=10)[0]), ThrottledError)
 
 
-async def test_a_bad_server_and_a_state_are_plain_refusals() -> None:
+async def test_a_bad_server_is_refused_and_a_state_is_waited_for() -> None:
     async with Site.running(bad_servers=({"servers": (A,)},)) as site:
         error = await site.refused(A, B)
         assert (type(error), error.code) == (RefusedError, "CCE.01400001")
@@ -289,7 +289,7 @@ async def test_a_bad_server_and_a_state_are_plain_refusals() -> None:
         assert error.request_id == site.simulator.ledger.adds()[0].request_id
         site.simulator.world.inventory.clusters[CLUSTER_ID].pool(NODE_POOL_ID).phase = "Deleting"
         busy = await site.refused(B)
-        assert (type(busy), busy.code) == (RefusedError, "CCE.01403003")
+        assert (type(busy), busy.code) == (LockedError, "CCE.01403003")
 
 
 @pytest.mark.parametrize("style", ["full", "documented", "older"])

@@ -200,6 +200,8 @@ class Cloud:
         """A refusal about servers costs those an attempt that it is found to be about, others nothing (P12, P15)."""
         entry, names_one = refusal(*plan.refusal), plan.held == 0
         text = f"server {servers[0]} is not allowed" if names_one else "a server is not allowed"
+        if entry.about is About.MOMENT:
+            return Refused(entry, text, text)
         about_all = entry.about is not About.SERVER or len(servers) == 1
         self._spend(servers if about_all else servers[:1] if names_one else ())
         return Refused(entry, text, text)

@@ -24,7 +24,13 @@ SOME_IDS: Final = st.sets(st.sampled_from(IDS), max_size=MOST).map(sorted)
 ANY_ID: Final = st.sampled_from(IDS)
 FAIR_TIME: Final = 4 * 3600.0
 
-REFUSALS: Final = ((400, "CCE.01400001"), (400, "CCE.01400007"), (403, "CCE.01403001"), (400, "CCE.99999999"))
+REFUSALS: Final = (
+    (400, "CCE.01400001"),
+    (400, "CCE.01400007"),
+    (403, "CCE.01403001"),
+    (403, "CCE.01403003"),
+    (400, "CCE.99999999"),
+)
 PLANS: Final = st.builds(
     CallPlan,
     reply=st.sampled_from((*Reply, Reply.ACCEPTED, Reply.ACCEPTED, Reply.LOST_BUT_ACCEPTED)),

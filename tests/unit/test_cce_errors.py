@@ -57,15 +57,15 @@ CERTAIN = [
     (400, "CCE.02400001", RefusedError),
     (400, "CCE.03400001", RefusedError),
     *((400, f"CCE.014000{n:02}", RefusedError) for n in (2, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 19, 20, 21, 22)),
-    *((400, f"CCE.014000{n}", RefusedError) for n in (24, 25, 34, 74, 75, 99)),
+    *((400, f"CCE.014000{n}", RefusedError) for n in (25, 34, 99)),
+    *((400, f"CCE.014000{n}", LockedError) for n in (23, 24, 74, 75)),
     (400, "E.CFE.4000201", RefusedError),
     (400, "CCE_CM.0004", RefusedError),
     (400, "CCE_CM.0201", RefusedError),
-    (400, "CCE.01400023", LockedError),
     (401, "CCE.01401001", UnauthenticatedError),
     *((401, f"APIGW.{n}", UnauthenticatedError) for n in ("0301", "0303", "0305", "0307")),
     *((403, f"CCE.014030{n}", ForbiddenError) for n in ("01", "02", "08")),
-    *((403, f"CCE.014030{n}", RefusedError) for n in ("03", "06", "09")),
+    *((403, f"CCE.014030{n}", LockedError) for n in ("03", "06", "09")),
     *((403, f"APIGW.{n}", ForbiddenError) for n in ("0302", "0304", "0306", "0310", "0801", "0802")),
     (404, "CCE.01404001", NotFoundError),
     (404, "CCE_CM.0003", NotFoundError),
@@ -79,6 +79,16 @@ CERTAIN = [
     (429, "CCE.01429099", ThrottledError),
     (429, "APIGW.0308", ThrottledError),
 ]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("cluster is ScalingUp", LockedError), ("Policy doesn't allow cce:node:add to be performed.", ForbiddenError)],
+)
+def test_a_state_that_comes_with_the_code_of_a_missing_right_is_of_the_moment(
+    text: str, kind: type[CloudError]
+) -> None:
+    assert type(error(403, documented("CCE.01403001", text), changes=True)) is kind
 
 
 @pytest.mark.parametrize("changes", [True, False])

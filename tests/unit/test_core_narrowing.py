@@ -7,7 +7,7 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.calls import Accepted, Refused, Unknown
+from nodepool_membership.core.calls import Accepted, Refused, Unknown, record
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.narrowing import named
 from nodepool_membership.core.observation import JobPhase
@@ -117,6 +117,87 @@ def test_a_spec_edit_drops_parts_that_are_no_longer_listed() -> None:
     assert intent is not None
     assert intent.server_ids == IDS[4:]
     assert not any(job.phase is Phase.QUEUED for job in run.status.jobs)
+
+
+def in_use(said: str = "a server is being added") -> Refused:
+    return Refused(refusal(400, "CCE.01400001", said), "CCE.01400001: a server is in use", said)
+
+
+def test_a_server_in_use_is_set_aside_without_blame_and_the_rest_goes_on() -> None:
+    run = fresh(*IDS[:4])
+    run.step(in_use(f"the server is already in a cluster: {IDS[1]}"))
+    assert run.causes == {IDS[1]: (FailureReason.SERVER_IN_USE, 0)}
+    assert (run.status.failed, run.status.pending) == (0, 4)
+    assert "remove it there" in run.status.failures[0].message
+    intent = run.step(Accepted(JOB)).intent
+    assert intent is not None
+    assert intent.server_ids == (IDS[0], *IDS[2:4])
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active(intent.server_ids)
+    assert run.step().intent is None
+    assert (run.ready.reason, run.status.joined) == (FailureReason.SERVER_IN_USE, 3)
+    assert run.condition("Reconciling") is not None
+    assert run.status.next_attempt_time is not None
+
+
+def test_a_server_in_use_is_tried_again_for_ever_with_growing_waits_and_no_attempt() -> None:
+    run = fresh(IDS[0])
+    waits = []
+    for _ in range(9):
+        intent = run.step(in_use()).intent
+        assert intent is not None
+        assert intent.attempt == 1
+        assert run.step().intent is None
+        moment = run.status.next_attempt_time
+        assert moment is not None
+        waits.append((moment - run.now).total_seconds())
+        run.now = moment
+    assert run.status.failed == 0
+    for wait, base in zip(waits, [30, 60, 120, 240, 480, 600, 600, 600, 600], strict=True):
+        assert base <= wait <= base * 1.2 + 1
+
+
+def test_after_a_server_in_use_that_is_not_named_the_next_look_comes_first() -> None:
+    run = fresh(*IDS[:2])
+    run.step(in_use())
+    assert phases(run) == [(Phase.REFUSED, ())]
+    assert (run.status.failures, run.ready.reason) == ((), Reason.SERVER_IN_USE)
+    moment = run.status.next_attempt_time
+    assert moment is not None
+    run.now, run.cloud.nodes = moment, [a_node(IDS[0], "Installing")]
+    intent = run.step(Accepted(JOB)).intent
+    assert intent is not None
+    assert intent.server_ids == IDS[1:2]
+
+
+def test_a_server_in_use_that_no_look_explains_is_narrowed_down_to() -> None:
+    run = fresh(*IDS[:2])
+    run.step(in_use())
+    run.wait(SETTINGS.settle_window)
+    run.step(in_use())
+    assert phases(run)[1:] == [(Phase.REFUSED, ()), (Phase.QUEUED, IDS[1:2]), (Phase.QUEUED, IDS[:1])]
+    run.step(in_use())
+    assert run.causes == {IDS[0]: (FailureReason.SERVER_IN_USE, 0)}
+    intent = run.step(Accepted(JOB)).intent
+    assert intent is not None
+    assert intent.server_ids == IDS[1:2]
+
+
+def test_three_servers_in_use_say_nothing_of_the_pool() -> None:
+    run = fresh(*IDS[:3])
+    run.edit(a_spec(*IDS[:3], batch_size=1))
+    for _ in range(3):
+        run.step(in_use())
+    assert run.ready.reason is not Reason.POOL_REFUSES
+    assert len(run.causes) == 3
+
+
+@pytest.mark.parametrize("answer", [refused(), refused(f"bad: {IDS[3]}"), in_use(f"is being added: {IDS[3]}")])
+def test_a_split_that_was_stored_without_an_answer_is_not_made_twice(answer: Refused) -> None:
+    """Rule P9: the record is made again from a fresh read, which may hold it already."""
+    run = fresh(*IDS)
+    intent = run.step(answer).intent
+    assert intent is not None
+    assert record(run.membership, intent, answer, run.now, SETTINGS) == run.status
 
 
 @pytest.mark.parametrize(("failed", "of", "brakes"), [(3, 14, True), (3, 15, False), (2, 5, False), (5, 5, True)])

@@ -1,11 +1,9 @@
-"""The compact table of a node listing, and the catalogue of what the cloud's errors mean."""
+"""The compact table of a node listing."""
 
 from datetime import UTC, datetime
 
 import pytest
 
-from nodepool_membership.api.reasons import FailureReason
-from nodepool_membership.core.catalogue import CODES, About, explain, refusal
 from nodepool_membership.core.observation import (
     ClusterReport,
     JobPhase,
@@ -97,55 +95,3 @@ def test_absence_is_proved_only_by_a_listing_begun_after_the_read() -> None:
 )
 def test_only_a_job_that_ended_or_is_unknown_to_the_cloud_is_over(phase: JobPhase, over: bool) -> None:
     assert JobReport("job", phase).is_over is over
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "about", "reason"),
-    [
-        (400, "CCE.01400001", About.SERVER, FailureReason.REFUSED),
-        (400, "CCE.01400007", About.QUOTA, FailureReason.QUOTA_EXCEEDED),
-        (400, "CCE.01400014", About.QUOTA, FailureReason.QUOTA_EXCEEDED),
-        (400, "CCE.01400018", About.POOL, FailureReason.POOL_NOT_READY),
-        (403, "CCE.01403001", About.ACCOUNT, FailureReason.FORBIDDEN),
-        (429, "CCE.01429004", About.ACCOUNT, FailureReason.INSUFFICIENT_BALANCE),
-        (404, "CCE.01404001", About.POOL, FailureReason.NOT_FOUND),
-        (401, "APIGW.0301", About.ACCOUNT, FailureReason.UNAUTHENTICATED),
-        (403, "APIGW.0302", About.ACCOUNT, FailureReason.FORBIDDEN),
-        (404, "APIGW.0101", About.POOL, FailureReason.NOT_FOUND),
-        (400, "CCE.09999999", About.SERVER, FailureReason.REFUSED),
-        (400, "", About.SERVER, FailureReason.REFUSED),
-    ],
-)
-def test_a_refusal_is_looked_up_by_code_then_by_status(
-    status: int, code: str, about: About, reason: FailureReason
-) -> None:
-    entry = refusal(status, code)
-    assert (entry.about, entry.reason) == (about, reason)
-
-
-def test_a_known_code_outranks_the_http_status() -> None:
-    assert refusal(404, "CCE.01400007").about is About.QUOTA
-
-
-def test_only_refusals_about_servers_are_blamed_on_servers() -> None:
-    blamed = {code for code, entry in CODES.items() if entry.about is About.SERVER}
-    assert blamed == {"CCE.01400001", "CCE.02400001", "CCE.03400001"}
-    assert all((e.about is About.SERVER) == (e.reason is FailureReason.REFUSED) for e in CODES.values())
-    assert all(len(entry.remedy) > 20 for entry in CODES.values())
-
-
-@pytest.mark.parametrize(
-    "text", ["Disk is PARTITIONed", "selector can not match any evs volume: x", "node: no available data disk"]
-)
-def test_known_job_texts_get_a_name_and_a_remedy(text: str) -> None:
-    reason, message = explain(text)
-    assert reason is FailureReason.DISK_PARTITIONED
-    assert message.startswith(f"{text}; detach or wipe")
-
-
-def test_other_job_texts_are_kept_plain_and_short() -> None:
-    reason, message = explain(f"install of {A} failed\n" + "x" * 5_000)
-    assert reason is FailureReason.INSTALL_FAILED
-    assert message.startswith("install of <id> failed xxx")
-    assert message.endswith("; look at the node in the CCE console, remove it there")
-    assert len(message) < 1024

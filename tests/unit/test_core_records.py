@@ -7,7 +7,6 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core import calls
 from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
 from nodepool_membership.core.catalogue import About, refusal
 from unit.core_builders import (
@@ -163,5 +162,43 @@ def test_messages_of_answers_are_plain() -> None:
 
 
 def test_a_reason_without_a_condition_of_its_name_is_call_refused() -> None:
-    assert calls._reason(ABOUT_SERVER) is Reason.CALL_REFUSED
-    assert calls._reason(ABOUT_QUOTA) is Reason.QUOTA_EXCEEDED
+    assert ABOUT_SERVER.condition is Reason.CALL_REFUSED
+    assert ABOUT_QUOTA.condition is Reason.QUOTA_EXCEEDED
+
+
+def test_a_refusal_about_the_moment_waits_and_costs_no_attempt() -> None:
+    run = Run(an_object(a_spec(A)))
+    for number in (1, 2):
+        intent = run.step(Refused(refusal(403, "CCE.01403009"), "the cluster is being upgraded")).intent
+        assert intent is not None
+        assert (intent.batch, intent.attempt) == (number, 1)
+        assert (run.status.failures, run.status.pending, run.ready.reason) == ((), 1, Reason.CLUSTER_NOT_READY)
+        moment = run.status.next_attempt_time
+        assert moment is not None
+        run.now = moment
+
+
+@pytest.mark.parametrize("code", ["CCE.01400008", "CCE.01403001", "CCE.01429004", "CCE.01404001"])
+def test_what_somebody_has_to_repair_does_not_use_up_all_attempts_within_minutes(code: str) -> None:
+    """The server was not wiped: the attempts are counted (rule P12), so they have to last."""
+    run = Run(an_object(a_spec(A)))
+    for attempt in (1, 2, 3):
+        intent = run.step(Refused(refusal(400, code), "no")).intent
+        assert intent is not None
+        assert intent.attempt == attempt
+        moment = run.status.next_attempt_time
+        assert moment is not None
+        run.now = moment
+    assert run.now - NOW >= timedelta(minutes=70)
+    run.step()
+    stalled = run.condition("Stalled")
+    assert stalled is not None
+    assert "check" in stalled.message or "reset annotation" in stalled.message
+
+
+def test_a_request_ends_the_wait_for_somebody() -> None:
+    run = Run(an_object(a_spec(A)))
+    run.step(Refused(ABOUT_QUOTA, "no"))
+    run.wait(timedelta(minutes=1))
+    run.annotate({"cce.nodepools.dev/reconcile-requested-at": "raised"})
+    assert run.step(Accepted(JOB)).intent is not None

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     INSUFFICIENT_BALANCE = "InsufficientBalance"
     CALL_REFUSED = "CallRefused"
     CLOCK_SKEW = "ClockSkew"
+    SERVER_IN_USE = "ServerInUse"
 
     SERVERS_FAILED = "ServersFailed"
     JOB_OVERDUE = "JobOverdue"
@@ -48,6 +49,7 @@ class FailureReason(StrEnum):
     """Why a single server did not become, or is no longer, an Active member of the pool."""
 
     REFUSED = "Refused"
+    SERVER_IN_USE = "ServerInUse"
     QUOTA_EXCEEDED = "QuotaExceeded"
     INSUFFICIENT_BALANCE = "InsufficientBalance"
     FORBIDDEN = "Forbidden"
@@ -56,6 +58,9 @@ class FailureReason(StrEnum):
     POOL_NOT_READY = "PoolNotReady"
     INSTALL_FAILED = "InstallFailed"
     DISK_PARTITIONED = "DiskPartitioned"
+    TEMPLATE_INVALID = "TemplateInvalid"
+    RESOURCES_SHORT = "ResourcesShort"
+    DOWNLOAD_FAILED = "DownloadFailed"
     NODE_ERROR = "NodeError"
     NODE_VANISHED = "NodeVanished"
     OTHER_POOL = "OtherPool"
@@ -67,10 +72,20 @@ class FailureReason(StrEnum):
     OTHER = "Other"
 
 
-HOLDS_NODE: Final = frozenset(
+EXPLAINED: Final = frozenset(
     {
         FailureReason.INSTALL_FAILED,
         FailureReason.DISK_PARTITIONED,
+        FailureReason.TEMPLATE_INVALID,
+        FailureReason.RESOURCES_SHORT,
+        FailureReason.DOWNLOAD_FAILED,
+    }
+)
+"""A failed job told why the server's node is broken."""
+
+HOLDS_NODE: Final = frozenset(
+    {
+        *EXPLAINED,
         FailureReason.NODE_ERROR,
         FailureReason.OTHER_POOL,
         FailureReason.JOIN_TIMEOUT,

@@ -12,6 +12,10 @@ from typing import Final
 
 import httpx
 
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.core import catalogue
+from nodepool_membership.core.catalogue import About
+
 MIN_RETRY_AFTER: Final = 1.0
 MAX_RETRY_AFTER: Final = 600.0
 _MAX_TEXT: Final = 2000
@@ -43,7 +47,7 @@ class RefusedError(CloudError):
 
 
 class LockedError(RefusedError):
-    """Certainly refused, because another task is under way: wait, then the same call may pass."""
+    """Certainly refused because of the moment, a task under way or a state: wait, then the same call may pass."""
 
 
 class ThrottledError(RefusedError):
@@ -82,11 +86,6 @@ class UnavailableError(CloudError):
     """A read failed: network, time-out, 5xx or an answer that cannot be read. Nothing is known."""
 
 
-_LOCKED: Final = frozenset({(429, "CCE.01429002"), (429, "CCE.01429003"), (400, "CCE.01400023")})
-_BALANCE: Final = "CCE.01429004"
-"""A 429 that is neither about a lock nor about too many calls."""
-_STATE: Final = frozenset({"CCE.01403003", "CCE.01403006", "CCE.01403009"})
-"""403s about the state of cluster or pool, not about a right (dossier section 9.2)."""
 _REFUSING: Final = frozenset({400, 401, 403, 404, 413, 414, 429})
 """409 is not among them: it says that somebody else changed something, not that this call did nothing."""
 _OWN_STATUS: Final = re.compile(r"CCE\.\d\d(\d{3})\d{3}|E\.CFE\.(\d{3})\d{4}", re.ASCII)
@@ -102,10 +101,11 @@ _GATEWAY: Final[dict[str, frozenset[int]]] = {
 }
 """What the gateway refuses by itself, before CCE sees the call."""
 _SECOND_FAMILY: Final = re.compile(r"CCE_CM\.\d{4}", re.ASCII)
-_BY_STATUS: Final[dict[int, type[RefusedError]]] = {
-    401: UnauthenticatedError,
-    403: ForbiddenError,
-    404: NotFoundError,
+_BY_REASON: Final[dict[Reason, type[RefusedError]]] = {
+    Reason.THROTTLED: ThrottledError,
+    Reason.UNAUTHENTICATED: UnauthenticatedError,
+    Reason.FORBIDDEN: ForbiddenError,
+    Reason.NOT_FOUND: NotFoundError,
 }
 _ECHO: Final = re.compile(r"[\s,;:]*canonical_?request.*", re.IGNORECASE | re.DOTALL)
 """The gateway echoes what it thinks was signed, the security token with it."""
@@ -120,28 +120,26 @@ def from_answer(response: httpx.Response, body: bytes, *, changes: bool) -> Clou
     message = (
         _message(fields) or f"an answer of type {response.headers.get('Content-Type', 'unknown')}, not an error's JSON"
     )
-    kind = _kind(status, code, changes=changes)
+    kind = _kind(status, code, message, changes=changes)
     if kind is ThrottledError:
         wait = retry_after(response.headers)
         return ThrottledError(message, status=status, code=code, request_id=request_id, retry_after=wait)
     return kind(message, status=status, code=code, request_id=request_id)
 
 
-def _kind(status: int, code: str | None, *, changes: bool) -> type[CloudError]:
+def _kind(status: int, code: str | None, text: str, *, changes: bool) -> type[CloudError]:
     if code is not None and status in _REFUSING and _is_known(status, code):
-        return _refusal(status, code)
+        return _refusal(status, code, text)
     if changes:
         return OutcomeUnknownError
     # Of a read nothing is at stake, the status will do; but a proxy's 404 must not pass for "there is no such job".
     return {401: UnauthenticatedError, 403: ForbiddenError, 429: ThrottledError}.get(status, UnavailableError)
 
 
-def _refusal(status: int, code: str) -> type[RefusedError]:
-    if (status, code) in _LOCKED:
-        return LockedError
-    if status == 429:
-        return RefusedError if code == _BALANCE else ThrottledError
-    return RefusedError if code in _STATE else _BY_STATUS.get(status, RefusedError)
+def _refusal(status: int, code: str, text: str) -> type[RefusedError]:
+    entry = catalogue.refusal(status, code, text)
+    kind = _BY_REASON.get(entry.condition)
+    return kind or (LockedError if entry.about is About.MOMENT else RefusedError)
 
 
 def _is_known(status: int, code: str) -> bool:

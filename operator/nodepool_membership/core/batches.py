@@ -214,7 +214,8 @@ def node_trouble(
     if now > (node.created or since) + timedelta(seconds=spec.join_timeout_seconds):
         text = (
             f"its node is still {plain_text(node.phase, 40)} after {spec.join_timeout_seconds} s"
-            " (spec.joinTimeoutSeconds); look at it in the CCE console"
+            " (spec.joinTimeoutSeconds); look at it in the CCE console, and whether the subnet's DNS resolves the"
+            " cloud's own services (OBS): without them it installs for ever"
         )
         return Cause(FailureReason.JOIN_TIMEOUT, text, attempts)
     return None

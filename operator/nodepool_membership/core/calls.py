@@ -9,14 +9,14 @@ from typing import assert_never
 
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Phase, Status
 from nodepool_membership.core import conditions
 from nodepool_membership.core.carry import is_lost
 from nodepool_membership.core.catalogue import About, Entry
 from nodepool_membership.core.decide import acknowledge
 from nodepool_membership.core.failures import Cause
-from nodepool_membership.core.narrowing import narrow
+from nodepool_membership.core.narrowing import named, narrow, was_refused_last
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.plan import backoff
 from nodepool_membership.core.settings import Settings
@@ -39,7 +39,7 @@ class NotSent:
 
 @dataclass(frozen=True, slots=True)
 class NotNow:
-    """Certainly refused because of the moment: locked or throttled. Costs no attempt."""
+    """Certainly refused because of the moment: locked, throttled, a state that passes. Costs no attempt."""
 
     reason: Reason
     message: str
@@ -94,31 +94,49 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
             return _later(membership, state, Trouble(reason, message, retry_after), now, settings)
         case Refused(entry, message, said):
             text = plain_text(f"{plain_text(message, 600)}; {entry.remedy}")
-            cause = Cause(entry.reason, text, intent.attempt)
             if entry.about is About.SERVER:
-                return _stored(membership, narrow(state, intent, said, cause, now), None, now)
+                return _refused_for_servers(membership, state, intent, Refused(entry, text, said), now, settings)
             state = state.with_batch(_closed(intent, Phase.REFUSED, text, now))
-            state = state.with_causes((i, cause) for i in intent.server_ids)
+            if entry.about is not About.MOMENT:
+                cause = Cause(entry.failure, text, intent.attempt)
+                state = state.with_causes((i, cause) for i in intent.server_ids)
             # The same answer awaits every other batch: they wait too.
-            return _later(membership, state, Trouble(_reason(entry), text), now, settings)
+            slow = entry.about is not About.MOMENT
+            return _later(membership, state, Trouble(entry.condition, text), now, settings, slow=slow)
         case _:
             assert_never(answer)
 
 
-def _reason(entry: Entry) -> Reason:
-    try:
-        return Reason(entry.reason.value)
-    except ValueError:
-        return Reason.CALL_REFUSED
+def _refused_for_servers(
+    membership: Membership, state: State, intent: Batch, answer: Refused, now: datetime, settings: Settings
+) -> Status:
+    """Narrow it down (rule P15), once: a record that was stored although its write had no answer holds the parts."""
+    entry, text = answer.entry, answer.message
+    if any(b.batch == intent.batch and b.phase is Phase.REFUSED for b in state.batches):
+        return membership.status
+    if entry.reason is not FailureReason.SERVER_IN_USE:
+        state = narrow(state, intent, answer.said, Cause(entry.failure, text, intent.attempt), now)
+        return _stored(membership, state, None, now)
+    # Whoever uses a server may be seen by the next look: nobody is blamed, and it is narrowed down only if it is not.
+    cause = Cause(entry.failure, text, intent.attempt - 1)
+    if len(intent.server_ids) == 1 or named(answer.said, intent.server_ids) or was_refused_last(state, text):
+        return _stored(membership, narrow(state, intent, answer.said, cause, now), None, now)
+    state = state.with_batch(_closed(intent, Phase.REFUSED, text, now))
+    return _later(membership, state, Trouble(entry.condition, text), now, settings)
 
 
 def _closed(intent: Batch, phase: Phase, message: str, now: datetime) -> Batch:
     return replace(intent, phase=phase, server_ids=(), finish_time=now, message=plain_text(message))
 
 
-def _later(membership: Membership, state: State, why: Trouble, now: datetime, settings: Settings) -> Status:
-    """Go back to unplanned ids plus a wait that grows with every refusal in a row (rule P7)."""
-    wait = backoff(_refusals_in_a_row(state), state.last_batch, settings)
+def _later(
+    membership: Membership, state: State, why: Trouble, now: datetime, settings: Settings, *, slow: bool = False
+) -> Status:
+    """Go back to unplanned ids plus a wait that grows with every refusal in a row (rule P7).
+
+    `slow`: somebody has to do something first, so the attempts must last longer.
+    """
+    wait = backoff(_refusals_in_a_row(state), state.last_batch, settings, slow=slow)
     if why.retry_after is not None:
         wait = max(wait, timedelta(seconds=why.retry_after))
     moment = now + wait if state.next_attempt is None else max(now + wait, state.next_attempt)

@@ -1,24 +1,26 @@
 """Known error codes and texts of the cloud: what each is about, its reason, and the remedy for a user.
 
 Not for: parsing answers (`cce.errors`), or what follows from a refusal (`calls`). One table; codes from the CCE and
-APIGW error-code pages (dossier section 9.2).
+APIGW error-code pages (dossier section 9.2), texts from reports (section 11).
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
-from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.reasons import FailureReason, Reason
 
 
 class About(StrEnum):
-    """What a refusal is about; only one about a server may be blamed on servers."""
+    """What a refusal is about; only one about a server may be blamed on servers, one about the moment costs nothing."""
 
     SERVER = "Server"
     POOL = "Pool"
     QUOTA = "Quota"
     ACCOUNT = "Account"
+    MOMENT = "Moment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,86 +28,264 @@ class Entry:
     """One known cause with its remedy, a sentence for the person on call."""
 
     about: About
-    reason: FailureReason
+    reason: Reason | FailureReason
     remedy: str
 
+    @property
+    def condition(self) -> Reason:
+        """The reason that a condition has for it."""
+        return _CONDITIONS.get(self.reason.value, Reason.CALL_REFUSED)
+
+    @property
+    def failure(self) -> FailureReason:
+        """The reason that a server is recorded with."""
+        return _FAILURES.get(self.reason.value, FailureReason.REFUSED)
+
+
+_CONDITIONS: Final = {reason.value: reason for reason in Reason}
+_FAILURES: Final = {reason.value: reason for reason in FailureReason}
+
+# Refusals that would be the same again until somebody does something.
 
 _QUOTA: Final = Entry(
-    About.QUOTA, FailureReason.QUOTA_EXCEEDED, "raise the quota, or free some of it, then request a reconcile"
+    About.QUOTA, FailureReason.QUOTA_EXCEEDED, "raise the quota, or free some of it, then set the reset annotation"
 )
 _SIZE: Final = Entry(
     About.QUOTA,
     FailureReason.QUOTA_EXCEEDED,
     "the cluster is at its maximum number of nodes: change the cluster's scale, or shorten spec.serverIDs",
 )
+_SOLD_OUT: Final = Entry(
+    About.QUOTA,
+    FailureReason.QUOTA_EXCEEDED,
+    "the region has no more of the flavor or disk type: choose another one in the node pool, then set the reset"
+    " annotation",
+)
 _BALANCE: Final = Entry(
-    About.ACCOUNT, FailureReason.INSUFFICIENT_BALANCE, "top up the account, then request a reconcile"
+    About.ACCOUNT, FailureReason.INSUFFICIENT_BALANCE, "top up the account, then set the reset annotation"
 )
 _FORBIDDEN: Final = Entry(
     About.ACCOUNT,
     FailureReason.FORBIDDEN,
-    "grant cce:node:add (and cce:node:create) to the owner of the key, and check spec.nodePool.projectID",
+    "grant cce:node:add (and cce:node:create) to the owner of the key, check spec.nodePool.projectID, then set the"
+    " reset annotation",
+)
+_RESTRICTED: Final = Entry(
+    About.ACCOUNT, FailureReason.FORBIDDEN, "the account is restricted: ask its owner, then set the reset annotation"
+)
+_AGENCY: Final = Entry(
+    About.ACCOUNT,
+    FailureReason.FORBIDDEN,
+    "CCE's own agency lacks a right: grant it again in the CCE console, then set the reset annotation",
+)
+_NOT_LET_IN: Final = Entry(
+    About.ACCOUNT,
+    FailureReason.FORBIDDEN,
+    "the gateway lets this user or address in no more: check its access rules and the account, then set the reset"
+    " annotation",
 )
 _LOGIN: Final = Entry(
     About.ACCOUNT, FailureReason.UNAUTHENTICATED, "check the keys in the Secret named by spec.credentialsRef"
 )
-_STATE: Final = Entry(
-    About.POOL, FailureReason.POOL_NOT_READY, "wait until cluster and node pool are idle, or look at their state in CCE"
+_TOKEN: Final = Entry(
+    About.ACCOUNT,
+    FailureReason.UNAUTHENTICATED,
+    "the token has expired: put a new one into the Secret named by spec.credentialsRef",
 )
 _TEMPLATE: Final = Entry(
-    About.POOL, FailureReason.POOL_NOT_READY, "correct the node pool's template in CCE, then request a reset"
+    About.POOL, FailureReason.POOL_NOT_READY, "correct the node pool's template in CCE, then set the reset annotation"
+)
+_PROTECTED: Final = Entry(
+    About.POOL, FailureReason.REFUSED, "end the deletion protection in CCE, then set the reset annotation"
 )
 _MISSING: Final = Entry(
     About.POOL, FailureReason.NOT_FOUND, "check projectID, clusterID and nodePoolID in spec.nodePool"
 )
-_OTHER: Final = Entry(
-    About.ACCOUNT, FailureReason.REFUSED, "look the code up in the error codes of CCE, then request a reset"
+_NO_SUCH_API: Final = Entry(
+    About.POOL, FailureReason.NOT_FOUND, "no CCE answers there: check region and endpoint in spec.nodePool"
 )
+_MANGLED: Final = Entry(
+    About.POOL,
+    FailureReason.REFUSED,
+    "the gateway did not take the request as it came: check proxies on the way, try a smaller spec.batchSize, then set"
+    " the reset annotation",
+)
+_OTHER: Final = Entry(
+    About.ACCOUNT, FailureReason.REFUSED, "look the code up in the error codes of CCE, then set the reset annotation"
+)
+
+# About servers.
+
 _SERVER: Final = Entry(
     About.SERVER,
     FailureReason.REFUSED,
     "check that the servers meet the pool's conditions (VPC and subnet, flavor, disks, running, in no other cluster)",
 )
+_IN_USE: Final = Entry(
+    About.SERVER,
+    FailureReason.SERVER_IN_USE,
+    "the operator looks again; if the server is a node of another cluster, remove it there or take it off"
+    " spec.serverIDs",
+)
+
+# About the moment: the same call may pass later, without anybody doing anything.
+
+_LOCKED: Final = Entry(About.MOMENT, Reason.LOCKED, "the cluster or pool is busy with another task, the operator waits")
+_THROTTLED: Final = Entry(About.MOMENT, Reason.THROTTLED, "the cloud limits requests, the operator waits")
+_POOL_STATE: Final = Entry(
+    About.MOMENT,
+    Reason.POOL_NOT_READY,
+    "the node pool's state forbids it, the operator waits; if it stays so, look at the node pool in CCE",
+)
+_CLUSTER_STATE: Final = Entry(
+    About.MOMENT,
+    Reason.CLUSTER_NOT_READY,
+    "the cluster's state forbids it, the operator waits; if it stays so, look at the cluster in CCE",
+)
+_BROKEN: Final = Entry(
+    About.MOMENT,
+    Reason.CLOUD_UNREACHABLE,
+    "the cloud has trouble of its own, the operator looks again; if it lasts, ask its support",
+)
 
 CODES: Final[dict[str, Entry]] = {
     **{f"CCE.014000{n}": _QUOTA for n in ("07", "08", "09", "10", "11", "12", "13", "19", "20", "25")},
     "CCE.01400014": _SIZE,
-    **{f"CCE.014000{n}": _TEMPLATE for n in ("02", "16", "18", "21", "22")},
+    **{f"CCE.014000{n}": _TEMPLATE for n in ("02", "16", "18")},
+    **{f"CCE.014000{n}": _SOLD_OUT for n in ("21", "22")},
+    "CCE.01400023": _LOCKED,
+    **{f"CCE.014000{n}": _CLUSTER_STATE for n in ("24", "74", "75")},
+    "CCE.01400034": _PROTECTED,
     "CCE.01401001": _LOGIN,
     "CCE.01403001": _FORBIDDEN,
-    "CCE.01403002": _FORBIDDEN,
-    "CCE.01403008": _FORBIDDEN,
-    **{f"CCE.014030{n}": _STATE for n in ("03", "06", "09")},
+    "CCE.01403002": _RESTRICTED,
+    "CCE.01403008": _AGENCY,
+    **{f"CCE.014030{n}": _POOL_STATE for n in ("03", "06")},
+    "CCE.01403009": _CLUSTER_STATE,
     "CCE.01404001": _MISSING,
+    **{f"CCE.014090{n}": _LOCKED for n in ("01", "02")},
+    **{f"CCE.014290{n}": _LOCKED for n in ("02", "03")},
     "CCE.01429004": _BALANCE,
-    "CCE.01400001": _SERVER,
-    "CCE.02400001": _SERVER,
-    "CCE.03400001": _SERVER,
+    "CCE.02429001": _THROTTLED,
+    **{f"CCE.0{n}400001": _SERVER for n in (1, 2, 3)},
+    **{f"CCE.0{n}500001": _BROKEN for n in (1, 2, 3)},
+    "E.CFE.4000201": _SERVER,
+    "CCE_CM.0002": _POOL_STATE,
+    "CCE_CM.0003": _MISSING,
+    **{f"CCE_CM.{n}": _SERVER for n in ("0004", "0101", "0201", "0402")},
+    "CCE_CM.0021": _SOLD_OUT,
+    "CCE_CM.0410": _TEMPLATE,
+    **{f"APIGW.{n}": _NO_SUCH_API for n in ("0101", "0103")},
+    "APIGW.0201": _MANGLED,
+    **{f"APIGW.{n}": _LOGIN for n in ("0301", "0303", "0305")},
+    "APIGW.0307": _TOKEN,
+    **{f"APIGW.{n}": _NOT_LET_IN for n in ("0302", "0304", "0306", "0310", "0801", "0802")},
+    "APIGW.0308": _THROTTLED,
+    **{f"APIGW.{n}": _BROKEN for n in ("0601", "0610", "0613")},
 }
+"""Every code of dossier section 9.2. That a 5xx or 409 is here does not make it a refusal (`cce.errors`, rule P6)."""
 
-_BY_STATUS: Final = {400: _SERVER, 401: _LOGIN, 403: _FORBIDDEN, 404: _MISSING}
+_BY_STATUS: Final = {400: _SERVER, 401: _LOGIN, 403: _FORBIDDEN, 404: _MISSING, 429: _THROTTLED}
+
+_TEXTS: Final = (
+    (
+        _SERVER,
+        re.compile(
+            r"already (?:been )?(?:added|accepted|managed|in (?:a|the|this|another) cluster|a node)"
+            r"|being (?:added|accepted|managed)|(?:in|to|of|by) another cluster|CCE-Dynamic-Provisioning-Node",
+            re.IGNORECASE,
+        ),
+        _IN_USE,
+    ),
+    (
+        _FORBIDDEN,
+        re.compile(
+            r"\b(?:cluster|node ?pool)\b.{0,60}\b(?:not available|unavailable|creating|deleting|scaling|scalingup"
+            r"|scalingdown|upgrading|resizing|rollingback|hibernat\w+|awaking|installing)\b",
+            re.IGNORECASE | re.DOTALL,
+        ),
+        _CLUSTER_STATE,
+    ),
+)
+"""What an entry is for codes that are too general: the text tells (a 403 may be about a state, section 9.2)."""
+
+
+def refusal(http_status: int, code: str, text: str = "") -> Entry:
+    """What a definite refusal is about; of unknown codes only those of a 400 may be about a server (rule P15)."""
+    entry = CODES.get(code) or _BY_STATUS.get(http_status, _OTHER)
+    return next((better for general, known, better in _TEXTS if entry is general and known.search(text)), entry)
+
+
+# Texts of failed jobs. The servers have nodes, so the reasons are others than those of refusals: rules P1, P8.
+
+_REMOVE: Final = "then remove the failed node in CCE"
 
 _JOB_TEXTS: Final = (
     (
-        ("partition", "selector can not match any evs volume", "no available data disk"),
-        FailureReason.DISK_PARTITIONED,
-        "detach or wipe the server's data disks so that one is unpartitioned, remove the failed node in CCE",
+        re.compile(r"partition|selector can not match any evs volume|no available data disk", re.IGNORECASE),
+        Entry(
+            About.SERVER,
+            FailureReason.DISK_PARTITIONED,
+            f"detach or wipe the server's data disks so that one is unpartitioned and matches the pool, {_REMOVE}",
+        ),
     ),
+    (
+        re.compile(r"Ecs\.0314|key ?pair", re.IGNORECASE),
+        Entry(
+            About.POOL,
+            FailureReason.TEMPLATE_INVALID,
+            f"choose a key pair that exists in the node pool's template, {_REMOVE}",
+        ),
+    ),
+    (
+        re.compile(r"\bkms\b|encryption key|cmk", re.IGNORECASE),
+        Entry(
+            About.POOL,
+            FailureReason.TEMPLATE_INVALID,
+            f"enable the KMS key of the node pool's disks and let CCE's agency use it, {_REMOVE}",
+        ),
+    ),
+    (
+        re.compile(r"quota|limit exceeded|sold ?out|insufficient (?:resource|capacity)|out of stock", re.IGNORECASE),
+        Entry(
+            About.QUOTA,
+            FailureReason.RESOURCES_SHORT,
+            f"raise the quota that the text names, or choose a flavor that is not sold out, {_REMOVE}",
+        ),
+    ),
+    (
+        re.compile(r"security ?group", re.IGNORECASE),
+        Entry(
+            About.POOL,
+            FailureReason.TEMPLATE_INVALID,
+            f"choose a security group that exists in the node pool's template, {_REMOVE}",
+        ),
+    ),
+    (
+        re.compile(
+            r"no such host|could not resolve|name resolution|\bdns\b|\bobs\b|pull(?:ing)? (?:the )?image|image ?pull"
+            r"|download\w* (?:\w+ )?(?:failed|error|timed? ?out)|failed to download",
+            re.IGNORECASE,
+        ),
+        Entry(
+            About.POOL,
+            FailureReason.DOWNLOAD_FAILED,
+            "let the subnet's DNS resolve the cloud's own services (OBS), as its internal DNS servers do, and check"
+            f" routes and security groups, {_REMOVE}",
+        ),
+    ),
+)
+_UNKNOWN_TEXT: Final = Entry(
+    About.SERVER, FailureReason.INSTALL_FAILED, "look at the node in the CCE console, remove it there"
 )
 
 
-def refusal(http_status: int, code: str) -> Entry:
-    """What a definite refusal is about; of unknown codes only those of a 400 may be about a server (rule P15)."""
-    return CODES.get(code) or _BY_STATUS.get(http_status, _OTHER)
+def job_failure(text: str) -> Entry:
+    """What the text of a failed job is about."""
+    return next((entry for known, entry in _JOB_TEXTS if known.search(text)), _UNKNOWN_TEXT)
 
 
 def explain(text: str) -> tuple[FailureReason, str]:
     """Reason and one-line message for the text of a failed job: known texts get a name and a remedy."""
-    lowered = text.lower()
-    for needles, reason, remedy in _JOB_TEXTS:
-        if any(needle in lowered for needle in needles):
-            return reason, f"{plain_text(text, 600)}; {remedy}"
-    return (
-        FailureReason.INSTALL_FAILED,
-        f"{plain_text(text, 600)}; look at the node in the CCE console, remove it there",
-    )
+    entry = job_failure(text)
+    return entry.failure, f"{plain_text(text, 600)}; {entry.remedy}"

@@ -8,9 +8,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
-from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.plan import next_number
@@ -26,6 +27,12 @@ def named(text: str, ids: Sequence[str]) -> tuple[str, ...]:
     """Those of `ids` that the text names, in either case; an id that is not among them means nothing."""
     mentioned = {found.lower() for found in _ID.findall(text)}
     return tuple(server_id for server_id in ids if server_id in mentioned)
+
+
+def was_refused_last(state: State, text: str) -> bool:
+    """Whether the newest call that was answered was refused with this text."""
+    answered = (b for b in reversed(state.batches) if b.phase not in {Phase.QUEUED, Phase.WITHDRAWN} and not b.is_open)
+    return any(b.phase is Phase.REFUSED and b.message == text for b in islice(answered, 1))
 
 
 def narrow(state: State, intent: Batch, said: str, cause: Cause, now: datetime) -> State:
@@ -64,7 +71,7 @@ def _queue(state: State, attempt: int, ids: Sequence[str]) -> State:
 
 def _unless_about_the_pool(state: State, cause: Cause, size: int) -> State:
     """Blame nobody when single servers are refused one after the other with the same text."""
-    if size > 1 or _singles_in_a_row(state, cause.message) < SINGLES:
+    if cause.reason is FailureReason.SERVER_IN_USE or size > 1 or _singles_in_a_row(state, cause.message) < SINGLES:
         return state
     blamed = {i: c for i, c in state.book.items() if (c.reason, c.message) == (cause.reason, cause.message)}
     before = {i: replace(c, attempts=c.attempts - 1) for i, c in blamed.items() if c.attempts > 1}

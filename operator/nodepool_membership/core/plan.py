@@ -23,6 +23,8 @@ BYTES_PER_ID: Final = 40
 BYTES_PER_OUTCOME: Final = 2_600
 """A finished batch or a group of failures, with a long message of three bytes a character."""
 MAX_RETRY_WAIT: Final = timedelta(minutes=10)
+MAX_SLOW_WAIT: Final = timedelta(hours=1)
+_SLOWER: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +118,21 @@ def _retry_at(cause: Cause, state: State, now: datetime, settings: Settings) -> 
     # `Other` may stand for a vanished node.
     if cause.reason in {FailureReason.NODE_VANISHED, FailureReason.OTHER}:
         return newest + settings.settle_window
+    if cause.reason is FailureReason.SERVER_IN_USE:
+        told = sum(b.phase is Phase.REFUSED and b.message == cause.message for b in state.batches)
+        return newest + backoff(told, state.last_batch, settings)
     return newest + backoff(cause.attempts, state.last_batch, settings) if cause.attempts else newest
 
 
-def backoff(failures: int, seed: int, settings: Settings) -> timedelta:
+def backoff(failures: int, seed: int, settings: Settings, *, slow: bool = False) -> timedelta:
     """Two poll intervals, doubled with every failure, at most 10 minutes, plus up to a fifth of jitter; whole seconds.
 
-    The jitter is drawn from `seed` and not from a clock, so that the same decision is the same twice.
+    `slow` waits are 20 times as long, at most an hour: somebody has to do something first. The jitter is drawn from
+    `seed` and not from a clock, so that the same decision is the same twice.
     """
-    base = min(
-        settings.poll_interval.total_seconds() * 2.0 ** min(max(failures, 1), 16), MAX_RETRY_WAIT.total_seconds()
-    )
+    longest = MAX_SLOW_WAIT if slow else MAX_RETRY_WAIT
+    poll = settings.poll_interval.total_seconds() * (_SLOWER if slow else 1)
+    base = min(poll * 2.0 ** min(max(failures, 1), 16), longest.total_seconds())
     return timedelta(seconds=math.ceil(base * (1 + zlib.crc32(str(seed).encode()) / 2**32 / 5)))
 
 

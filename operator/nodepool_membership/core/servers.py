@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, VANISHED, FailureReason
+from nodepool_membership.api.reasons import DRIFT, EXPLAINED, HOLDS_NODE, VANISHED, FailureReason
 from nodepool_membership.api.spec import DriftPolicy, Spec
 from nodepool_membership.core.batches import node_trouble
 from nodepool_membership.core.failures import Cause
@@ -114,5 +114,4 @@ def _drifted(node: Node, spec: Spec) -> Cause:
 
 def _says_more(known: Cause | None, cause: Cause) -> bool:
     """What a job told of a broken node is worth more than the node's phase."""
-    explained = (FailureReason.INSTALL_FAILED, FailureReason.DISK_PARTITIONED)
-    return known is not None and cause.reason is FailureReason.NODE_ERROR and known.reason in explained
+    return known is not None and cause.reason is FailureReason.NODE_ERROR and known.reason in EXPLAINED

@@ -7,13 +7,12 @@ thing and the remedy; texts from the cloud are made fit for status here.
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
-from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.credentials import CredentialsError
 from nodepool_membership.cce.endpoints import EndpointNotAllowedError, UnknownRegionError
 from nodepool_membership.cce.errors import (
     CloudError,
     ForbiddenError,
-    LockedError,
     NotFoundError,
     NotSentError,
     RefusedError,
@@ -22,15 +21,8 @@ from nodepool_membership.cce.errors import (
 )
 from nodepool_membership.core import catalogue
 from nodepool_membership.core.calls import Answer, NotNow, NotSent, Refused, Unknown
+from nodepool_membership.core.catalogue import About, Entry
 from nodepool_membership.core.observation import Trouble
-
-_BY_FAILURE = {
-    FailureReason.FORBIDDEN: Reason.FORBIDDEN,
-    FailureReason.UNAUTHENTICATED: Reason.UNAUTHENTICATED,
-    FailureReason.NOT_FOUND: Reason.NOT_FOUND,
-    FailureReason.POOL_NOT_READY: Reason.POOL_NOT_READY,
-}
-
 
 UNEXPECTED: Final = Unknown("an unexpected error, see the operator's log; looking for the servers in the node list")
 
@@ -49,14 +41,16 @@ def said(error: CloudError) -> str:
     return plain_text(": ".join(part for part in (head, error.message) if part), 500) or type(error).__name__
 
 
+def _entry(error: CloudError) -> Entry:
+    return catalogue.refusal(error.status or 0, error.code or "", error.message)
+
+
 def of_look(error: CloudError, subject: str) -> Trouble:
     """Why reading `subject` (such as "the node list") failed."""
     text = f"reading {subject}: {said(error)}"
     match error:
         case ThrottledError():
-            return Trouble(
-                Reason.THROTTLED, f"{text}; the cloud limits requests, the operator waits", error.retry_after
-            )
+            return Trouble(Reason.THROTTLED, f"{text}; {_entry(error).remedy}", error.retry_after)
         case UnauthenticatedError():
             remedy = "check the keys (or the expired token) in the Secret named by spec.credentialsRef"
             return Trouble(Reason.UNAUTHENTICATED, f"{text}; {remedy}")
@@ -71,11 +65,8 @@ def of_look(error: CloudError, subject: str) -> Trouble:
                 "check projectID, clusterID and nodePoolID in spec.nodePool (which is immutable: make a new object)"
             )
             return Trouble(Reason.NOT_FOUND, f"{text}; {remedy}")
-        case LockedError():
-            return Trouble(Reason.LOCKED, f"{text}; another task is under way, the operator waits")
         case RefusedError():
-            entry = catalogue.refusal(error.status or 0, error.code or "")
-            return Trouble(_BY_FAILURE.get(entry.reason, Reason.CALL_REFUSED), f"{text}; {entry.remedy}")
+            return Trouble(_entry(error).condition, f"{text}; {_entry(error).remedy}")
         case _:
             return Trouble(Reason.CLOUD_UNREACHABLE, f"{text}; check the network and spec.nodePool.endpoint")
 
@@ -86,12 +77,12 @@ def of_call(error: CloudError) -> Answer:
     match error:
         case NotSentError():
             return NotSent(f"the call was not sent: {text}")
-        case LockedError():
-            return NotNow(Reason.LOCKED, f"the cluster or pool is busy with another task, the operator waits: {text}")
-        case ThrottledError():
-            return NotNow(Reason.THROTTLED, f"the cloud limits writes, the operator waits: {text}", error.retry_after)
-        case RefusedError() | ForbiddenError() | UnauthenticatedError() | NotFoundError():
-            return Refused(catalogue.refusal(error.status or 0, error.code or ""), text, error.message)
+        case RefusedError():
+            entry = _entry(error)
+            if entry.about is not About.MOMENT:
+                return Refused(entry, text, error.message)
+            wait = error.retry_after if isinstance(error, ThrottledError) else None
+            return NotNow(entry.condition, f"{entry.remedy}: {text}", wait)
         case _:
             return Unknown(
                 f"whether the call was accepted is unknown ({text}); looking for the servers in the node list"
