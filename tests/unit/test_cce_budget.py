@@ -3,13 +3,18 @@
 Not for: who asks for a place, and when.
 """
 
+import heapq
 import math
+from collections import Counter
+from collections.abc import Callable
+from copy import deepcopy
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodepool_membership.cce.budget import Budgets, Taken, WriteBudget
+from nodepool_membership.cce.budget import KEPT_SECONDS, WINDOW_SECONDS, Budgets, Taken, WriteBudget
 
 LOW, HIGH = 0.0, math.nextafter(1.0, 0.0)
 """The ends of the jitter."""
@@ -19,67 +24,146 @@ def budget(per_minute: int = 10, jitter: float = LOW) -> WriteBudget:
     return WriteBudget(per_minute, random=lambda: jitter)
 
 
-def take(of: WriteBudget, now: float) -> Taken:
-    place = of.try_take(now)
+def take(of: WriteBudget, now: float, who: str = "somebody") -> Taken:
+    place = of.try_take(now, who)
     assert isinstance(place, Taken), f"to wait {place} s"
     return place
 
 
-def wait(of: WriteBudget, now: float) -> float:
-    seconds = of.try_take(now)
+def call(of: WriteBudget, now: float, who: str = "somebody") -> None:
+    """A call that takes no time."""
+    of.ended(take(of, now, who), now)
+
+
+def wait(of: WriteBudget, now: float, who: str = "somebody") -> float:
+    seconds = of.try_take(now, who)
     assert isinstance(seconds, float)
     return seconds
 
 
-steps = st.lists(
-    st.tuples(
-        st.sampled_from((0.0, 0.001, 1.0, 59.0, 59.999, 60.0)) | st.floats(0, 70, allow_subnormal=False),
-        st.sampled_from(("take", "take", "take", "wait", "give back", "throttled", "passed")),
-        st.floats(0, 1, exclude_max=True),
-    ),
-    max_size=80,
+class Rivals:
+    """Memberships that share a budget, each with calls to make, in virtual time; they come when they were told to."""
+
+    def __init__(self, per_minute: int, calls: list[int], draw: Callable[[], float]) -> None:
+        self.budget = WriteBudget(per_minute, random=lambda: LOW)
+        self.draw = draw
+        self.left = {f"m{n}": count for n, count in enumerate(calls)}
+        self.overtaken: dict[str, Counter[str]] = {}
+        """Who was told to wait, and how often each rival took a place that the waiter could not have had."""
+        self.calls: list[tuple[float, float]] = []
+        """When each began and ended."""
+        self._serial = 0
+        self._due: list[tuple[float, int, str, Taken | None]] = []
+        for who in self.left:
+            self._later(draw(), who)
+
+    def _later(self, moment: float, who: str, place: Taken | None = None) -> None:
+        self._serial += 1
+        heapq.heappush(self._due, (moment, self._serial, who, place))
+
+    def run(self) -> None:
+        while self._due:
+            now, _, who, place = heapq.heappop(self._due)
+            if place is None:
+                self._ask(now, who)
+            else:
+                self.calls.append((place.at, now))
+                self.budget.ended(place, now)
+
+    def _ask(self, now: float, who: str) -> None:
+        waiting = [w for w in self.overtaken if w != who and self._must_wait(now, w)]
+        found = self.budget.try_take(now, who)
+        if isinstance(found, float):
+            assert found > 0
+            self.overtaken.setdefault(who, Counter())
+            self._later(now + found + self.draw() * KEPT_SECONDS, who)
+            return
+        for waiter in waiting:
+            self.overtaken[waiter][who] += 1
+            assert self.overtaken[waiter][who] <= 1, f"{waiter} is overtaken twice by {who}"
+        self.overtaken.pop(who, None)
+        self.left[who] -= 1
+        self._later(now + 20 * self.draw(), who, found)
+        if self.left[who]:
+            self._later(now + self.draw(), who)
+
+    def _must_wait(self, now: float, who: str) -> bool:
+        return isinstance(deepcopy(self.budget).try_take(now, who), float)
+
+
+@settings(max_examples=150)
+@given(
+    per_minute=st.integers(1, 5),
+    calls=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    random=st.randoms(use_true_random=False),
 )
+def test_never_more_than_n_in_any_minute_and_nobody_is_overtaken_twice(
+    per_minute: int, calls: list[int], random: Random
+) -> None:
+    rivals = Rivals(per_minute, calls, random.random)
+    rivals.run()
+    assert set(rivals.left.values()) == {0}
+    for begun, _ in rivals.calls:
+        # Each may have arrived at any moment between its begin and its end: those that may fall into one minute.
+        together = [1 for other, ended in rivals.calls if other <= begun < ended + WINDOW_SECONDS]
+        assert len(together) <= per_minute
 
 
-@given(per_minute=st.integers(1, 5), start=st.floats(0, 1e7), steps=steps)
-def test_never_more_than_n_in_any_minute(per_minute: int, start: float, steps: list[tuple[float, str, float]]) -> None:
-    now, number = start, 0.5
-    under_test = WriteBudget(per_minute, random=lambda: number)
-    held: list[Taken] = []
-    closed_until = -math.inf
-    for elapsed, action, number in steps:
-        now += elapsed
-        match action:
-            case "take" | "wait":
-                found = under_test.try_take(now)
-                if isinstance(found, float):
-                    assert found > 0
-                    if action == "take":
-                        continue
-                    now += found
-                    # Waiting as long as told is enough, but for the last bit of the sum.
-                    found = under_test.try_take(math.nextafter(now, math.inf))
-                assert isinstance(found, Taken)
-                assert now >= closed_until - 1e-6
-                held.append(found)
-            case "give back" if held:
-                under_test.give_back(held.pop(int(number * len(held))))
-            case "throttled":
-                under_test.throttled(now, None)
-                closed_until = max(closed_until, now + 60)
-            case _:
-                under_test.passed()
-        for place in held:
-            assert sum(place.at <= other.at < place.at + 60 for other in held) <= per_minute
+def test_one_with_many_calls_does_not_starve_one_with_one() -> None:
+    of = budget(2)
+    call(of, 0.0, "many")
+    call(of, 0.0, "many")
+    assert wait(of, 0.0, "many") == 60.0
+    assert wait(of, 1.0, "one") == 59.0
+    # It asks again and again: two places are free, and one of them is kept.
+    call(of, 60.0, "many")
+    assert wait(of, 60.0, "many") == 60.0
+    call(of, 61.0, "one")
+
+
+def test_turns_go_round_between_those_who_have_many() -> None:
+    of, served = budget(1), []
+    call(of, 0.0, "a")
+    now = 0.0
+    asking = ["a", "b", "c"]
+    for _ in range(6):
+        for who in asking:
+            wait(of, now, who)
+        now += 60.0
+        for who in asking:
+            if isinstance(place := of.try_take(now, who), Taken):
+                of.ended(place, now)
+                served.append(who)
+                break
+    assert served == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_the_turn_of_one_who_does_not_come_is_over() -> None:
+    of = budget(1)
+    call(of, 0.0, "first")
+    assert wait(of, 0.0, "gone") == 60.0
+    assert wait(of, 0.0, "there") == 60.0
+    assert wait(of, 60.0 + KEPT_SECONDS, "there") > 0
+    call(of, math.nextafter(60.0 + KEPT_SECONDS, math.inf), "there")
+
+
+def test_a_call_counts_until_a_minute_after_its_end() -> None:
+    """It may have arrived at any moment until then."""
+    of = budget(1)
+    place = take(of, 0.0)
+    assert wait(of, 50.0) == 60.0
+    of.ended(place, 59.0)
+    assert wait(of, 60.0) == 59.0
+    call(of, 119.0)
 
 
 def test_the_wait_is_until_the_oldest_place_is_free() -> None:
     of = budget(2)
-    take(of, 100.0)
-    take(of, 130.0)
+    call(of, 100.0)
+    call(of, 130.0)
     assert wait(of, 140.0) == 20.0
     assert 0 < wait(of, math.nextafter(160.0, 0.0)) < 1e-9
-    take(of, 160.0)
+    call(of, 160.0)
     assert wait(of, 160.0) == 30.0
 
 
@@ -87,7 +171,7 @@ def test_a_place_given_back_is_free_at_once_and_only_once() -> None:
     of = budget(1)
     place = take(of, 0.0)
     of.give_back(place)
-    take(of, 0.0)
+    call(of, 0.0)
     of.give_back(place)
     assert wait(of, 0.0) == 60.0
 
@@ -109,7 +193,7 @@ def test_a_throttled_answer_closes_for_a_minute_doubling_to_ten() -> None:
         of.throttled(now, None)
         assert wait(of, now) == seconds
         now += seconds
-        take(of, now)
+        call(of, now)
 
 
 def test_a_write_that_passed_starts_the_doubling_anew() -> None:
@@ -193,7 +277,7 @@ def test_a_budget_is_forgotten_only_when_that_changes_nothing(use: str) -> None:
     found = budgets(clock)
     one = found.get("https://a", "AK")
     if use == "take":
-        take(one, clock.now)
+        call(one, clock.now)
     else:
         one.throttled(clock.now, 600.0)
     clock.now += 599.0
@@ -211,3 +295,14 @@ def test_rotated_tokens_leave_nothing_behind() -> None:
         found.get("https://a", f"token:{day}").throttled(clock.now, None)
         clock.now += 86_400
     assert len(found._budgets) <= 2
+
+
+def test_a_budget_is_not_forgotten_while_a_call_is_under_way() -> None:
+    clock = Clock()
+    found = budgets(clock)
+    one = found.get("https://a", "AK")
+    place = take(one, clock.now)
+    clock.now += 10_000.0
+    found.get("https://a", "makes room")
+    assert found.get("https://a", "AK") is one
+    one.ended(place, clock.now)

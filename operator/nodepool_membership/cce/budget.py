@@ -4,6 +4,7 @@ Not for: reads, or waiting: it says how long, the caller waits. The measured lim
 refused calls counted (dossier section 9.3).
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,59 +13,89 @@ from typing import Final
 WINDOW_SECONDS: Final = 60.0
 FIRST_CLOSE_SECONDS: Final = 60.0
 LONGEST_CLOSE_SECONDS: Final = 600.0
+KEPT_SECONDS: Final = 30.0
+"""So long after the moment it was told a waiter may come, before its turn is over: a look takes a while."""
 _JITTER: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taken:
-    """A place in the budget; counts from the moment it was taken unless it is given back."""
+    """A place in the budget. It counts until it is given back, or for 60 s after its call has ended."""
 
     at: float
 
 
 class WriteBudget:
-    """Times are seconds on a monotonic clock, passed in."""
+    """Times are seconds on a monotonic clock, passed in.
+
+    Whoever asks (`who`: any text of its own) and finds no place has a turn: places that become free are kept for those
+    who have waited longest. One with many calls to make asks anew for each, so it queues behind all who wait.
+    """
 
     def __init__(self, per_minute: int, *, random: Callable[[], float]) -> None:
         if per_minute < 1:
             raise ValueError(f"writes per minute must be at least 1, not {per_minute}")
         self._per_minute = per_minute
         self._random = random
-        self._taken: deque[Taken] = deque()
+        self._held: set[Taken] = set()
+        self._ended: deque[float] = deque()
+        self._turns: dict[str, float] = {}
+        """Who waits, in order, and until when the turn is kept."""
         self._closed_until = float("-inf")
         self._closings = 0
         self._used = float("-inf")
 
-    def try_take(self, now: float) -> Taken | float:
-        """Take a place, or the seconds (> 0) until one may be free."""
-        # The same sum as for the wait: then a place is free or the wait is above 0, whatever is rounded.
-        while self._taken and self._taken[0].at + WINDOW_SECONDS <= now:
-            self._taken.popleft()
-        wait = self._closed_until - now
-        if len(self._taken) >= self._per_minute:
-            # Seeded ones can be more than the budget: then more than one has to leave.
-            wait = max(wait, self._taken[-self._per_minute].at + WINDOW_SECONDS - now)
-        if wait > 0:
-            return wait
-        place = Taken(now)
-        self._taken.append(place)
+    def try_take(self, now: float, who: str) -> Taken | float:
+        """Take a place, or the seconds (> 0) until one may be free for the one who asks.
+
+        `give_back` or `ended` must follow: a place counts while its call may still arrive.
+        """
+        self._prune(now)
+        wait = self._wait(now, list(self._turns).index(who) if who in self._turns else len(self._turns))
         self._used = now
+        if wait > 0:
+            self._turns[who] = now + wait + KEPT_SECONDS
+            return wait
+        self._turns.pop(who, None)
+        place = Taken(now)
+        self._held.add(place)
         return place
+
+    def _prune(self, now: float) -> None:
+        # The same sum as for the wait: then a place is free or the wait is above 0, whatever is rounded.
+        while self._ended and self._ended[0] + WINDOW_SECONDS <= now:
+            self._ended.popleft()
+        self._turns = {who: until for who, until in self._turns.items() if until >= now}
+
+    def _wait(self, now: float, ahead: int) -> float:
+        wait = self._closed_until - now
+        # Seeded ones can be more than the budget: then more than one has to leave.
+        leaving = len(self._held) + len(self._ended) + ahead + 1 - self._per_minute
+        if leaving > len(self._ended):
+            # They have not ended, or not even begun; then they count for another window.
+            return max(wait, WINDOW_SECONDS * math.ceil((leaving - len(self._ended)) / self._per_minute))
+        return max(wait, self._ended[leaving - 1] + WINDOW_SECONDS - now) if leaving > 0 else wait
 
     def seed(self, now: float, ages: Iterable[float]) -> None:
         """Count writes made before a restart, by their age in seconds; one from the future counts as made now."""
-        before = (Taken(now - max(age, 0.0)) for age in ages if age < WINDOW_SECONDS)
-        self._taken = deque(sorted((*self._taken, *before), key=lambda place: place.at))
+        before = (now - max(age, 0.0) for age in ages if age < WINDOW_SECONDS)
+        self._ended = deque(sorted((*self._ended, *before)))
         self._used = now
+
+    def ended(self, place: Taken, now: float) -> None:
+        """The call of a place has been answered, or given up: it arrived, if ever, before now."""
+        if place in self._held:
+            self._held.remove(place)
+            self._ended.append(now)
+            self._used = now
+
+    def give_back(self, place: Taken) -> None:
+        """Return a place for which nothing was sent."""
+        self._held.discard(place)
 
     def is_closed(self, now: float) -> bool:
         """Whether a throttled answer keeps it closed."""
         return now < self._closed_until
-
-    def give_back(self, place: Taken) -> None:
-        """Return a place for which nothing was sent."""
-        if place in self._taken:
-            self._taken.remove(place)
 
     def throttled(self, now: float, retry_after: float | None) -> None:
         """Close after a throttled answer: 60 s, doubled each time in a row up to 10 min, never less than asked for.
@@ -85,7 +116,7 @@ class WriteBudget:
 
     def is_idle(self, now: float) -> bool:
         """Whether it may be forgotten: unused for longer than it can be closed, or a call be under way."""
-        return now >= max(self._closed_until, self._used + LONGEST_CLOSE_SECONDS)
+        return not self._held and now >= max(self._closed_until, self._used + LONGEST_CLOSE_SECONDS)
 
 
 class Budgets:

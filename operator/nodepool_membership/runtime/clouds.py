@@ -133,9 +133,13 @@ class Clouds:
         recent = look.listing is Freshness.RECENT and self._listings.recent(access.listing_key) is not None
         return look.write or recent
 
-    def take(self, access: Access) -> Taken | float:
-        """A place in the write budget, or the seconds until there is one."""
-        return access.budget.try_take(self._monotonic())
+    def take(self, membership: Membership, access: Access) -> Taken | float:
+        """A place in the write budget, or the seconds until there is one for this membership."""
+        return access.budget.try_take(self._monotonic(), membership.metadata.uid)
+
+    def ended(self, access: Access, place: Taken) -> None:
+        """The call for which the place was taken is over, however it went."""
+        access.budget.ended(place, self._monotonic())
 
     def is_throttled(self, access: Access) -> bool:
         """Whether the budget is closed because the cloud throttled a write."""

@@ -118,8 +118,11 @@ class Reconciler:
             decision = await self._decide(look)
             membership = look.membership
             if decision.intent is not None and look.access is not None and look.taken is not None:
-                look.taken = None
-                await self._carry_out(membership, decision, decision.intent, look.access)
+                place, look.taken = look.taken, None
+                try:
+                    await self._carry_out(membership, decision, decision.intent, look.access)
+                finally:
+                    self._clouds.ended(look.access, place)
                 return 0.0
         finally:
             look.give_back()
@@ -249,7 +252,7 @@ class _Looking:
         if access is None:
             return
         if look.write:
-            taken = self._clouds.take(access)
+            taken = self._clouds.take(self.membership, access)
             self.taken = taken if isinstance(taken, Taken) else None
             wait = 0.0 if isinstance(taken, Taken) else taken
             self.seen = replace(self.seen, write_wait=wait, throttled=self._clouds.is_throttled(access))
