@@ -49,7 +49,7 @@ class Rivals:
         self.draw = draw
         self.left = {f"m{n}": count for n, count in enumerate(calls)}
         self.overtaken: dict[str, Counter[str]] = {}
-        """Who was told to wait, and how often each rival took a place that the waiter could not have had."""
+        """Who was told to wait, and how often each rival took a place and left none for the waiter."""
         self.calls: list[tuple[float, float]] = []
         """When each began and ended."""
         self._serial = 0
@@ -71,17 +71,16 @@ class Rivals:
                 self.budget.ended(place, now)
 
     def _ask(self, now: float, who: str) -> None:
-        waiting = [w for w in self.overtaken if w != who and self._must_wait(now, w)]
         found = self.budget.try_take(now, who)
         if isinstance(found, float):
             assert found > 0
             self.overtaken.setdefault(who, Counter())
             self._later(now + found + self.draw() * KEPT_SECONDS, who)
             return
-        for waiter in waiting:
+        self.overtaken.pop(who, None)
+        for waiter in [w for w in self.overtaken if self._must_wait(now, w)]:
             self.overtaken[waiter][who] += 1
             assert self.overtaken[waiter][who] <= 1, f"{waiter} is overtaken twice by {who}"
-        self.overtaken.pop(who, None)
         self.left[who] -= 1
         self._later(now + 20 * self.draw(), who, found)
         if self.left[who]:
