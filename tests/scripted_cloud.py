@@ -43,8 +43,8 @@ def client(
     wire: Wire, credentials: Credentials = KEY, *, timeout: float = 60, observe: Observe | None = None
 ) -> CloudClient:
     http = httpx.AsyncClient(transport=wire, follow_redirects=True)
-    more = {} if observe is None else {"observe": observe}
-    return CloudClient(http, ENDPOINT, PROJECT, credentials, now=lambda: NOW, timeout_seconds=timeout, **more)
+    told = observe or (lambda *_: None)
+    return CloudClient(http, ENDPOINT, PROJECT, credentials, now=lambda: NOW, timeout_seconds=timeout, observe=told)
 
 
 def always(status: int, document: object = None, **headers: str) -> Wire:

@@ -140,6 +140,7 @@ class Cloud:
     pool: PoolReport = field(default_factory=lambda: PoolReport(""))
     cluster: ClusterReport = field(default_factory=lambda: ClusterReport("Available"))
     write_wait: float = 0.0
+    clock_offset: float | None = None
     trouble: Trouble | None = None
 
 
@@ -198,6 +199,7 @@ class Run:
             if look.listing is Freshness.RECENT:
                 return replace(seen, listing=NodeTable(self.now - SECOND, self.cloud.nodes))
             table = NodeTable(self.now, self.cloud.nodes)
+            seen = replace(seen, clock_offset_seconds=self.cloud.clock_offset)
             return replace(seen, listing=table, pool=self.cloud.pool, cluster=self.cloud.cluster)
         if look.write:
             return replace(seen, write_wait=self.cloud.write_wait)

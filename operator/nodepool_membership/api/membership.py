@@ -3,6 +3,7 @@
 Not for: talking to the API server (`kube`).
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
@@ -68,6 +69,8 @@ class UnreadableStatus:
     metadata: Metadata
     spec: Spec
     problem: str
+    handled_reset: str | None = None
+    """The `lastHandledResetAt` in it, if that much can be read."""
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -88,7 +91,9 @@ def parse_membership(raw: bytes) -> Membership | UnreadableStatus:
         if any(e["loc"][:1] != ("status",) for e in error.errors(include_url=False, include_input=False)):
             raise InvalidObjectError(problem) from None
     rest = _WITHOUT_STATUS.validate_json(raw)
-    return UnreadableStatus(rest.metadata, rest.spec, problem)
+    status = json.loads(raw).get("status")
+    handled = status.get("lastHandledResetAt") if isinstance(status, dict) else None
+    return UnreadableStatus(rest.metadata, rest.spec, problem, handled if isinstance(handled, str) else None)
 
 
 def status_json(status: Status) -> dict[str, Json]:

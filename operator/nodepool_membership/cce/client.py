@@ -30,6 +30,7 @@ from nodepool_membership.cce.errors import (
     from_answer,
     from_transport,
 )
+from nodepool_membership.cce.lockout import Lockout
 from nodepool_membership.cce.signing import DATE_HEADER, authentication, sdk_date
 from nodepool_membership.core.observation import ClusterReport, JobPhase, JobReport, Node, NodeTable, PoolReport
 
@@ -103,6 +104,7 @@ class CloudClient:
         *,
         now: Callable[[], datetime],
         timeout_seconds: float,
+        lockout: Lockout | None = None,
         observe: Observe = _nobody,
     ) -> None:
         self._http = http
@@ -111,6 +113,7 @@ class CloudClient:
         self._headers = {"Content-Type": "application/json", "X-Project-Id": project_id, "User-Agent": _USER_AGENT}
         self._now = now
         self._timeout = timeout_seconds
+        self._lockout = lockout or Lockout(clock=monotonic)
         self._observe = observe
         self.clock_offset_seconds: float | None = None
         """The cloud's clock (its last `Date` header) minus ours (rule P21); None before the first answer."""
@@ -219,7 +222,8 @@ class CloudClient:
         begun = monotonic()
         outcome = "aborted"
         try:
-            answer = await self._send(method, path, query, body, signed_at, fence)
+            async with self._lockout.call(changes=method != "GET"):
+                answer = await self._send(method, path, query, body, signed_at, fence)
         except CloudError as error:
             outcome = type(error).__name__.removesuffix("Error")
             raise

@@ -52,7 +52,9 @@ class Listings:
         """The listing that is kept, if any: good for what it shows, not for what it lacks."""
         self.prune()
         shared = self._shared.get(key)
-        return None if shared is None else shared.last
+        table = None if shared is None else shared.last
+        # One from the future was made before the clock was set back: nobody knows how old it is (rule P21).
+        return None if table is None or table.begun > self._now() else table
 
     async def any(self, key: ListingKey, fetch: Fetch) -> NodeTable:
         """The listing that is kept, else the one under way, else a new one.
@@ -76,7 +78,7 @@ class Listings:
         if table is not None and table.begun >= after:
             return table
         shared = self._shared.setdefault(key, _Shared())
-        in_time = shared.began is not None and shared.began >= after
+        in_time = shared.began is not None and after <= shared.began <= self._now()
         # One who gives up must not end the listing of the others.
         return await asyncio.shield((in_time and shared.running) or self._following(shared, fetch))
 

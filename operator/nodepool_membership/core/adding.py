@@ -10,7 +10,7 @@ from typing import Final
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch
-from nodepool_membership.core import batches, conditions, narrowing, plan
+from nodepool_membership.core import batches, clock, conditions, narrowing, plan
 from nodepool_membership.core.conditions import Verdict
 from nodepool_membership.core.observation import Look, Observation, Trouble
 from nodepool_membership.core.settings import Settings
@@ -108,6 +108,8 @@ def _seconds(wait: timedelta) -> float:
 
 
 def _not_usable(seen: Observation, pool_id: str) -> Trouble | None:
+    if (skewed := clock.skew(seen.clock_offset_seconds)) is not None:
+        return skewed
     if not seen.proves_absence(pool_id):
         text = (
             "the node list and the node pool's own count of nodes (currentNode) disagree, so it is not certain which"

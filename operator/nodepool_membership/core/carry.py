@@ -8,10 +8,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.membership import Membership, Metadata
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.core import conditions, plan, servers
+from nodepool_membership.core import clock, conditions, plan, servers
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
 
@@ -20,20 +20,23 @@ MAX_TOKEN: Final = 256
 
 def requested(membership: Membership) -> str | None:
     """The value of a reconcile request that was not answered yet."""
-    token = _token(membership, RECONCILE_ANNOTATIONS)
+    token = _token(membership.metadata, RECONCILE_ANNOTATIONS)
     return token if token is not None and token != membership.status.last_handled_reconcile_at else None
 
 
 def reset_requested(membership: Membership) -> str | None:
     """The value of a reset request that was not answered yet; it counts only beside the same reconcile request."""
-    token = _token(membership, RESET_ANNOTATIONS)
-    if token is None or token == membership.status.last_handled_reset_at:
-        return None
-    return token if token == _token(membership, RECONCILE_ANNOTATIONS) else None
+    return unhandled_reset(membership.metadata, membership.status.last_handled_reset_at)
 
 
-def _token(membership: Membership, names: tuple[str, ...]) -> str | None:
-    value = next((v for n in names if (v := membership.metadata.annotations.get(n))), None)
+def unhandled_reset(metadata: Metadata, handled: str | None) -> str | None:
+    """The same of an object whose last handled reset is known from elsewhere."""
+    token = _token(metadata, RESET_ANNOTATIONS)
+    return None if token in {None, handled} or token != _token(metadata, RECONCILE_ANNOTATIONS) else token
+
+
+def _token(metadata: Metadata, names: tuple[str, ...]) -> str | None:
+    value = next((v for n in names if (v := metadata.annotations.get(n))), None)
     if value is None or len(value) <= MAX_TOKEN:
         return value
     return "sha256:" + hashlib.sha256(value.encode()).hexdigest()
@@ -43,6 +46,7 @@ def carry_over(membership: Membership, now: datetime, settings: Settings) -> Sta
     """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
     status, spec = membership.status, membership.spec
     state = servers.forget_unlisted(State.of(status), spec)
+    state = replace(state, next_attempt=clock.sane_wait(state.next_attempt, now, settings))
     if is_lost(membership):
         return replace(state, next_attempt=now + settings.settle_window)
     reset = reset_requested(membership)

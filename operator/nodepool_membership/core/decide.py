@@ -17,7 +17,7 @@ from nodepool_membership.core.adding import Step
 from nodepool_membership.core.carry import carry_over, is_lost, requested, reset_requested
 from nodepool_membership.core.conditions import Preview, Verdict
 from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation
+from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
 
@@ -142,9 +142,19 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
         verdict = conditions.halted(state.halt, status)
     else:
         verdict = conditions.waiting(trouble)
-    holds = _holds(membership, status, verdict, now, settings)
+    holds = _holds(membership, status, verdict, now, settings) and not _is_left_alone(membership, trouble, now)
     status = _concluded(membership, status, verdict, now, answered=False)
     return Decision(status, None, holds, Pace.BACKOFF, trouble.retry_after)
+
+
+WITHOUT_CREDENTIALS: Final = timedelta(minutes=10)
+"""A deleting object whose Secret is gone cannot be followed: it is released then (rule P20)."""
+
+
+def _is_left_alone(membership: Membership, trouble: Trouble, now: datetime) -> bool:
+    deleted = membership.metadata.deletion_timestamp
+    without = trouble.reason in {Reason.SECRET_NOT_FOUND, Reason.CREDENTIALS_INVALID}
+    return without and deleted is not None and now >= deleted + WITHOUT_CREDENTIALS
 
 
 def _listing_wanted(membership: Membership, state: State, seen: Observation, now: datetime) -> Freshness | None:

@@ -202,6 +202,8 @@ class Observation:
     """Seconds until the write budget has a place, 0 when one is held; None when it was not asked."""
     throttled: bool = False
     """The budget is closed because the cloud throttled a write."""
+    clock_offset_seconds: float | None = None
+    """The cloud's clock minus ours (rule P21)."""
     trouble: Trouble | None = None
     failed_looks: int = 0
     """Consecutive reconciles, this one included, that could not look."""

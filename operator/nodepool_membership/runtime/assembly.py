@@ -15,6 +15,7 @@ from nodepool_membership.cce.client import CloudClient, make_http
 from nodepool_membership.cce.credentials import Credentials
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
+from nodepool_membership.cce.lockout import Lockouts
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
@@ -43,6 +44,7 @@ async def make_reconciler(
     """Open the connections to the cloud; `Reconciler.close` must have returned before they are left."""
     timeout = options.http_timeout.total_seconds()
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval)
+    lockouts = Lockouts(clock=monotonic)
     async with make_http(timeout) as http:
 
         def connect(endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
@@ -53,6 +55,7 @@ async def make_reconciler(
                 credentials,
                 now=_now,
                 timeout_seconds=timeout,
+                lockout=lockouts.get(endpoint, credentials.fingerprint),
                 observe=metrics.cloud_request,
             )
 

@@ -8,10 +8,13 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.cce.budget import Budgets, Taken, WriteBudget
+from nodepool_membership.api.status import Batch, Phase
+from nodepool_membership.cce.budget import WINDOW_SECONDS, Budgets, Taken, WriteBudget
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Credentials, CredentialsError, parse_credentials
 from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
@@ -55,6 +58,19 @@ class Access:
         return self.budgets.get(self.listing_key.endpoint, self.identity)
 
 
+_CALLED_WITHIN: Final = 5.0
+"""Seconds from a submitTime, which is stored without fractions, to its call."""
+
+
+def _age(batch: Batch, now: datetime) -> float | None:
+    """Seconds since the call of a batch, 0 if it may be this moment; None if none was made."""
+    if batch.submit_time is None:
+        return None
+    if batch.phase is Phase.SUBMITTING:
+        return max((now - batch.submit_time).total_seconds() - WINDOW_SECONDS, 0.0)
+    return (now - batch.submit_time).total_seconds() - _CALLED_WITHIN
+
+
 class Clouds:
     """Every cloud endpoint the process talks to."""
 
@@ -74,6 +90,8 @@ class Clouds:
         self._budgets = budgets
         self._listings = listings
         self._monotonic = monotonic
+        self._kept: dict[str, Credentials] = {}
+        """The last good ones of objects that have the finalizer, by uid; in memory only."""
 
     async def access(self, membership: Membership, *, fresh_secret: bool = False) -> Access:
         """Resolve endpoint and credentials; `fresh_secret` reads the Secret in any case.
@@ -85,15 +103,58 @@ class Clouds:
         pool = membership.spec.node_pool
         try:
             endpoint = resolve_endpoint(pool.region, pool.endpoint, self._allow)
-            credentials = parse_credentials(await self._secret(membership, fresh=fresh_secret))
-        except (CredentialsError, EndpointNotAllowedError, UnknownRegionError) as error:
+        except (EndpointNotAllowedError, UnknownRegionError) as error:
             raise TroubleError(troubles.of_setup(error)) from None
+        credentials = await self._credentials(membership, fresh=fresh_secret)
         return Access(
             client=self._connect(endpoint, pool.project_id, credentials),
             listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.fingerprint),
             identity=credentials.identity,
             budgets=self._budgets,
         )
+
+    async def recall(self, membership: Membership, now: datetime) -> None:
+        """Count calls that an earlier process made: to be awaited at the first read of an object, before any write.
+
+        Whose credentials cannot be had is not counted: nothing can be called with them either.
+
+        Raises:
+            KubeError: the API server did not answer.
+        """
+        ages = [_age(batch, now) for batch in membership.status.jobs if batch.phase is not Phase.WITHDRAWN]
+        recent = [age for age in ages if age is not None and age < WINDOW_SECONDS]
+        if not recent:
+            return
+        try:
+            access = await self.access(membership)
+        except TroubleError as error:
+            _log.warning("calls of a minute ago are not counted: %s", error, extra={"calls": len(recent)})
+            return
+        access.budget.seed(self._monotonic(), recent)
+
+    def forget(self, uid: str) -> None:
+        """The object has no finalizer any more: its credentials are not needed after it."""
+        self._kept.pop(uid, None)
+
+    async def _credentials(self, membership: Membership, *, fresh: bool) -> Credentials:
+        """Those in the Secret, else of a deleting object the last good ones (rule P20): both are deleted together."""
+        meta = membership.metadata
+        try:
+            credentials = await self._parsed(membership, fresh=fresh)
+        except TroubleError:
+            kept = self._kept.get(meta.uid) if meta.deleting else None
+            if kept is None:
+                raise
+            return kept
+        if FINALIZER in meta.finalizers:
+            self._kept[meta.uid] = credentials
+        return credentials
+
+    async def _parsed(self, membership: Membership, *, fresh: bool) -> Credentials:
+        try:
+            return parse_credentials(await self._secret(membership, fresh=fresh))
+        except CredentialsError as error:
+            raise TroubleError(troubles.of_setup(error)) from None
 
     async def _secret(self, membership: Membership, *, fresh: bool) -> Mapping[str, bytes]:
         namespace, name = membership.metadata.namespace, membership.spec.credentials_ref.name
@@ -125,7 +186,8 @@ class Clouds:
                 return replace(seen, listing=listing)
             # After the listing: what the pool counts may only have grown since.
             seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
-            return replace(seen, listing=listing, pool=seen_pool, cluster=cluster)
+            offset = access.client.clock_offset_seconds
+            return replace(seen, listing=listing, pool=seen_pool, cluster=cluster, clock_offset_seconds=offset)
         raise ValueError("a Look asks for something")
 
     def is_at_hand(self, look: Look, access: Access) -> bool:
@@ -149,7 +211,7 @@ class Clouds:
         try:
             reports = await asyncio.gather(*(access.client.get_job(job_id) for job_id in job_ids))
         except CloudError as error:
-            raise TroubleError(troubles.of_look(error, "a job")) from None
+            raise _not_seen(access, error, "a job") from None
         return dict(zip(job_ids, reports, strict=True))
 
     async def _listing(self, access: Access, cluster_id: str, freshness: Freshness, read_at: datetime) -> NodeTable:
@@ -161,14 +223,18 @@ class Clouds:
                 return await self._listings.any(access.listing_key, fetch)
             return await self._listings.fresh(access.listing_key, fetch, read_at)
         except CloudError as error:
-            raise TroubleError(troubles.of_look(error, "the node list")) from None
+            raise _not_seen(access, error, "the node list") from None
 
     async def _pool(self, access: Access, cluster_id: str, pool_id: str) -> tuple[PoolReport, ClusterReport]:
         try:
             cluster = await access.client.get_cluster(cluster_id)
         except CloudError as error:
-            raise TroubleError(troubles.of_look(error, "the cluster")) from None
+            raise _not_seen(access, error, "the cluster") from None
         try:
             return await access.client.get_node_pool(cluster_id, pool_id), cluster
         except CloudError as error:
-            raise TroubleError(troubles.of_look(error, "the node pool")) from None
+            raise _not_seen(access, error, "the node pool") from None
+
+
+def _not_seen(access: Access, error: CloudError, subject: str) -> TroubleError:
+    return TroubleError(troubles.of_look(error, subject, access.client.clock_offset_seconds))

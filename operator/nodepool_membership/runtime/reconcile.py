@@ -16,6 +16,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Taken
 from nodepool_membership.core import conditions
+from nodepool_membership.core.carry import unhandled_reset
 from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
 from nodepool_membership.core.drift import Absences
 from nodepool_membership.core.observation import Look, Observation, Trouble
@@ -45,8 +46,11 @@ _CLOCK_WENT_BACK: Final = Trouble(
 
 @dataclass(slots=True)
 class _Tracked:
-    """What the process remembers of a key from one reconcile to the next; losing it costs a wait at most."""
+    """What the process remembers of an object from one reconcile to the next; losing it costs a wait at most."""
 
+    uid: str
+    recalled: bool = False
+    """Its earlier calls are in the write budget (rule P23)."""
     failed_looks: int = 0
     backoffs: int = 0
     """Decisions in a row that something was in the way."""
@@ -90,10 +94,12 @@ class Reconciler:
         """
         async with self._memberships.open(*key) as found:
             if found is None:
-                self._tracked.pop(key, None)
+                self._forget(key)
                 self._metrics.forget(*key)
                 return None
-            tracked = self._tracked.setdefault(key, _Tracked())
+            if key in self._tracked and self._tracked[key].uid != found.metadata.uid:
+                self._forget(key)
+            tracked = self._tracked.setdefault(key, _Tracked(found.metadata.uid))
             try:
                 if isinstance(found, UnreadableStatus):
                     return await self._report(found, tracked)
@@ -102,12 +108,20 @@ class Reconciler:
                 _log.debug("the object changed meanwhile, reading again", extra={"object": "/".join(key)})
                 return 0.0
 
+    def _forget(self, key: Key) -> None:
+        tracked = self._tracked.pop(key, None)
+        if tracked is not None:
+            self._clouds.forget(tracked.uid)
+
     async def close(self) -> None:
         """Start no further call and wait for the records of those under way (SIGTERM)."""
         await self._sender.close()
 
     async def _work(self, membership: Membership, tracked: _Tracked) -> float | None:
         self._metrics.show(membership.metadata.namespace, membership.metadata.name, membership.status)
+        if not tracked.recalled:
+            await self._clouds.recall(membership, self._now())
+            tracked.recalled = True
         look = _Looking(
             self._clouds,
             membership,
@@ -138,6 +152,7 @@ class Reconciler:
         membership = await self._store.status(membership, decision.status)
         if not decision.holds and FINALIZER in membership.metadata.finalizers:
             membership = await self._store.release(membership)
+            self._clouds.forget(membership.metadata.uid)
         return self._wait(membership, decision, tracked)
 
     async def _decide(self, look: "_Looking") -> Decision:
@@ -204,16 +219,27 @@ class Reconciler:
             _log.warning("released with a status that cannot be understood: %s", found.problem, extra=extra)
             await self._memberships.remove_finalizer(meta)
             return None
+        if unhandled_reset(meta, found.handled_reset) is not None:
+            await self._rebuild(found)
+            return 0.0
         if tracked.unreadable != meta.resource_version:
             verdict = conditions.stalled(
                 Reason.STATUS_INVALID,
                 f"the status cannot be understood ({found.problem}); nothing is called: correct it with"
-                " kubectl edit --subresource=status",
+                " kubectl edit --subresource=status, or set the reset annotation to start over with an empty one",
             )
             wanted = conditions.conditions(Status(), verdict, meta.generation, self._second())
             tracked.unreadable = await self._memberships.write_conditions_only(meta, meta.generation, wanted)
             _log.warning("the status cannot be understood: %s", found.problem, extra=extra)
         return self._clock.until_resync(found.spec.node_pool, meta.uid, self._now().timestamp())
+
+    async def _rebuild(self, found: UnreadableStatus) -> None:
+        """Start over with an empty status: the finalizer is the witness that one was lost (rules P2, P24)."""
+        membership = Membership(found.metadata, found.spec)
+        if FINALIZER not in membership.metadata.finalizers and not membership.metadata.deleting:
+            membership = await self._store.hold(membership)
+        await self._store.status(membership, acknowledge(membership, self._second(), self._settings))
+        _log.warning("a status that cannot be understood was given up: %s", found.problem, extra=about(membership))
 
     def _wait(self, membership: Membership, decision: Decision, tracked: _Tracked) -> float:
         if decision.pace is Pace.RESYNC and decision.delay is None:

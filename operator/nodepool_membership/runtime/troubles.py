@@ -4,6 +4,7 @@ Not for: recognising answers on the wire (`cce.errors`) or deciding what follows
 thing and the remedy; texts from the cloud are made fit for status here.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
@@ -19,7 +20,7 @@ from nodepool_membership.cce.errors import (
     ThrottledError,
     UnauthenticatedError,
 )
-from nodepool_membership.core import catalogue
+from nodepool_membership.core import catalogue, clock
 from nodepool_membership.core.calls import Answer, NotNow, NotSent, Refused, Unknown
 from nodepool_membership.core.catalogue import About, Entry
 from nodepool_membership.core.observation import Trouble
@@ -45,10 +46,13 @@ def _entry(error: CloudError) -> Entry:
     return catalogue.refusal(error.status or 0, error.code or "", error.message)
 
 
-def of_look(error: CloudError, subject: str) -> Trouble:
-    """Why reading `subject` (such as "the node list") failed."""
+def of_look(error: CloudError, subject: str, clock_offset_seconds: float | None = None) -> Trouble:
+    """Why reading `subject` (such as "the node list") failed; a signature may have expired because of our clock."""
     text = f"reading {subject}: {said(error)}"
+    skewed = clock.skew(clock_offset_seconds)
     match error:
+        case UnauthenticatedError() if skewed is not None:
+            return replace(skewed, message=f"{text}; {skewed.message}")
         case ThrottledError():
             return Trouble(Reason.THROTTLED, f"{text}; {_entry(error).remedy}", error.retry_after)
         case UnauthenticatedError():

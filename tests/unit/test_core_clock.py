@@ -1,0 +1,89 @@
+"""Clocks that are wrong: ours against the cloud's, and moments stored by one that was ahead (rule P21)."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.cce.errors import ForbiddenError, UnauthenticatedError
+from nodepool_membership.core import clock
+from nodepool_membership.core.calls import Accepted
+from nodepool_membership.core.decide import Pace
+from nodepool_membership.runtime import troubles
+from unit.core_builders import JOB, NOW, SETTINGS, WINDOW, Cloud, Run, a_batch, a_spec, active, an_object, servers
+
+A, B = servers(2)
+
+
+@pytest.mark.parametrize(("offset", "words"), [(301.0, "5 minutes behind"), (-7200.4, "120 minutes ahead of")])
+def test_nothing_is_added_while_our_clock_is_off(offset: float, words: str) -> None:
+    run = Run(an_object(a_spec(A)))
+    run.cloud.clock_offset = offset
+    decision = run.step()
+    assert (decision.intent, decision.pace) == (None, Pace.BACKOFF)
+    assert (run.ready.status, run.ready.reason) == ("False", Reason.CLOCK_SKEW)
+    assert words in run.ready.message
+    assert "NTP" in run.ready.message
+    again = run.status
+    run.cloud.clock_offset = offset + 1
+    run.step()
+    assert run.status == again, "a clock that drifts by a second is no news"
+    run.cloud.clock_offset = 2.0
+    assert run.step(Accepted(JOB)).intent is not None
+
+
+@pytest.mark.parametrize("offset", [None, 0.0, 300.0, -300.0])
+def test_a_few_minutes_do_no_harm(offset: float | None) -> None:
+    run = Run(an_object(a_spec(A)))
+    run.cloud.clock_offset = offset
+    assert run.step().intent is not None
+
+
+def test_a_clock_that_is_off_keeps_nothing_else_from_being_seen() -> None:
+    run = Run(an_object(a_spec(A)), Cloud(active([A])))
+    run.cloud.clock_offset = 3600.0
+    run.step()
+    assert (run.ready.status, run.status.joined) == ("True", 1)
+
+
+def test_a_signature_that_expired_because_of_our_clock_says_so() -> None:
+    error = UnauthenticatedError("signature expired, signature date: x", status=401, code="APIGW.0301")
+    skewed = troubles.of_look(error, "the node list", 1200.0)
+    assert skewed.reason is Reason.CLOCK_SKEW
+    assert "signature expired" in skewed.message
+    assert "20 minutes behind" in skewed.message
+    assert troubles.of_look(error, "the node list", 10.0).reason is Reason.UNAUTHENTICATED
+    assert troubles.of_look(ForbiddenError("no", status=403), "the node list", 1200.0).reason is Reason.FORBIDDEN
+
+
+def test_a_wait_stored_by_a_clock_that_was_ahead_is_cut_once_and_ends() -> None:
+    stored = Status(1, last_batch=3, next_attempt_time=NOW + timedelta(days=400))
+    run = Run(an_object(a_spec(A), stored))
+    assert run.step().intent is None
+    moment = run.status.next_attempt_time
+    assert moment is not None
+    assert moment <= NOW + timedelta(minutes=72)
+    run.wait(timedelta(minutes=1))
+    run.step()
+    assert run.status.next_attempt_time == moment
+    run.now = moment
+    assert run.step().intent is not None
+
+
+def test_no_wait_that_we_store_is_cut() -> None:
+    longest = NOW + max(WINDOW, timedelta(hours=1.2))
+    assert clock.sane_wait(longest, NOW, SETTINGS) == longest
+    assert clock.sane_wait(None, NOW, SETTINGS) is None
+
+
+def test_an_unknown_call_of_the_future_is_watched_for_a_settle_window_from_now() -> None:
+    batch = a_batch(Phase.VERIFYING, A, submitted=NOW + timedelta(days=1))
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,)), finalizers=()))
+    run.wait(WINDOW * 2)
+    run.step()
+    assert [job.phase for job in run.status.jobs] == [Phase.VERIFYING]
+    run.store(replace(run.status, jobs=(replace(batch, submit_time=NOW),)))
+    run.step()
+    assert [job.phase for job in run.status.jobs] == [Phase.FAILED]
