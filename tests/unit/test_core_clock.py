@@ -1,6 +1,5 @@
 """Clocks that are wrong: ours against the cloud's, and moments stored by one that was ahead (rule P21)."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -78,12 +77,18 @@ def test_no_wait_that_we_store_is_cut() -> None:
     assert clock.sane_wait(None, NOW, SETTINGS) is None
 
 
-def test_an_unknown_call_of_the_future_is_watched_for_a_settle_window_from_now() -> None:
-    batch = a_batch(Phase.VERIFYING, A, submitted=NOW + timedelta(days=1))
-    run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,)), finalizers=()))
-    run.wait(WINDOW * 2)
+def test_a_call_stored_by_a_clock_that_was_ahead_is_watched_for_a_settle_window_from_now() -> None:
+    batch = a_batch(Phase.VERIFYING, A, submitted=NOW + timedelta(days=400))
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,))))
     run.step()
-    assert [job.phase for job in run.status.jobs] == [Phase.VERIFYING]
-    run.store(replace(run.status, jobs=(replace(batch, submit_time=NOW),)))
+    assert [(job.phase, job.submit_time) for job in run.status.jobs] == [(Phase.VERIFYING, NOW)]
+    run.wait(WINDOW)
     run.step()
     assert [job.phase for job in run.status.jobs] == [Phase.FAILED]
+
+
+def test_servers_of_a_call_from_the_future_are_seen_to_have_joined() -> None:
+    batch = a_batch(Phase.VERIFYING, A, submitted=NOW + timedelta(days=400), finished=NOW + timedelta(days=400))
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,))), Cloud(active([A])))
+    run.step()
+    assert [job.phase for job in run.status.jobs] == [Phase.SUCCEEDED]

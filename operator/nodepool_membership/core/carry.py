@@ -46,7 +46,11 @@ def carry_over(membership: Membership, now: datetime, settings: Settings) -> Sta
     """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
     status, spec = membership.status, membership.spec
     state = servers.forget_unlisted(State.of(status), spec)
-    state = replace(state, next_attempt=clock.sane_wait(state.next_attempt, now, settings))
+    state = replace(
+        state,
+        batches=clock.sane_batches(state.batches, now),
+        next_attempt=clock.sane_wait(state.next_attempt, now, settings),
+    )
     if is_lost(membership):
         return replace(state, next_attempt=now + settings.settle_window)
     reset = reset_requested(membership)

@@ -3,10 +3,12 @@
 Not for: reading a clock.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Batch
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.plan import MAX_SLOW_WAIT
 from nodepool_membership.core.settings import Settings
@@ -34,3 +36,17 @@ def sane_wait(moment: datetime | None, now: datetime, settings: Settings) -> dat
     if moment is None:
         return None
     return min(moment, now + max(settings.settle_window, MAX_SLOW_WAIT * _JITTER))
+
+
+def sane_batches(batches: tuple[Batch, ...], now: datetime) -> tuple[Batch, ...]:
+    """Batches whose times are not in the future; one that was counts from now, and not only when that moment comes."""
+    return tuple(_not_later(batch, now) for batch in batches) if any(_is_ahead(b, now) for b in batches) else batches
+
+
+def _is_ahead(batch: Batch, now: datetime) -> bool:
+    return any(moment is not None and moment > now for moment in (batch.submit_time, batch.finish_time))
+
+
+def _not_later(batch: Batch, now: datetime) -> Batch:
+    submitted, finished = batch.submit_time, batch.finish_time
+    return replace(batch, submit_time=submitted and min(submitted, now), finish_time=finished and min(finished, now))

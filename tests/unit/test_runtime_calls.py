@@ -1,0 +1,133 @@
+"""The call and its record when things go wrong around them: a status broken meanwhile, a pool that is in doubt.
+
+Not for: what an answer means (`test_core_records`). Memory stands for the API server: it keeps what it is given.
+"""
+
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.status import Batch, Phase, Status
+from nodepool_membership.cce.budget import Budgets
+from nodepool_membership.cce.client import CloudClient
+from nodepool_membership.cce.credentials import AccessKey
+from nodepool_membership.cce.listings import ListingKey
+from nodepool_membership.core.calls import Accepted
+from nodepool_membership.kube.api import KubeApi
+from nodepool_membership.kube.errors import StaleError, UnansweredError
+from nodepool_membership.kube.events import Events
+from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime.clouds import Access
+from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.runtime.send import Sender
+from nodepool_membership.runtime.store import Store
+from unit.core_builders import JOB, NOW, POOL, SETTINGS, WINDOW, a_batch, a_spec, an_object, servers
+
+A, B = servers(2)
+
+
+class Memory(Memberships):
+    """One object; `broken` says what cannot be understood in its status."""
+
+    def __init__(self, membership: Membership) -> None:
+        super().__init__(KubeApi.__new__(KubeApi))
+        self.stored = membership
+        self.broken: str | None = None
+        self.lost_answers = 0
+        self.writes = 0
+
+    async def read(self, namespace: str, name: str) -> Membership | UnreadableStatus | None:
+        assert (namespace, name) == (self.stored.metadata.namespace, self.stored.metadata.name)
+        if self.broken is not None:
+            return UnreadableStatus(self.stored.metadata, self.stored.spec, self.broken)
+        return self.stored
+
+    async def write_status(self, metadata: Metadata, old: Status, new: Status) -> str:
+        if metadata.resource_version != self.stored.metadata.resource_version:
+            raise StaleError("changed")
+        if self.broken is not None:
+            assert old == Status(), "a patch against something that cannot be understood"
+        self.writes += 1
+        version = str(int(metadata.resource_version) + 1)
+        self.stored = replace(self.stored, metadata=replace(metadata, resource_version=version), status=new)
+        self.broken = None
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise UnansweredError("no answer")
+        return version
+
+    def edit(self, broken: str | None = None) -> None:
+        """Somebody else writes."""
+        meta = self.stored.metadata
+        version = str(int(meta.resource_version) + 1)
+        self.stored = replace(self.stored, metadata=replace(meta, resource_version=version))
+        self.broken = broken
+
+
+def an_intent(number: int = 4) -> Batch:
+    return a_batch(Phase.SUBMITTING, A, B, number=number)
+
+
+def intended() -> Membership:
+    status = Status(1, last_batch=4, jobs=(an_intent(),))
+    return an_object(a_spec(A, B), status, finalizers=(FINALIZER,))
+
+
+def a_store(memory: Memory) -> Store:
+    events = Events(KubeApi.__new__(KubeApi), instance="test")
+    return Store(memory, events, Metrics(), SETTINGS, now=lambda: NOW, first_wait=0.0)
+
+
+async def test_the_answer_is_kept_also_if_the_status_became_unreadable_meanwhile() -> None:
+    """It is as good as lost: the job is recorded, and rule P2's wait begins (rules P9, P24)."""
+    before = intended()
+    memory = Memory(before)
+    memory.edit(broken="status.jobs.0.phase: unknown")
+    await a_store(memory).answer(before, an_intent(), Accepted(JOB))
+    status = memory.stored.status
+    assert [(job.batch, job.phase, job.job_id, job.server_ids) for job in status.jobs] == [
+        (4, Phase.RUNNING, JOB, (A, B))
+    ]
+    assert status.next_attempt_time == NOW + WINDOW
+    assert not status.last_batch, "the mark of the wait"
+
+
+async def test_a_record_whose_write_was_not_answered_is_made_once() -> None:
+    memory = Memory(intended())
+    memory.lost_answers = 1
+    await a_store(memory).answer(memory.stored, an_intent(), Accepted(JOB))
+    assert memory.writes == 1
+    assert [job.phase for job in memory.stored.status.jobs] == [Phase.RUNNING]
+
+
+def refusing() -> Access:
+    refusal = {"errorCode": "CCE.01400001", "errorMessage": "a server is bad"}
+    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(400, json=refusal)))
+    client = CloudClient(http, "https://a", "p", AccessKey("AK", "SK"), now=lambda: NOW, timeout_seconds=5)
+    budgets = Budgets(10, random=lambda: 0.0, clock=lambda: 0.0)
+    return Access(client, ListingKey("https://a", "p", "c", "k"), "AK", budgets)
+
+
+@pytest.mark.parametrize("doubted", [False, True])
+async def test_a_refusal_is_unknown_once_the_pool_was_seen_to_carry_out_a_refused_call(*, doubted: bool) -> None:
+    """Rule P15: its refusals are not atomic, so the parts of the batch must not be sent."""
+    memory = Memory(intended())
+    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0)
+    if doubted:
+        sender.doubt(memory.stored)
+    await sender.send(memory.stored, an_intent(), refusing())
+    phases = [job.phase for job in memory.stored.status.jobs]
+    assert phases == ([Phase.VERIFYING] if doubted else [Phase.REFUSED, Phase.QUEUED, Phase.QUEUED])
+
+
+async def test_the_doubt_is_about_one_pool() -> None:
+    memory = Memory(intended())
+    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0)
+    pool = replace(memory.stored.spec.node_pool, node_pool_id=POOL.replace("0", "9"))
+    sender.doubt(replace(memory.stored, spec=replace(memory.stored.spec, node_pool=pool)))
+    await sender.send(memory.stored, an_intent(), refusing())
+    assert memory.stored.status.jobs[0].phase is Phase.REFUSED
+    assert memory.stored.status.failures == ()

@@ -1,0 +1,182 @@
+"""What a membership may use of the cloud: calls of before a restart, and credentials that are gone (P20, P23).
+
+Not for: the budget itself (`test_cce_budget`), or what is decided without credentials (`test_core_requests`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import httpx
+import pytest
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.cce.budget import Budgets, Taken
+from nodepool_membership.cce.client import CloudClient
+from nodepool_membership.cce.credentials import AccessKey, Credentials
+from nodepool_membership.cce.endpoints import AllowList
+from nodepool_membership.cce.listings import Listings
+from nodepool_membership.kube.api import KubeApi
+from nodepool_membership.kube.errors import ForbiddenError, KubeError, UnansweredError
+from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.runtime.clouds import Access, Clouds
+from nodepool_membership.runtime.troubles import TroubleError
+from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, servers
+
+A, B, C, D = servers(4)
+KEYS = {"accessKey": b"AK", "secretKey": b"SK"}
+PER_MINUTE = 2
+
+
+class FakeSecrets(Secrets):
+    """One Secret, which may be gone or unreadable."""
+
+    def __init__(self, api: KubeApi) -> None:
+        super().__init__(api)
+        self.data: Mapping[str, bytes] | None = KEYS
+        self.error: KubeError | None = None
+        self.asked: list[tuple[str, str, bool]] = []
+
+    async def read(self, namespace: str, name: str, *, fresh: bool = False) -> Mapping[str, bytes] | None:
+        self.asked.append((namespace, name, fresh))
+        if self.error is not None:
+            raise self.error
+        return self.data
+
+
+@dataclass
+class Site:
+    """A process that has just started."""
+
+    secrets: FakeSecrets
+    connected: list[Credentials] = field(default_factory=list)
+    now: float = 5000.0
+
+    def __post_init__(self) -> None:
+        budgets = Budgets(PER_MINUTE, random=lambda: 0.0, clock=lambda: self.now)
+        listings = Listings(keep_seconds=1, now=lambda: NOW)
+        self.clouds = Clouds(
+            self._connect, self.secrets, AllowList.parse(()), budgets, listings, monotonic=lambda: self.now
+        )
+
+    def _connect(self, endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
+        self.connected.append(credentials)
+        http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+        return CloudClient(http, endpoint, project_id, credentials, now=lambda: NOW, timeout_seconds=1)
+
+    async def waits(self, membership: Membership) -> float:
+        """Seconds until the next write of this membership."""
+        found = self.clouds.take(membership, await self.clouds.access(membership))
+        return 0.0 if isinstance(found, Taken) else found
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site(FakeSecrets(KubeApi.__new__(KubeApi)))
+
+
+def held(*, deleting: bool = False) -> Membership:
+    return an_object(a_spec(A), finalizers=(FINALIZER,), deleted=NOW if deleting else None)
+
+
+async def test_calls_of_before_the_start_count_also_those_of_batches_that_ended(site: Site) -> None:
+    jobs = (
+        a_batch(Phase.SUCCEEDED, A, number=1, submitted=NOW - 70 * SECOND, finished=NOW),
+        a_batch(Phase.REFUSED, B, number=2, submitted=NOW - 40 * SECOND, finished=NOW),
+        a_batch(Phase.RUNNING, C, number=3, submitted=NOW - 20 * SECOND, job_id=JOB),
+    )
+    membership = an_object(a_spec(A, B, C, D), Status(1, last_batch=3, jobs=jobs))
+    await site.clouds.recall(membership, NOW)
+    assert await site.waits(membership) == 25.0
+    # The same key, whoever uses it.
+    other = replace(membership, metadata=replace(membership.metadata, uid="another"), status=Status())
+    assert await site.waits(other) == 45.0
+
+
+@pytest.mark.parametrize(
+    ("phase", "age", "counts"),
+    [
+        (Phase.SUBMITTING, 90, True),
+        (Phase.SUBMITTING, 120, False),
+        (Phase.VERIFYING, 30, True),
+        (Phase.RUNNING, -3600, True),
+        (Phase.WITHDRAWN, 10, False),
+        (Phase.RUNNING, 66, False),
+    ],
+)
+async def test_a_call_counts_for_as_long_as_it_may_have_been_made_a_minute_ago(
+    site: Site, phase: Phase, age: int, *, counts: bool
+) -> None:
+    jobs = tuple(a_batch(phase, i, number=n, submitted=NOW - age * SECOND) for n, i in enumerate((A, B)))
+    membership = an_object(a_spec(A), Status(1, last_batch=2, jobs=jobs))
+    await site.clouds.recall(membership, NOW)
+    assert (await site.waits(membership) > 0) == counts
+
+
+async def test_a_queued_part_was_never_sent(site: Site) -> None:
+    part = replace(a_batch(Phase.QUEUED, A), submit_time=None)
+    await site.clouds.recall(an_object(a_spec(A), Status(1, last_batch=1, jobs=(part, part))), NOW)
+    assert site.connected == []
+
+
+async def test_without_credentials_there_is_nothing_to_count_for(site: Site) -> None:
+    site.secrets.data = None
+    job = a_batch(Phase.RUNNING, A, submitted=NOW)
+    await site.clouds.recall(an_object(a_spec(A), Status(1, last_batch=1, jobs=(job,))), NOW)
+    assert site.connected == []
+
+
+async def test_a_secret_that_is_not_answered_for_is_asked_for_again(site: Site) -> None:
+    site.secrets.error = UnansweredError("no answer")
+    job = a_batch(Phase.RUNNING, A, submitted=NOW)
+    with pytest.raises(UnansweredError):
+        await site.clouds.recall(an_object(a_spec(A), Status(1, last_batch=1, jobs=(job,))), NOW)
+
+
+async def access(site: Site, membership: Membership) -> Access:
+    return await site.clouds.access(membership)
+
+
+LOST = [(None, None), ({"accessKey": b"AK"}, None), (KEYS, ForbiddenError("no"))]
+
+
+@pytest.mark.parametrize(("data", "error"), LOST, ids=["gone", "broken", "forbidden"])
+async def test_a_deleting_object_is_followed_with_the_last_good_credentials(
+    site: Site, data: Mapping[str, bytes] | None, error: KubeError | None
+) -> None:
+    await access(site, held())
+    site.secrets.data = {**KEYS, "secretKey": b"rotated"}
+    await access(site, held())
+    site.secrets.data, site.secrets.error = data, error
+    await access(site, held(deleting=True))
+    assert site.connected[-1] == AccessKey("AK", "rotated")
+
+
+async def test_who_is_not_deleting_must_have_its_secret(site: Site) -> None:
+    """Who deletes the Secret of a living object takes the key away from it."""
+    await access(site, held())
+    site.secrets.data = None
+    with pytest.raises(TroubleError) as caught:
+        await access(site, held())
+    assert caught.value.trouble.reason is Reason.SECRET_NOT_FOUND
+
+
+async def test_credentials_are_kept_only_while_there_is_a_finalizer(site: Site) -> None:
+    await access(site, an_object(a_spec(A)))
+    assert site.clouds._kept == {}
+    await access(site, held())
+    assert len(site.clouds._kept) == 1
+    site.clouds.forget(held().metadata.uid)
+    assert site.clouds._kept == {}
+    site.secrets.data = None
+    with pytest.raises(TroubleError):
+        await access(site, held(deleting=True))
+
+
+async def test_the_secret_outranks_what_is_kept(site: Site) -> None:
+    await access(site, held())
+    site.secrets.data = {**KEYS, "secretKey": b"rotated"}
+    await access(site, held(deleting=True))
+    assert site.connected[-1] == AccessKey("AK", "rotated")
