@@ -155,6 +155,15 @@ def test_a_status_that_cannot_be_understood_names_the_field_and_keeps_the_rest(
     assert (found.metadata.name, found.spec.server_ids) == ("gpu-workers", frozenset({A, B}))
 
 
+@pytest.mark.parametrize(
+    ("handled", "known"), [("one", "one"), (7, None), (None, None)], ids=["a text", "no text", "absent"]
+)
+def test_of_a_status_that_cannot_be_understood_the_answered_reset_is_known(handled: Json, known: str | None) -> None:
+    found = parse_membership(raw({"lastBatch": "many", "lastHandledResetAt": handled}))
+    assert isinstance(found, UnreadableStatus)
+    assert found.handled_reset == known
+
+
 def test_a_problem_never_shows_a_value() -> None:
     found = parse_membership(raw({"lastBatch": "s3cr3t-value"}))
     assert isinstance(found, UnreadableStatus)

@@ -308,3 +308,29 @@ async def test_the_fetch_of_whoever_started_it_is_used() -> None:
     await cloud.end(0)
     await asyncio.gather(*tasks)
     assert calls == ["a"]
+
+
+async def test_a_listing_of_before_the_clock_was_set_back_is_not_used() -> None:
+    """Its begin looks later than the read that wants a newer one: it would prove absence as of too early (P13, P21)."""
+    cloud = Cloud()
+    (old,) = await asking(cloud, 1)
+    await cloud.end(0)
+    await old
+    cloud.tick(-20)
+    assert cloud.listings.recent(KEY) is None
+    (fresh,) = await asking(cloud, 1)
+    assert len(cloud.begun) == 2
+    await cloud.end(1)
+    assert (await fresh).begun < (await old).begun
+
+
+async def test_a_listing_under_way_when_the_clock_was_set_back_is_not_joined() -> None:
+    cloud = Cloud()
+    (old,) = await asking(cloud, 1)
+    cloud.tick(-20)
+    (fresh,) = await asking(cloud, 1)
+    await cloud.end(0)
+    assert old.done()
+    assert not fresh.done()
+    await cloud.end(1)
+    assert await fresh is not await old

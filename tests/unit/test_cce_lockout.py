@@ -152,6 +152,14 @@ async def test_a_secret_that_changes_is_tried_at_once() -> None:
     assert await call(lockouts.get("https://b", "old"))
 
 
+async def test_the_keys_of_others_do_not_make_one_forgotten() -> None:
+    lockouts = Lockouts(clock=Clock())
+    for number in range(WRONG_IN_A_ROW):
+        await refused(lockouts.get("https://a", "mine"), 1)
+        assert await call(lockouts.get("https://a", str(number)))
+    assert not await call(lockouts.get("https://a", "mine"))
+
+
 async def test_those_of_old_secrets_are_forgotten() -> None:
     clock = Clock()
     lockouts = Lockouts(clock=clock)

@@ -33,6 +33,7 @@ class Lockout:
         self._clock = clock
         self._wrong = 0
         self._until = float("-inf")
+        self._used = clock()
         self._proven = False
         self._inside = 0
         self._changed = asyncio.Condition()
@@ -48,6 +49,7 @@ class Lockout:
             UnauthenticatedError: the key is not used for the time being.
             NotSentError: the same, for a call that changes something.
         """
+        self._used = self._clock()
         if not changes:
             async with self._changed:
                 await self._changed.wait_for(self._may_read)
@@ -74,8 +76,8 @@ class Lockout:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it may be forgotten."""
-        return not self._inside and self._clock() >= self._until + _FORGET_SECONDS
+        """Whether it may be forgotten: unused for longer than it can be closed."""
+        return not self._inside and self._clock() >= self._used + _FORGET_SECONDS
 
     def _may_read(self) -> bool:
         return self._proven or self.is_closed or self._inside < max(WRONG_IN_A_ROW - self._wrong, 1)

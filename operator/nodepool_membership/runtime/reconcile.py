@@ -147,7 +147,7 @@ class Reconciler:
         growing = decision.pace is Pace.BACKOFF and (look.seen.trouble is not None or decision.delay is None)
         tracked.backoffs = tracked.backoffs + 1 if growing else 0
         if membership.metadata.deleting and not decision.holds:
-            await self._let_go(membership)
+            await self._let_go(membership, decision.status)
             return None
         membership = await self._store.status(membership, decision.status)
         if not decision.holds and FINALIZER in membership.metadata.finalizers:
@@ -203,12 +203,13 @@ class Reconciler:
         ):
             await self._sender.withdraw(found, intent, "the API server did not answer when the intent was stored")
 
-    async def _let_go(self, membership: Membership) -> None:
+    async def _let_go(self, membership: Membership, left: Status) -> None:
         """Let a deleted object go; what it leaves behind is in the log (rule P20)."""
         if FINALIZER in membership.metadata.finalizers:
-            for batch in membership.status.open_batches:
+            for batch in left.open_batches:
                 _log.warning("released with an open batch", extra=about(membership, batch))
             await self._store.release(membership)
+            self._clouds.forget(membership.metadata.uid)
 
     async def _report(self, found: UnreadableStatus, tracked: _Tracked) -> float | None:
         """Say that the status cannot be understood; nothing is called for it (rule P24)."""

@@ -1,0 +1,61 @@
+"""When a deleted object is let go although something is open, and what a status that was given up waits for (P20, P24).
+
+Not for: requests in general (`test_core_requests`).
+"""
+
+from datetime import timedelta
+
+import pytest
+
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.core.calls import Accepted
+from nodepool_membership.core.decide import acknowledge
+from nodepool_membership.core.observation import Trouble
+from unit.core_builders import JOB, NOW, SECOND, SETTINGS, WINDOW, Run, a_batch, a_spec, an_object, servers
+
+(A,) = servers(1)
+OURS, OUR_RESET = "cce.nodepools.dev/reconcile-requested-at", "cce.nodepools.dev/reset-requested-at"
+LIMIT = WINDOW + timedelta(seconds=3600)
+
+
+@pytest.mark.parametrize("reason", [Reason.SECRET_NOT_FOUND, Reason.CREDENTIALS_INVALID])
+def test_a_deleted_object_without_credentials_is_released_after_ten_minutes(reason: Reason) -> None:
+    status = Status(1, last_batch=1, jobs=(a_batch(Phase.RUNNING, A, job_id=JOB),))
+    run = Run(an_object(a_spec(A), status, deleted=NOW, finalizers=(FINALIZER,)))
+    run.cloud.trouble = Trouble(reason, "the Secret is gone")
+    run.now = NOW + timedelta(minutes=10) - SECOND
+    assert run.step().holds
+    run.now = NOW + timedelta(minutes=10)
+    assert not run.step().holds
+
+
+def test_a_deleted_object_whose_cloud_is_away_is_held_for_longer() -> None:
+    status = Status(1, last_batch=1, jobs=(a_batch(Phase.RUNNING, A, job_id=JOB),))
+    run = Run(an_object(a_spec(A), status, deleted=NOW, finalizers=(FINALIZER,)))
+    run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no connection")
+    run.now = NOW + LIMIT - SECOND
+    assert run.step().holds
+    run.now = NOW + LIMIT
+    assert not run.step().holds
+
+
+def test_without_credentials_an_object_that_stays_keeps_its_finalizer() -> None:
+    status = Status(1, last_batch=1, jobs=(a_batch(Phase.RUNNING, A, job_id=JOB),))
+    run = Run(an_object(a_spec(A), status, finalizers=(FINALIZER,)))
+    run.cloud.trouble = Trouble(Reason.SECRET_NOT_FOUND, "the Secret is gone")
+    run.now = NOW + timedelta(days=3)
+    assert run.step().holds
+
+
+def test_a_status_given_up_on_request_is_waited_out_whatever_stands_in_the_annotations() -> None:
+    """Rule P24: the reset that gave it up does not end the wait; the next one does."""
+    run = Run(an_object(a_spec(A), finalizers=(FINALIZER,), annotations={OURS: "one", OUR_RESET: "one"}))
+    run.store(acknowledge(run.membership, run.now, SETTINGS))
+    for _ in range(3):
+        run.wait(timedelta(minutes=5))
+        assert run.step().intent is None
+        assert run.ready.reason is Reason.STATUS_LOST
+    run.annotate({OURS: "two", OUR_RESET: "two"})
+    assert run.step(Accepted(JOB)).intent is not None
