@@ -22,7 +22,8 @@ WRONG_SECRET = "wrong-secret-key-value"
 EXPIRED_TOKEN = "expired-token-value"
 VALID_TOKEN = "valid-token-value"
 SECURITY_TOKEN = "temporary-security-token-value"
-SECRETS = (WRONG_SECRET, EXPIRED_TOKEN, VALID_TOKEN, SECURITY_TOKEN)
+NEW_SECURITY_TOKEN = "new-security-token-value"
+SECRETS = (WRONG_SECRET, EXPIRED_TOKEN, VALID_TOKEN, SECURITY_TOKEN, NEW_SECURITY_TOKEN)
 
 ONE, TWO = Case("doubled").servers
 ONLY_NAME: Mapping[str, str | None] = {"accessKey": None, "secretKey": None}
@@ -37,13 +38,14 @@ def with_valid_token(scene: Scene, _: Case) -> None:
 
 
 def with_good_key(scene: Scene, case: Case) -> None:
-    """The key does not expire any more."""
+    """A new pair, with a security token of its own: the old one is left alone for minutes."""
     config = scene.simulator.get("config")
     keys = config["accessKeys"]
     assert isinstance(keys, list)
     others = [key for key in keys if key["accessKey"] != case.corner.access_key]
-    good = {**case.good_key(), "securityToken": SECURITY_TOKEN}
+    good = {**case.good_key(), "securityToken": NEW_SECURITY_TOKEN}
     scene.simulator.post("config", {"accessKeys": [*others, good]})
+    scene.secret({**case.good_secret(), "securityToken": NEW_SECURITY_TOKEN})
 
 
 def with_usable_pool(scene: Scene, case: Case) -> None:
@@ -75,6 +77,8 @@ def _listing(name: str, **fault: object) -> Case:
 
 
 _LOGIN = ["401", "check the keys", "Secret", "spec.credentialsRef"]
+_WRONG = ["APIGW.0301", *_LOGIN]
+"""A key that is left alone after 3 calls."""
 _TEMPORARY: Mapping[str, object] = {"securityToken": SECURITY_TOKEN, "expiresAt": 1.0}
 
 BAD = [
@@ -126,14 +130,14 @@ BAD = [
     Bad(
         Case("wrong-secret-key", secret={"secretKey": WRONG_SECRET}),
         "Unauthenticated",
-        _LOGIN,
+        _WRONG,
         "listNodes",
         with_good_secret,
     ),
     Bad(
         Case("unknown-access-key", secret={"accessKey": "NOSUCHACCESSKEY00000"}),
         "Unauthenticated",
-        _LOGIN,
+        _WRONG,
         "listNodes",
         with_good_secret,
     ),
@@ -151,7 +155,7 @@ BAD = [
     Bad(
         Case("expired-temporary-key", key=_TEMPORARY, secret={"securityToken": SECURITY_TOKEN}),
         "Unauthenticated",
-        _LOGIN,
+        _WRONG,
         "listNodes",
         with_good_key,
     ),
@@ -263,6 +267,9 @@ def test_it_is_told_and_asked_less_and_less_often_and_repaired(scene_of: Callabl
     scene.until_waits(bad.reason, *bad.words)
     if bad.route is None:
         assert scene.calls() == []
+    elif bad.words is _WRONG:
+        scene.until("left alone", lambda m: "not called again" in str(condition(m)["message"]))
+        assert len(scene.calls()) == 3
     elif bad.reason != "Throttled":
         check_backs_off(scene, bad.route)
     assert scene.adds() == []

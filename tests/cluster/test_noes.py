@@ -74,8 +74,8 @@ def test_a_clock_that_is_off_adds_nothing_says_by_how_much_and_recovers(scene_of
 
 def test_a_wrong_key_is_tried_three_times_and_again_when_its_secret_changes(scene_of: Callable[[Case], Scene]) -> None:
     scene = scene_of(WRONG_KEY)
-    scene.until("left alone", lambda m: "not called" in str(condition(m).get("message")))
-    waits = scene.until_waits("Unauthenticated", "3 times in a row", "spec.credentialsRef")
+    scene.until("left alone", lambda m: "not called again" in str(condition(m).get("message")))
+    waits = scene.until_waits("Unauthenticated", "401 APIGW.0301", "3 times in a row", "spec.credentialsRef")
     assert status(waits)["pending"] == 2
     for token in ("one", "two"):
         scene.request(token)

@@ -21,8 +21,8 @@ _EXPIRED: Final = "signature expired"
 _LET_IN: Final = frozenset({400, 403, 404})
 """Refusals that come after the signature was found good."""
 _TEXT: Final = (
-    f"not called: the cloud refused the key {WRONG_IN_A_ROW} times in a row and would lock it; it is used again when"
-    f" its Secret changes, or {PAUSE_SECONDS / 60:.0f} minutes after the last refusal"
+    f"; not called again: refused {WRONG_IN_A_ROW} times in a row, the cloud would lock the key; it is used when its"
+    f" Secret changes, or {PAUSE_SECONDS / 60:.0f} minutes after the last refusal"
 )
 
 
@@ -32,6 +32,7 @@ class Lockout:
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._wrong = 0
+        self._last = CloudError("")
         self._until = float("-inf")
         self._used = clock()
         self._proven = False
@@ -55,19 +56,29 @@ class Lockout:
                 await self._changed.wait_for(self._may_read)
                 self._inside += 1
         try:
-            if self.is_closed:
-                raise NotSentError(_TEXT) if changes else UnauthenticatedError(_TEXT)
+            self._check(changes=changes)
+            async with self._counted():
+                yield
+        finally:
+            if not changes:
+                self._inside -= 1
+                async with self._changed:
+                    self._changed.notify_all()
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        try:
             yield
         except CloudError as error:
             self._note(error)
             raise
         else:
             self._passed()
-        finally:
-            if not changes:
-                self._inside -= 1
-                async with self._changed:
-                    self._changed.notify_all()
+
+    def _check(self, *, changes: bool) -> None:
+        if self.is_closed:
+            kind = NotSentError if changes else UnauthenticatedError
+            raise kind(f"{self._last.message}{_TEXT}", status=self._last.status, code=self._last.code)
 
     @property
     def is_closed(self) -> bool:
@@ -85,6 +96,7 @@ class Lockout:
     def _note(self, error: CloudError) -> None:
         if (error.status, error.code) == _WRONG and _EXPIRED not in error.message:
             self._proven = False
+            self._last = error
             self._wrong += 1
             if self._wrong >= WRONG_IN_A_ROW:
                 self._until = self._clock() + PAUSE_SECONDS
