@@ -236,5 +236,8 @@ class KubeApi:
             answer = await self.request("discovery", "GET", path("/apis", group, version))
         except GoneError:
             return False
-        listing = json.loads(answer)
-        return any(resource.get("name") == plural for resource in listing.get("resources", ()))
+        try:
+            listing = json.loads(answer)
+        except ValueError:
+            raise UnansweredError("not JSON") from None
+        return any(resource.get("name") == plural for resource in listing.get("resources") or ())

@@ -15,30 +15,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import aiohttp
 import kopf
 
-from nodepool_membership.api.names import GROUP, PLURAL, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS, VERSION
-from nodepool_membership.kube.api import USER_AGENT, KubeApi, Login
-from nodepool_membership.kube.errors import KubeError
+from nodepool_membership.api.names import GROUP, PLURAL, VERSION
+from nodepool_membership.kube.api import USER_AGENT, KubeApi, Login, path
+from nodepool_membership.kube.errors import KubeError, UnansweredError
+from nodepool_membership.runtime.marks import Marks, mark_of
 from nodepool_membership.runtime.queue import Key
+from nodepool_membership.runtime.streams import INACTIVITY_SECONDS, SERVER_TIMEOUT_SECONDS, Streams
 
 _logger = logging.getLogger(__name__)
 
 OnKey = Callable[[Key], None]
-Mark = tuple[object, ...]
 
-SERVER_TIMEOUT_SECONDS: Final = 240
-"""A watch ends by itself after so long and is opened again: the sign of life of a quiet cluster."""
-STALLED_SECONDS: Final = 600.0
+_EVERYWHERE: Final = path("/apis", GROUP, VERSION, PLURAL)
+_DOUBT_SECONDS: Final = 30.0
+_REFUSED_SECONDS: Final = 5.0
+"""kopf logs in anew and asks again at once, for ever: without a pause, 300 times a second."""
 _DISCOVERY_SECONDS: Final = 2.0
 _REMIND_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
 _CHUNK: Final = 100
 """Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
-_WAKING_ANNOTATIONS: Final = (*RECONCILE_ANNOTATIONS, *RESET_ANNOTATIONS)
 
 
 class Endless:
@@ -83,18 +85,6 @@ class _MetadataResponse(aiohttp.ClientResponse):
             self.connection.transport.abort()
 
 
-def mark_of(body: kopf.Body) -> Mark:
-    """What of an object wakes us when it changes; status and managed fields, which we write ourselves, do not."""
-    metadata = body.metadata
-    annotations = metadata.annotations
-    return (
-        metadata.uid,
-        metadata.get("generation"),
-        metadata.deletion_timestamp is not None,
-        *(annotations.get(name) for name in _WAKING_ANNOTATIONS),
-    )
-
-
 class Watch:
     """Calls `on_key` in the loop of `run` for every object that is there at the start, and for every change."""
 
@@ -104,39 +94,41 @@ class Watch:
         on_key: OnKey,
         *,
         namespaces: Sequence[str] = (),
+        inactivity_seconds: float = INACTIVITY_SECONDS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._api = api
         self._on_key = on_key
         self._namespaces = tuple(namespaces)
+        self._inactivity = inactivity_seconds
         self._clock = clock
-        self._waiting_for_crd = True
-        self._sign_of_life = clock()
-        self._opened: dict[str, float] = {}
+        self._unserved: str | None = "watch: not started"
+        self._streams = Streams(map(_stream_of, self._namespaces or (None,)), clock=clock)
+        self._marks = Marks()
         self._stopping = asyncio.Event()
 
     def ready(self) -> str | None:
-        """A readiness check: the resource type exists, and every watch was opened lately."""
-        if self._waiting_for_crd:
-            return f"watch: {PLURAL}.{GROUP} is not served; apply the CRD"
-        if len(self._opened) < max(1, len(self._namespaces)):
-            return "watch: the first list is not finished"
-        age = self._clock() - min(self._opened.values())
-        return f"watch: no answer for {age:.0f} s" if age > STALLED_SECONDS else None
+        """A readiness check: the resource type is served, and every stream is open (`streams`)."""
+        return self._unserved or self._streams.ready()
 
     def alive(self) -> str | None:
-        """A liveness check: something was tried lately, whether or not the API server answered."""
-        age = self._clock() - self._sign_of_life
-        return f"watch: nothing was tried for {age:.0f} s" if age > STALLED_SECONDS else None
+        """A liveness check: nothing that a restart would cure (`streams`)."""
+        return self._streams.alive()
 
     async def run(self) -> None:
         """Watch until `stop`. Waits, loudly, for the CRD; starts again where kopf gives up."""
+        async with asyncio.TaskGroup() as group:
+            doubting = group.create_task(self._doubt(), name="doubt")
+            await self._keep_watching()
+            doubting.cancel()
+
+    async def _keep_watching(self) -> None:
         while not self._stopping.is_set():
             await self._wait_for_crd()
             if self._stopping.is_set():
                 return
             error = await self._run_kopf()
-            self._opened.clear()
+            self._streams.ended()
             if not self._stopping.is_set():
                 _logger.error("the watch ended and is started again: %s", error)
                 await self._pause(_RESTART_SECONDS)
@@ -155,19 +147,34 @@ class Watch:
         """kopf would idle for ever if the resource type were not there when it starts."""
         reminded = -_REMIND_SECONDS
         while not self._stopping.is_set():
-            self._sign_of_life = self._clock()
             try:
                 if await self._api.serves(GROUP, VERSION, PLURAL):
-                    self._waiting_for_crd = False
+                    self._unserved = None
                     return
                 problem = f"{PLURAL}.{GROUP} is not served; apply crds/{PLURAL}.yaml"
-                self._waiting_for_crd = True
+                for key in self._marks.clear():
+                    self._on_key(key)
             except KubeError as error:
                 problem = f"the API server does not say what it serves: {type(error).__name__}: {error}"
+            self._unserved = f"watch: {problem}"
             if self._clock() - reminded >= _REMIND_SECONDS:
                 reminded = self._clock()
                 _logger.warning("waiting for the resource type: %s", problem)
             await self._pause(_DISCOVERY_SECONDS)
+
+    async def _doubt(self) -> None:
+        """Find out whose fault it is when no answer reaches kopf."""
+        while not self._stopping.is_set():
+            await self._pause(_DOUBT_SECONDS)
+            answers = True
+            if self._unserved is None and self._streams.silent():
+                try:
+                    answers = await self._api.serves(GROUP, VERSION, PLURAL)
+                except UnansweredError:
+                    answers = False
+                except KubeError as error:
+                    _logger.debug("an answer is an answer: %s", error)
+            self._streams.api_answers(answers and self._unserved is None)
 
     async def _run_kopf(self) -> str:
         """Run kopf in its thread until `stop`, or until it ends by itself; says why it ended."""
@@ -176,8 +183,10 @@ class Watch:
         thread = _KopfThread(
             login=self._api.login,
             namespaces=self._namespaces,
+            inactivity_seconds=self._inactivity,
+            marks=self._marks,
+            streams=self._streams,
             on_key=lambda key: _call(loop, lambda: self._on_key(key)),
-            on_request=self._seen,
             on_end=lambda reason: _call(loop, lambda: ended.set_result(reason)),
         )
         thread.start()
@@ -194,11 +203,10 @@ class Watch:
             thread.stop()
             stopping.cancel()
 
-    def _seen(self, request: aiohttp.ClientRequest, status: int | None) -> None:
-        """A request of kopf's for our resource is sent (no status yet) or answered. Called in kopf's thread."""
-        self._sign_of_life = self._clock()
-        if status == 200 and "watch" in request.url.query:
-            self._opened[request.url.path] = self._clock()
+
+def _stream_of(namespace: str | None) -> str:
+    """The path of the lists and watches of a namespace, None for all."""
+    return _EVERYWHERE if namespace is None else path("/apis", GROUP, VERSION, "namespaces", namespace, PLURAL)
 
 
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
@@ -215,16 +223,21 @@ class _KopfThread:
         *,
         login: Login,
         namespaces: tuple[str, ...],
+        inactivity_seconds: float,
+        marks: Marks,
+        streams: Streams,
         on_key: OnKey,
-        on_request: Callable[[aiohttp.ClientRequest, int | None], None],
         on_end: Callable[[str], None],
     ) -> None:
         self._login = login
         self._namespaces = namespaces
+        self._inactivity = inactivity_seconds
+        self._marks = marks
+        self._streams = streams
+        self._names = {_stream_of(namespace): namespace for namespace in namespaces or (None,)}
+        self._prefix = urlsplit(login.server).path.rstrip("/")
         self._on_key = on_key
-        self._on_request = on_request
         self._on_end = on_end
-        self._marks: dict[Key, Mark] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_flag: asyncio.Event | None = None
         self._stopped = False
@@ -255,7 +268,7 @@ class _KopfThread:
             return
         await kopf.operator(
             registry=self._registry(),
-            settings=_settings(),
+            settings=_settings(self._inactivity),
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,
@@ -287,13 +300,26 @@ class _KopfThread:
         authorization = await self._login.authorization()
         if authorization:
             request.headers["Authorization"] = authorization.strip()
-        if not request.url.path.endswith(f"/{PLURAL}"):
+        stream = request.url.path.removeprefix(self._prefix)
+        if stream not in self._names:
             return await handler(request)
-        kind = "PartialObjectMetadata" if "watch" in request.url.query else "PartialObjectMetadataList"
+        watch = "watch" in request.url.query
+        kind = "PartialObjectMetadata" if watch else "PartialObjectMetadataList"
         request.headers["Accept"] = f"application/json;as={kind};g=meta.k8s.io;v=v1"
-        self._on_request(request, None)
+        if watch:
+            for key in self._marks.end_list(self._names[stream]):
+                self._on_key(key)
+        elif "continue" not in request.url.query:
+            self._marks.begin_list(self._names[stream])
+        self._streams.asked(stream)
         response = await handler(request)
-        self._on_request(request, response.status)
+        self._streams.answered(stream, response.status, watch=watch)
+        if response.status == 401:
+            try:
+                await asyncio.sleep(_REFUSED_SECONDS)
+            except asyncio.CancelledError:
+                response.close()
+                raise
         return response
 
     async def _on_event(
@@ -301,16 +327,13 @@ class _KopfThread:
     ) -> None:
         key = (namespace or "", name)
         if event["type"] == "DELETED":
-            self._marks.pop(key, None)
-        else:
-            mark = mark_of(body)
-            if self._marks.get(key) == mark:
-                return
-            self._marks[key] = mark
+            self._marks.gone(key)
+        elif not self._marks.changed(key, mark_of(body)):
+            return
         self._on_key(key)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(inactivity_seconds: float) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -321,6 +344,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.chunk_size = _CHUNK
     settings.watching.reconnect_backoff = 2.0
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
+    settings.watching.inactivity_timeout = inactivity_seconds
     settings.queueing.idle_timeout = 0.5
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 60
