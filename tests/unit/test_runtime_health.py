@@ -32,6 +32,19 @@ async def test_the_probes_say_what_is_wrong() -> None:
         assert (await http.get("/readyz")).text == "loop: stuck\nwatch: not yet"
 
 
+def test_the_reason_is_in_the_log_once(caplog: pytest.LogCaptureFixture) -> None:
+    wrong: list[str | None] = [None]
+    health = Health(alive=[lambda: wrong[0]])
+    for state in (None, "loop: stuck", "loop: stuck", None, "watch: silent"):
+        wrong[0] = state
+        health.not_alive()
+        health.not_ready()
+    assert [r.getMessage() for r in caplog.records] == [
+        "not alive, to be restarted: loop: stuck",
+        "not alive, to be restarted: watch: silent",
+    ]
+
+
 async def test_an_address_in_use_names_the_option() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -1,9 +1,12 @@
 """The process's HTTP endpoints: `/healthz` (restart me), `/readyz` (count on me), `/metrics`.
 
 Not for: knowing what is wrong; each part of the process brings a check of its own. They are served by the loop that
-does the work, so a loop that is stuck does not answer either.
+does the work, so a loop that is stuck does not answer either: then the probe times out, and `watchdog` says why.
+
+The kubelet's Event about a failed probe holds the status code, not the text: the reason is in the log, too.
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,6 +15,8 @@ from aiohttp import web
 
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Bind
+
+_logger = logging.getLogger(__name__)
 
 Check = Callable[[], str | None]
 """None if all is well, else what is wrong, in a sentence for the person on call."""
@@ -27,9 +32,14 @@ class Health:
 
     alive: list[Check] = field(default_factory=list)
     ready: list[Check] = field(default_factory=list)
+    _said: bool = False
 
     def not_alive(self) -> list[str]:
-        return _failing(self.alive)
+        reasons = _failing(self.alive)
+        if reasons and not self._said:
+            _logger.error("not alive, to be restarted: %s", "; ".join(reasons))
+        self._said = bool(reasons)
+        return reasons
 
     def not_ready(self) -> list[str]:
         return _failing([*self.alive, *self.ready])

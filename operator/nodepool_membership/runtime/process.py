@@ -18,7 +18,7 @@ from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.lease import LeaseObject, lease_namespace
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
-from nodepool_membership.runtime import health, logs
+from nodepool_membership.runtime import health, logs, watchdog
 from nodepool_membership.runtime.leader import Alone, Candidate, Leadership, MayCall, Timing, own_identity
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import SAFE_SETTLE_WINDOW, Options, format_duration
@@ -39,8 +39,8 @@ Ends = tuple["asyncio.Task[None]", "asyncio.Task[Literal[True]]"]
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _RECORD_SECONDS: Final = 15.0
 """On top of the cloud's time-out, for storing the answer of the last call."""
-_STUCK_TIMEOUTS: Final = 10
-"""A look makes several calls to the cloud, each of which may take a time-out."""
+_STUCK_TIMEOUTS: Final = 20
+"""A look waits for at most two listings of 10,000 nodes, 50 pages each: so long at a fifth of a time-out a page."""
 
 
 async def run(options: Options, make_reconciler: MakeReconciler) -> int:
@@ -66,6 +66,7 @@ async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.
     """Follow, lead if it comes to that, and end; whether all is well."""
     metrics, checks, queue = Metrics(), health.Health(), WorkQueue()
     async with AsyncExitStack() as parts:
+        await parts.enter_async_context(watchdog.watch_loop())
         api = await parts.enter_async_context(KubeApi.connect(observer=metrics.kube_request))
         leadership = _leadership(options, api)
         metrics.watch_leadership(leadership.may_call)
@@ -106,7 +107,7 @@ async def _work(
 ) -> bool:
     """Work the queue until the end or until the lease is lost, then wait for what is under way; whether all is well."""
     timeout = options.http_timeout.total_seconds()
-    workers = Workers(queue, reconciler, metrics, stuck_after_seconds=max(600.0, _STUCK_TIMEOUTS * timeout))
+    workers = Workers(queue, reconciler, metrics, stuck_after_seconds=max(1200.0, _STUCK_TIMEOUTS * timeout))
     checks.alive.append(workers.stuck)
     metrics.watch_queue(lambda: len(queue), queue.oldest_seconds)
     holding = asyncio.create_task(leadership.hold(), name="hold")

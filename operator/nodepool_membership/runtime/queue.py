@@ -134,6 +134,10 @@ class WorkQueue:
         while self._getters:
             self._wake_one()
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def __len__(self) -> int:
         """How many keys are ready, without those due later."""
         return len(self._ready)

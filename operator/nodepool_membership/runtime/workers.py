@@ -5,12 +5,14 @@ Not for: what a look is (`reconcile`).
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final, Literal, Protocol
 
 from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.runtime.progress import Progress
 from nodepool_membership.runtime.queue import Key, WorkQueue
 
 _logger = logging.getLogger(__name__)
@@ -53,11 +55,16 @@ class Workers:
         self._stuck_after = stuck_after_seconds
         self._count = count
         self._clock = clock
-        self._progress = clock()
+        self._progress = Progress(clock)
+        self._looks: dict[Key, Progress] = {}
+        self._died: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._work(), name=f"worker-{n}") for n in range(self._count)]
+        for number in range(self._count):
+            task = asyncio.create_task(self._work(), name=f"worker-{number}")
+            task.add_done_callback(self._ended)
+            self._tasks.append(task)
 
     async def stop(self, patience_seconds: float) -> bool:
         """Close the queue, wait for the looks under way, and cancel what is left after `patience_seconds`.
@@ -79,19 +86,49 @@ class Workers:
         return closing not in late
 
     def stuck(self) -> str | None:
-        """A liveness check: keys wait and no worker has finished one for long."""
-        waited = min(self._clock() - self._progress, self._queue.oldest_seconds())
+        """A liveness check: no worker has died, none waits for ever, and keys do not wait for nothing.
+
+        A look gives a sign of life whenever one of its requests comes to an end, however: one that tries to record an
+        answer while the API server is away is not stuck, and must not be ended. Whoever waits for a listing that
+        another look has begun gives none meanwhile: `stuck_after_seconds` is longer than a listing takes.
+        """
+        if self._died:
+            return f"reconcile loop: {self._died[0]}"
+        for key, look in self._looks.items():
+            if look.age() > self._stuck_after:
+                name = "/".join(key)
+                return f"reconcile loop: {name} is being worked, without a sign of life for {look.age():.0f} s"
+        waited = min(look.age() for look in (self._progress, *self._looks.values()))
+        waited = min(waited, self._queue.oldest_seconds())
         if waited <= self._stuck_after:
             return None
         return f"reconcile loop: {len(self._queue)} memberships wait, none was finished for {waited:.0f} s"
 
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if self._queue.closed:
+            return
+        why = "it was cancelled" if task.cancelled() else repr(task.exception())
+        self._died.append(f"{task.get_name()} died: {why}")
+        _logger.error(self._died[-1])
+
     async def _work(self) -> None:
         while (key := await self._queue.get()) is not None:
             try:
-                await self._look(key)
+                with self._under_way(key):
+                    await self._look(key)
             finally:
-                self._progress = self._clock()
                 self._queue.done(key)
+
+    @contextmanager
+    def _under_way(self, key: Key) -> Iterator[None]:
+        look = Progress(self._clock)
+        self._looks[key] = look
+        try:
+            with look.current():
+                yield
+        finally:
+            del self._looks[key]
+            self._progress.made()
 
     async def _look(self, key: Key) -> None:
         started = self._clock()
@@ -105,6 +142,13 @@ class Workers:
         except Exception:
             outcome = "error"
             _logger.exception("reconcile failed", extra=self._retry(key))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._queue.closed or (task is not None and task.cancelling()):
+                raise
+            # Nobody cancelled this worker: the error of a part must not end it.
+            outcome = "error"
+            _logger.exception("reconcile was cancelled from within", extra=self._retry(key))
         else:
             self._queue.forget(key)
             if delay is not None:
