@@ -1,0 +1,228 @@
+"""Alive means working: what breaks between the operator and the API server heals by itself, or a probe names it.
+
+Not for: the arithmetic of the probes (`test_runtime_streams`, `test_runtime_workers`), which is tried with a clock of
+the tests' own; here, waits that take minutes in production are as long as the API server makes them, or shortened by a
+parameter.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cce_simulator.config import Behaviour, SimulatorConfig
+from cluster.objects import create, object_path
+from controlplane import ControlPlane
+from harness import Operator, Scene, wait_for
+from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, ROOT, jobs
+from harness.proxy import Proxy
+from harness.scene import server_ids
+from nodepool_membership.kube.api import KubeApi
+from nodepool_membership.runtime.queue import Key
+from nodepool_membership.runtime.watch import Watch
+
+QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
+CRD = ROOT / "crds" / "nodepoolmemberships.yaml"
+IN_CLUSTER = ROOT / "tests" / "harness" / "in_cluster.py"
+RARE_RESYNC = ("--poll-interval=200ms", "--resync-interval=10m", "--settle-window=4s", "--writes-per-minute=600")
+"""So that only the watch can wake a key."""
+
+Stage = Callable[..., Scene]
+Operate = Callable[..., Operator]
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane) -> Iterator[Proxy]:
+    with Proxy(int(control_plane.url.rpartition(":")[2])) as running:
+        yield running
+
+
+class Seen:
+    """The keys that the watch named, in order."""
+
+    def __init__(self) -> None:
+        self.keys: list[Key] = []
+
+    async def until(self, key: Key, seconds: float = 30) -> None:
+        await until(lambda: key in self.keys, seconds)
+
+
+async def until(true: Callable[[], bool], seconds: float = 30) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 - probes and other threads signal nobody
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def watching(api: KubeApi, namespace: str, inactivity_seconds: float = 70) -> AsyncIterator[tuple[Watch, Seen]]:
+    seen = Seen()
+    watch = Watch(api, seen.keys.append, namespaces=(namespace,), inactivity_seconds=inactivity_seconds)
+    task = asyncio.create_task(watch.run())
+    try:
+        await until(lambda: watch.ready() is None)
+        yield watch, seen
+    finally:
+        watch.stop()
+        async with asyncio.timeout(15):
+            await task
+
+
+def connect(kubeconfig: Path) -> AbstractAsyncContextManager[KubeApi]:
+    return KubeApi.connect(environ={"KUBECONFIG": str(kubeconfig)})
+
+
+async def delete(api: KubeApi, namespace: str, name: str) -> None:
+    await api.request("test", "DELETE", object_path(namespace, name))
+
+
+@pytest.mark.usefixtures("crd")
+async def test_a_watch_that_stalls_silently_is_opened_again(
+    control_plane: ControlPlane, proxy: Proxy, namespace: str, tmp_path: Path
+) -> None:
+    admin = control_plane.admin_kubeconfig
+    async with (
+        connect(admin) as direct,
+        connect(proxy.kubeconfig(admin, tmp_path)) as api,
+        watching(api, namespace, inactivity_seconds=2) as (watch, seen),
+    ):
+        proxy.stall()
+        await create(direct, namespace, "unseen", [])
+        await asyncio.sleep(1)
+        assert seen.keys == []
+        proxy.resume()
+        await seen.until((namespace, "unseen"))
+        await until(lambda: watch.ready() is None)
+        assert watch.alive() is None
+        proxy.cut()
+
+
+@pytest.mark.usefixtures("crd")
+async def test_an_api_server_out_of_reach_is_told_by_readiness_only(
+    control_plane: ControlPlane, proxy: Proxy, namespace: str, tmp_path: Path
+) -> None:
+    admin = control_plane.admin_kubeconfig
+    async with (
+        connect(proxy.kubeconfig(admin, tmp_path)) as api,
+        watching(api, namespace, inactivity_seconds=2) as (watch, _),
+    ):
+        proxy.stall()
+        await until(lambda: "no answer from the API server" in str(watch.ready()), 40)
+        assert watch.alive() is None
+        proxy.resume()
+        await until(lambda: watch.ready() is None)
+        proxy.cut()
+
+
+@pytest.mark.usefixtures("crd")
+async def test_after_410_gone_nothing_is_missed_neither_what_came_nor_what_went(
+    control_plane: ControlPlane, proxy: Proxy, namespace: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "kopf")
+    admin = control_plane.admin_kubeconfig
+    async with connect(admin) as direct, connect(proxy.kubeconfig(admin, tmp_path)) as api:
+        await create(direct, namespace, "goes", [])
+        await create(direct, namespace, "stays", [])
+        async with watching(api, namespace, inactivity_seconds=3) as (watch, seen):
+            await seen.until((namespace, "goes"))
+            await seen.until((namespace, "stays"))
+            seen.keys.clear()
+            proxy.stall()
+            await delete(direct, namespace, "goes")
+            await create(direct, namespace, "comes", [])
+            # Its cache of changes begins with its start: the version that the watch goes on from is too old for it.
+            await asyncio.to_thread(control_plane.restart_apiserver)
+            proxy.resume()
+            await seen.until((namespace, "comes"), 60)
+            await seen.until((namespace, "goes"))
+            assert "Restarting the watch-stream" in caplog.text
+            await until(lambda: watch.ready() is None)
+            assert watch.alive() is None
+            proxy.cut()
+
+
+@pytest.mark.usefixtures("crd")
+async def test_a_refused_login_is_told_tried_rarely_and_survived(control_plane: ControlPlane, namespace: str) -> None:
+    refused: list[str] = []
+    async with connect(control_plane.admin_kubeconfig) as api:
+        good = api.login.authorization
+
+        async def authorization() -> str | None:
+            return refused[0] if refused else await good()
+
+        api._login = replace(api.login, authorization=authorization)
+        async with watching(api, namespace, inactivity_seconds=2) as (watch, seen):
+            before = refusals(control_plane)
+            refused.append("Bearer expired")
+            await until(lambda: "the login is refused" in str(watch.ready()), 40)
+            assert watch.alive() is None
+            assert 1 <= refusals(control_plane) - before <= 10
+            refused.clear()
+            await create(api, namespace, "comes", [])
+            await seen.until((namespace, "comes"))
+            await until(lambda: watch.ready() is None)
+
+
+def refusals(control_plane: ControlPlane) -> int:
+    """How often the API server has refused a login since its start."""
+    text = control_plane.kubectl("get", "--raw", "/metrics").stdout
+    counts = re.findall(r'^authentication_attempts\{result="(?:error|failure)"\} (\d+)', text, re.MULTILINE)
+    return sum(map(int, counts))
+
+
+def until_says(operator: Operator, path: str, text: str) -> None:
+    wait_for(f"{path} says {text!r}", lambda: text in operator.get(path).text or None)
+
+
+def test_a_rotated_token_is_taken_up_by_watch_and_requests(
+    control_plane: ControlPlane, stage: Stage, tmp_path: Path
+) -> None:
+    account = tmp_path / "serviceaccount"
+    account.mkdir()
+    token = control_plane.service_account_token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT)
+    (account / "token").write_text(token)
+    (account / "ca.crt").write_bytes(control_plane.ca_file.read_bytes())
+    host, _, port = control_plane.url.removeprefix("https://").rpartition(":")
+    scene = stage(
+        QUICK,
+        options=RARE_RESYNC,
+        kubeconfig=None,
+        program=(str(IN_CLUSTER), str(account)),
+        environment={"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "HOME": str(tmp_path)},
+    )
+    (account / "token").write_text("expired")
+    # An open watch is not asked for its login again.
+    control_plane.stop_apiserver()
+    scene.cluster.start_apiserver()
+    until_says(scene.operator, "/readyz", "the login is refused")
+    assert scene.operator.get("/healthz").text == "ok"
+    (account / "token").write_text(control_plane.service_account_token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT))
+    scene.operator.wait_ready()
+    scene.create(server_ids(2))
+    scene.until_joined(server_ids(2))
+
+
+def test_the_crd_is_deleted_and_applied_again(stage: Stage, control_plane: ControlPlane) -> None:
+    scene = stage(QUICK, options=RARE_RESYNC)
+    scene.create(server_ids(2))
+    scene.until_joined(server_ids(2))
+    shown = f'nodepool_membership_ready{{name="m",namespace="{scene.namespace}"}}'
+    assert shown in scene.operator.get("/metrics").text
+    try:
+        control_plane.kubectl("delete", "-f", str(CRD))
+        until_says(scene.operator, "/readyz", "is not served; apply crds/")
+        wait_for("forgotten", lambda: shown not in scene.operator.get("/metrics").text or None, seconds=10)
+        assert scene.operator.get("/healthz").text == "ok"
+    finally:
+        control_plane.install_crd(CRD)
+    scene.operator.wait_ready()
+    wanted = server_ids(3)
+    scene.create(wanted)
+    done = scene.until_ready()
+    assert scene.accepted(wanted) == dict.fromkeys(wanted, 1)
+    assert len(jobs(done)) == 1
+    assert scene.operator.exit_code is None
