@@ -8,11 +8,14 @@ parameter.
 import asyncio
 import logging
 import re
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig
@@ -24,11 +27,12 @@ from harness.proxy import Proxy
 from harness.scene import server_ids
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.runtime.queue import Key
+from nodepool_membership.runtime.streams import AT_FAULT_SECONDS, SILENT_SECONDS
 from nodepool_membership.runtime.watch import Watch
 
 QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
 CRD = ROOT / "crds" / "nodepoolmemberships.yaml"
-IN_CLUSTER = ROOT / "tests" / "harness" / "in_cluster.py"
+HARNESS = ROOT / "tests" / "harness"
 RARE_RESYNC = ("--poll-interval=200ms", "--resync-interval=10m", "--settle-window=4s", "--writes-per-minute=600")
 """So that only the watch can wake a key."""
 
@@ -178,6 +182,42 @@ def until_says(operator: Operator, path: str, text: str) -> None:
     wait_for(f"{path} says {text!r}", lambda: text in operator.get(path).text or None)
 
 
+@pytest.mark.usefixtures("crd")
+async def test_a_kopf_thread_that_is_blocked_fails_liveness(
+    control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = 0.0
+    free = threading.Event()
+
+    def block(*_: object) -> bool:
+        free.wait(60)
+        return False
+
+    async with connect(control_plane.admin_kubeconfig) as api:
+        watch = Watch(api, print, namespaces=(namespace,), doubt_seconds=0.05, clock=lambda: time.monotonic() + later)
+        task = asyncio.create_task(watch.run())
+        await until(lambda: watch.ready() is None)
+        monkeypatch.setattr(watch._marks, "changed", block)
+        await create(api, namespace, "any", [])
+        later += SILENT_SECONDS
+        await until(watch._streams.silent)
+        assert watch.alive() is None
+        await until(lambda: watch._streams._at_fault is not None)
+        later += AT_FAULT_SECONDS + 1
+        assert "though the API server answers others" in str(watch.alive())
+        free.set()
+        watch.stop()
+        await task
+
+
+def test_a_blocked_event_loop_answers_no_probe_and_the_log_says_where(stage: Stage) -> None:
+    scene = stage(QUICK, program=(str(HARNESS / "blocked_loop.py"),))
+    scene.create(server_ids(2))
+    scene.until_logged("the event loop is blocked for 10 s: block (blocked_loop.py:")
+    with pytest.raises(httpx.ReadTimeout):
+        scene.operator.get("/healthz")
+
+
 def test_a_rotated_token_is_taken_up_by_watch_and_requests(
     control_plane: ControlPlane, stage: Stage, tmp_path: Path
 ) -> None:
@@ -191,7 +231,7 @@ def test_a_rotated_token_is_taken_up_by_watch_and_requests(
         QUICK,
         options=RARE_RESYNC,
         kubeconfig=None,
-        program=(str(IN_CLUSTER), str(account)),
+        program=(str(HARNESS / "in_cluster.py"), str(account)),
         environment={"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port, "HOME": str(tmp_path)},
     )
     (account / "token").write_text("expired")

@@ -95,12 +95,14 @@ class Watch:
         *,
         namespaces: Sequence[str] = (),
         inactivity_seconds: float = INACTIVITY_SECONDS,
+        doubt_seconds: float = _DOUBT_SECONDS,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._api = api
         self._on_key = on_key
         self._namespaces = tuple(namespaces)
         self._inactivity = inactivity_seconds
+        self._doubt_seconds = doubt_seconds
         self._clock = clock
         self._unserved: str | None = "watch: not started"
         self._streams = Streams(map(_stream_of, self._namespaces or (None,)), clock=clock)
@@ -165,7 +167,7 @@ class Watch:
     async def _doubt(self) -> None:
         """Find out whose fault it is when no answer reaches kopf."""
         while not self._stopping.is_set():
-            await self._pause(_DOUBT_SECONDS)
+            await self._pause(self._doubt_seconds)
             answers = True
             if self._unserved is None and self._streams.silent():
                 try:
