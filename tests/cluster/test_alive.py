@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -208,6 +209,64 @@ async def test_a_kopf_thread_that_is_blocked_fails_liveness(
         free.set()
         watch.stop()
         await task
+
+
+@pytest.mark.usefixtures("crd")
+async def test_an_api_server_that_is_away_for_long_does_not_fail_liveness(
+    control_plane: ControlPlane, namespace: str
+) -> None:
+    later = 0.0
+    unanswered = 0
+
+    def observe(kind: str, outcome: str, _seconds: float) -> None:
+        nonlocal unanswered
+        unanswered += (kind, outcome) == ("discovery", "Unanswered")
+
+    environ = {"KUBECONFIG": str(control_plane.admin_kubeconfig)}
+    async with KubeApi.connect(environ=environ, observer=observe) as api:
+        watch = Watch(api, print, namespaces=(namespace,), doubt_seconds=0.05, clock=lambda: time.monotonic() + later)
+        task = asyncio.create_task(watch.run())
+        await until(lambda: watch.ready() is None)
+        await asyncio.to_thread(control_plane.stop_apiserver)
+        try:
+            for wait in (SILENT_SECONDS, AT_FAULT_SECONDS + 1, 1200.0):
+                later += wait
+                # The second one from here on was asked after the jump.
+                enough = unanswered + 2
+                await until(partial(lambda enough: unanswered >= enough, enough))
+                assert watch.alive() is None
+            assert "no answer from the API server" in str(watch.ready())
+        finally:
+            await asyncio.to_thread(control_plane.start_apiserver)
+        await until(lambda: watch.ready() is None)
+        watch.stop()
+        await task
+
+
+@pytest.mark.usefixtures("crd")
+async def test_objects_that_go_unseen_with_their_type_are_looked_at(
+    control_plane: ControlPlane, proxy: Proxy, namespace: str, tmp_path: Path
+) -> None:
+    admin = control_plane.admin_kubeconfig
+    async with (
+        connect(admin) as direct,
+        connect(proxy.kubeconfig(admin, tmp_path)) as api,
+        watching(api, namespace, inactivity_seconds=2) as (watch, seen),
+    ):
+        await create(direct, namespace, "goes", [])
+        await seen.until((namespace, "goes"))
+        seen.keys.clear()
+        proxy.stall()
+        try:
+            await asyncio.to_thread(control_plane.kubectl, "delete", "-f", str(CRD))
+            assert seen.keys == []
+            proxy.resume()
+            proxy.cut()
+            await until(lambda: "is not served" in str(watch.ready()))
+            await seen.until((namespace, "goes"))
+        finally:
+            await asyncio.to_thread(control_plane.install_crd, CRD)
+        await until(lambda: watch.ready() is None)
 
 
 def test_a_blocked_event_loop_answers_no_probe_and_the_log_says_where(stage: Stage) -> None:
