@@ -257,6 +257,9 @@ class Counting:
         self.ended.append(key)
         return None
 
+    def start(self) -> None:
+        return None
+
     async def close(self) -> None:
         return None
 
@@ -278,6 +281,7 @@ async def test_the_process_works_keys_answers_probes_and_ends_in_order(
         events: Events,
         _metrics: Metrics,
         may_call: MayCall,
+        _wake: Callable[[Key], None],
     ) -> AsyncIterator[Counting]:
         assert events is not None
         assert may_call()

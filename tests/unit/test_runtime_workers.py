@@ -24,7 +24,7 @@ class Fake:
         self.errors: dict[Key, BaseException] = {}
         self.meanwhile: Callable[[], Coroutine[None, None, None]] | None = None
         self.delay: float | None = None
-        self.closed = False
+        self.started = self.closed = False
 
     async def reconcile(self, key: Key) -> float | None:
         self.looks.append(key)
@@ -38,6 +38,9 @@ class Fake:
             raise RuntimeError("broken object")
         self.ended.append(key)
         return self.delay
+
+    def start(self) -> None:
+        self.started = True
 
     async def close(self) -> None:
         self.closed = True

@@ -36,6 +36,9 @@ class Reason(StrEnum):
     CLOCK_SKEW = "ClockSkew"
     SERVER_IN_USE = "ServerInUse"
 
+    STARTING = "Starting"
+    CONFLICT = "Conflict"
+
     SERVERS_FAILED = "ServersFailed"
     JOB_OVERDUE = "JobOverdue"
     POOL_REFUSES = "PoolRefuses"

@@ -61,6 +61,9 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
         return Step(narrowing.in_doubt(state, now), doubted=True)
     if state.halt is not None:
         return Step(state)
+    if seen.rivals is None:
+        waits = state.queued or plan.candidates(state, spec)
+        return Step(state, hindrance=conditions.waiting(_STARTING) if waits else None)
     state = plan.without_idle_parts(state, spec)
     chosen = plan.next_part(state, spec) or plan.eligible(state, spec, seen.listing, now, settings)
     if state.next_attempt is not None and state.next_attempt > now:
@@ -97,6 +100,12 @@ def _add(membership: Membership, state: State, chosen: plan.Eligible, seen: Obse
     planned, intent = plan.intend(state, spec, chosen, now)
     return Step(planned, intent=intent)
 
+
+_STARTING: Final = Trouble(
+    Reason.STARTING,
+    "nothing is added before the operator has read every membership once since its start, to know which servers the"
+    " others claim: its log names those that it cannot read",
+)
 
 _THROTTLED: Final = Trouble(
     Reason.THROTTLED, "the cloud throttled the writes of this access key; the operator waits before the next one"

@@ -14,6 +14,7 @@ from nodepool_membership.api.reasons import DRIFT, FailureReason, Reason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Condition, Failure, Status
 from nodepool_membership.core.observation import Trouble
+from nodepool_membership.core.rivals import Rivals, told
 
 Abnormal = Literal["Reconciling", "Stalled"]
 
@@ -40,6 +41,8 @@ class Preview:
     add: int
     calls: int
     adopt: int
+    conflict: str = ""
+    """Who has the right to servers of the list, in words."""
 
 
 def waiting(trouble: Trouble) -> Verdict:
@@ -81,20 +84,28 @@ def suspended(status: Status, preview: Preview | None) -> Verdict:
         parts.append(f"{status.joining} joining in {len(status.open_batches)} open batch(es)")
     if status.failed:
         parts.append(f"{status.failed} failed")
+    if preview.conflict:
+        parts.append(preview.conflict)
     return Verdict("False", Reason.SUSPENDED, "suspended; " + "; ".join(parts))
 
 
-def settled(status: Status, spec: Spec) -> Verdict:
-    """Nothing is open and nothing can be sent: done, waiting for a retry or a node, or stalled by failures."""
+def settled(status: Status, spec: Spec, theirs: Rivals) -> Verdict:
+    """Nothing is open and nothing can be sent: done, waiting for a retry or a node, or stalled.
+
+    `theirs` are the servers that wait for another membership to let go of them.
+    """
     if status.joined == status.desired:
         return Verdict("True", Reason.SUCCEEDED, _members(status))
     groups = [g for g in status.failures if not spec.server_ids.isdisjoint(g.server_ids)]
-    if not groups:
+    others_wait = status.pending > len(theirs)
+    if not groups and (others_wait or not theirs):
         return progressing(status)
-    message = f"{_progress(status)}; {_causes(groups)}"
-    if status.pending:
-        return Verdict("False", _shared_reason(groups), message, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
-    return stalled(_shared_reason(groups), message)
+    reason = Reason.CONFLICT if theirs else _shared_reason(groups)
+    parts = [_progress(status), *([told(theirs)] if theirs else []), *([_causes(groups)] if groups else [])]
+    message = "; ".join(parts)
+    if others_wait:
+        return Verdict("False", reason, message, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+    return stalled(reason, message)
 
 
 _HALTS: Final = {

@@ -12,7 +12,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Status
-from nodepool_membership.core import adding, batches, conditions, drift, plan, servers
+from nodepool_membership.core import adding, batches, conditions, drift, plan, rivals, servers
 from nodepool_membership.core.adding import Step
 from nodepool_membership.core.carry import carry_over, is_lost, requested, reset_requested
 from nodepool_membership.core.conditions import Preview, Verdict
@@ -91,20 +91,24 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
     unknown_jobs = tuple(j for j in batches.jobs_to_ask(state) if j not in seen.jobs)
     if unknown_jobs:
         return Look(jobs=unknown_jobs)
-    wanted = _listing_wanted(membership, state, seen, now)
+    mine = replace(membership, spec=rivals.ours(spec, seen.rivals or {}))
+    wanted = _listing_wanted(mine, state, seen, now)
     if wanted is not None:
         return Look(listing=wanted)
     state = batches.settle(state, spec, seen, now, settings)
     if batches.must_brake(membership.status.jobs, state.batches):
         state = replace(state, halt=Reason.TOO_MANY_FAILURES)
     preview, absences = None, seen.absences
-    if seen.listing is not None:
+    if seen.listing is not None and seen.rivals is not None:
         if spec.suspend:
-            preview = _preview(membership, state, seen, now, settings)
+            theirs = rivals.withheld(spec, state, seen.rivals)
+            preview = _preview(mine, state, seen.listing, now, settings)
+            preview = replace(preview, conflict=rivals.told(theirs) if theirs else "")
         else:
+            state = rivals.concede(state, seen.rivals)
             absences = _count_absences(state, spec, seen, settings)
-            state = servers.compare(state, spec, seen.listing, now, _vanished(state, spec, seen.listing, absences))
-    step = adding.next_add(membership, state, seen, now, settings)
+            state = servers.compare(state, mine.spec, seen.listing, now, _vanished(state, spec, seen.listing, absences))
+    step = adding.next_add(mine, state, seen, now, settings)
     if isinstance(step, Look):
         return step
     return replace(_conclude(membership, step, preview, seen, now, settings), absences=absences)
@@ -177,16 +181,10 @@ def _listing_wanted(membership: Membership, state: State, seen: Observation, now
     return None if all_there else Freshness.AFTER_READ
 
 
-def _preview(
-    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
-) -> Preview | None:
-    if seen.listing is None:
-        return None
+def _preview(membership: Membership, state: State, table: NodeTable, now: datetime, settings: Settings) -> Preview:
     spec = membership.spec
-    adopt = len(servers.adoptable(state, spec, seen.listing))
-    would = plan.eligible(
-        servers.compare(state, spec, seen.listing, now, servers.Vanished()), spec, seen.listing, now, settings
-    )
+    adopt = len(servers.adoptable(state, spec, table))
+    would = plan.eligible(servers.compare(state, spec, table, now, servers.Vanished()), spec, table, now, settings)
     add = would.total if isinstance(would, plan.Eligible) else 0
     add += sum(len(spec.server_ids & frozenset(part.server_ids)) for part in state.queued)
     return Preview(add, -(-add // spec.batch_size), adopt)
@@ -216,7 +214,7 @@ def _conclude(
     elif status.open_batches or step.more or seen.listing is None:
         verdict = conditions.progressing(status)
     else:
-        verdict = conditions.settled(status, spec)
+        verdict = conditions.settled(status, spec, rivals.withheld(spec, step.state, seen.rivals or {}))
     holds = _holds(membership, status, verdict, now, settings)
     answered = seen.listing is not None or membership.metadata.deleting
     status = _concluded(membership, status, verdict, now, answered=answered)

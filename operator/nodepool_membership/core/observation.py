@@ -12,6 +12,7 @@ from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.drift import Absences
+from nodepool_membership.core.rivals import Rivals
 
 ACTIVE: Final = "Active"
 BROKEN: Final = frozenset({"Error", "Abnormal", "RepairFailed", "Shelved", "Unknow"})
@@ -207,6 +208,9 @@ class Observation:
     trouble: Trouble | None = None
     failed_looks: int = 0
     """Consecutive reconciles, this one included, that could not look."""
+
+    rivals: Rivals | None = field(default_factory=dict)
+    """Servers of this membership that others claim; None while not all memberships were read since the start."""
 
     absences: Absences = field(default_factory=dict)
     """Members that earlier listings did not show, as the last decision left them."""

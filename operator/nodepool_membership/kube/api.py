@@ -28,6 +28,7 @@ from nodepool_membership.kube.errors import GoneError, KubeError, UnansweredErro
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+METADATA_ONLY_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 JSON_PATCH: Final = "application/json-patch+json"
 USER_AGENT: Final = f"nodepool-membership/{__version__}"
 TIMEOUT_SECONDS: Final = 30.0

@@ -5,7 +5,7 @@ returns the new one. Errors: `kube.errors`; none of them is retried here.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -19,7 +19,7 @@ from nodepool_membership.api.membership import (
 )
 from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PLURAL, VERSION
 from nodepool_membership.api.status import Condition, Status
-from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, KubeApi, path
+from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
 from nodepool_membership.kube.budget import ByteBudget
 from nodepool_membership.kube.errors import GoneError
 from nodepool_membership.kube.patch import guard, status_patch
@@ -29,6 +29,10 @@ _MIB: Final = 1 << 20
 _BYTES_IN_FLIGHT: Final = 4 * _MIB
 _LARGEST_OBJECT: Final = _MIB + _MIB // 2
 """etcd refuses requests above 1.5 MiB, so no stored object is larger."""
+
+_EVERYWHERE: Final = path("/apis", GROUP, VERSION, PLURAL)
+_PAGE: Final = 50
+"""Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
 
 
 class Memberships:
@@ -64,6 +68,20 @@ class Memberships:
         """
         raw = await self._fetch(namespace, name)
         return parse_membership(raw) if raw is not None else None
+
+    async def keys(self, namespaces: Iterable[str]) -> set[tuple[str, str]]:
+        """Namespace and name of every object that is there, of all namespaces if none is given."""
+        found: set[tuple[str, str]] = set()
+        for scope in [path("/apis", GROUP, VERSION, "namespaces", n, PLURAL) for n in namespaces] or [_EVERYWHERE]:
+            query = {"limit": str(_PAGE)}
+            while True:
+                answer = await self._api.request("membership", "GET", scope, query=query, accept=METADATA_ONLY_LIST)
+                page = json.loads(answer)
+                found.update((o["metadata"]["namespace"], o["metadata"]["name"]) for o in page["items"] or ())
+                if not (token := page["metadata"].get("continue")):
+                    break
+                query = {"limit": str(_PAGE), "continue": token}
+        return found
 
     async def _fetch(self, namespace: str, name: str) -> bytes | None:
         try:

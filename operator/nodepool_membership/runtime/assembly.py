@@ -20,6 +20,8 @@ from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.runtime.census import Census
+from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Clouds
 from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.metrics import Metrics
@@ -28,6 +30,7 @@ from nodepool_membership.runtime.pace import Clock
 from nodepool_membership.runtime.reconcile import Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
+from nodepool_membership.runtime.watch import OnKey
 
 LISTING_SHARE: Final = 10
 """A listing serves the memberships of its cluster for this share (1/n) of the resync interval after its end."""
@@ -39,9 +42,18 @@ def _now() -> datetime:
 
 @asynccontextmanager
 async def make_reconciler(
-    options: Options, memberships: Memberships, secrets: Secrets, events: Events, metrics: Metrics, may_call: MayCall
+    options: Options,
+    memberships: Memberships,
+    secrets: Secrets,
+    events: Events,
+    metrics: Metrics,
+    may_call: MayCall,
+    wake: OnKey,
 ) -> AsyncIterator[Reconciler]:
-    """Open the connections to the cloud; `Reconciler.close` must have returned before they are left."""
+    """Open the connections to the cloud; `Reconciler.close` must have returned before they are left.
+
+    `wake` has a membership looked at at once.
+    """
     timeout = options.http_timeout.total_seconds()
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval)
     lockouts = Lockouts(clock=monotonic)
@@ -67,7 +79,11 @@ async def make_reconciler(
             Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=_now),
             monotonic=monotonic,
         )
-        store = Store(memberships, events, metrics, settings, now=_now)
+        claims = Claims(wake, options.settle_window, now=_now)
+        census = Census(memberships, options.namespaces, wake)
+        store = Store(memberships, events, metrics, settings, claims, now=_now)
         sender = Sender(store, now=_now, monotonic=monotonic, may_call=may_call)
         clock = Clock(options.poll_interval, options.resync_interval)
-        yield Reconciler(memberships, store, sender, clouds, metrics, settings, clock, now=_now, may_call=may_call)
+        yield Reconciler(
+            memberships, store, sender, clouds, metrics, settings, clock, claims, census, now=_now, may_call=may_call
+        )

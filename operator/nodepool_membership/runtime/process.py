@@ -23,13 +23,13 @@ from nodepool_membership.runtime.leader import Alone, Candidate, Leadership, May
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import SAFE_SETTLE_WINDOW, Options, format_duration
 from nodepool_membership.runtime.queue import WorkQueue
-from nodepool_membership.runtime.watch import Watch
+from nodepool_membership.runtime.watch import OnKey, Watch
 from nodepool_membership.runtime.workers import Reconciler, Workers
 
 _logger = logging.getLogger(__name__)
 
 MakeReconciler = Callable[
-    [Options, Memberships, Secrets, Events, Metrics, MayCall], AbstractAsyncContextManager[Reconciler]
+    [Options, Memberships, Secrets, Events, Metrics, MayCall, OnKey], AbstractAsyncContextManager[Reconciler]
 ]
 """Opens what a reconciler needs of the cloud, once this process leads; left after the last look has ended."""
 
@@ -87,7 +87,9 @@ async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.
             await winning
             _logger.info("leading")
             # Only here: what a reconciler remembers begins with the term of its leader.
-            brings = make_reconciler(options, Memberships(api), Secrets(api), events, metrics, leadership.may_call)
+            brings = make_reconciler(
+                options, Memberships(api), Secrets(api), events, metrics, leadership.may_call, queue.add
+            )
             async with brings as reconciler:
                 clean = await _work(options, queue, reconciler, metrics, checks, leadership, ends)
         watch.stop()

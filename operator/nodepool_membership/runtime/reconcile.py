@@ -4,13 +4,15 @@ Not for: what is decided (`core.decide`), or when keys are worked (`queue`, `pro
 intent is stored before the call is made, the answer is recorded before the key is let go (rules P2, P3, P9).
 """
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from nodepool_membership.api.membership import Membership, UnreadableStatus
+from nodepool_membership.api.membership import InvalidObjectError, Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Status
@@ -23,6 +25,8 @@ from nodepool_membership.core.observation import Look, Observation, Trouble
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.errors import StaleError, UnansweredError
 from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime.census import Census
+from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Access, Clouds
 from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.metrics import Metrics
@@ -70,6 +74,8 @@ class Reconciler:
         metrics: Metrics,
         settings: Settings,
         clock: Clock,
+        claims: Claims,
+        census: Census,
         *,
         now: Callable[[], datetime],
         may_call: MayCall,
@@ -82,6 +88,9 @@ class Reconciler:
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
+        self._claims = claims
+        self._census = census
+        self._taking: asyncio.Task[None] | None = None
         self._now = now
         self._tracked: dict[Key, _Tracked] = {}
 
@@ -92,14 +101,17 @@ class Reconciler:
             KubeError: the API server refused or did not answer; the key is to be tried again.
             InvalidObjectError: the object does not read.
         """
-        async with self._memberships.open(*key) as found:
+        async with self._open(key) as found:
             if found is None:
                 self._forget(key)
+                self._claims.drop(key)
+                self._census.read(key)
                 self._metrics.forget(*key)
                 return None
-            if key in self._tracked and self._tracked[key].uid != found.metadata.uid:
-                self._forget(key)
-            tracked = self._tracked.setdefault(key, _Tracked(found.metadata.uid))
+            tracked = await self._take_note(key, found)
+            wait = self._census.wait_for_others(key)
+            if wait is not None:
+                return wait
             try:
                 if isinstance(found, UnreadableStatus):
                     return await self._report(found, tracked)
@@ -108,20 +120,50 @@ class Reconciler:
                 _log.debug("the object changed meanwhile, reading again", extra={"object": "/".join(key)})
                 return 0.0
 
+    def start(self) -> None:
+        """Keys are about to be worked: find out which there are, for nothing is added before all were read once."""
+        self._taking = asyncio.create_task(self._census.take(), name="census")
+
+    async def close(self) -> None:
+        """Start no further call and wait for the records of those under way (SIGTERM)."""
+        if self._taking is not None:
+            self._taking.cancel()
+            await asyncio.wait((self._taking,))
+        await self._sender.close()
+
+    @asynccontextmanager
+    async def _open(self, key: Key) -> AsyncIterator[Membership | UnreadableStatus | None]:
+        async with AsyncExitStack() as stack:
+            try:
+                found = await stack.enter_async_context(self._memberships.open(*key))
+            except InvalidObjectError:
+                # What it claims nobody will ever know: the others must not wait for it.
+                self._census.read(key)
+                raise
+            yield found
+
+    async def _take_note(self, key: Key, found: Membership | UnreadableStatus) -> _Tracked:
+        """Take over what an object says to all memberships; at the start the work on any waits until all have said it.
+
+        It is called for every read, and costs next to nothing where nothing has changed.
+        """
+        self._claims.note(found)
+        if key in self._tracked and self._tracked[key].uid != found.metadata.uid:
+            self._forget(key)
+        tracked = self._tracked.setdefault(key, _Tracked(found.metadata.uid))
+        if not tracked.recalled and isinstance(found, Membership):
+            await self._clouds.recall(found, self._now())
+            tracked.recalled = True
+        self._census.read(key)
+        return tracked
+
     def _forget(self, key: Key) -> None:
         tracked = self._tracked.pop(key, None)
         if tracked is not None:
             self._clouds.forget(tracked.uid)
 
-    async def close(self) -> None:
-        """Start no further call and wait for the records of those under way (SIGTERM)."""
-        await self._sender.close()
-
     async def _work(self, membership: Membership, tracked: _Tracked) -> float | None:
         self._metrics.show(membership.metadata.namespace, membership.metadata.name, membership.status)
-        if not tracked.recalled:
-            await self._clouds.recall(membership, self._now())
-            tracked.recalled = True
         look = _Looking(
             self._clouds,
             membership,
@@ -159,6 +201,8 @@ class Reconciler:
         answered: list[Look] = []
         while True:
             membership = look.membership
+            rivals = self._claims.rivals(membership) if self._census.is_complete else None
+            look.seen = replace(look.seen, rivals=rivals)
             match decide(membership, look.seen, self._second(), self._settings):
                 case Decision() as decision:
                     return decision
@@ -185,6 +229,9 @@ class Reconciler:
             membership = await self._store.hold(membership)
         if not self._may_call():
             _log.warning("no intent is stored: the lease is lost", extra=about(membership, intent))
+            return
+        if not self._claims.reserve(membership, intent):
+            _log.info("another membership has taken a server of the plan meanwhile", extra=about(membership, intent))
             return
         try:
             membership = await self._store.status(membership, decision.status)

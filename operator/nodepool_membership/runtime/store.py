@@ -19,6 +19,7 @@ from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.errors import KubeError, StaleError
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class Store:
         events: Events,
         metrics: Metrics,
         settings: Settings,
+        claims: Claims,
         *,
         now: Callable[[], datetime],
         first_wait: float = FIRST_WAIT,
@@ -55,6 +57,7 @@ class Store:
         self._events = events
         self._metrics = metrics
         self._settings = settings
+        self._claims = claims
         self._now = now
         self._first_wait = first_wait
 
@@ -69,10 +72,12 @@ class Store:
             return membership
         version = await self._memberships.write_status(membership.metadata, old, status)
         meta = replace(membership.metadata, resource_version=version)
+        stored = replace(membership, metadata=meta, status=status)
+        self._claims.stored(membership, stored)
         for note in story.notes(old, status):
             self._events.post(meta, note.reason.value, note.kind, "Reconcile", note.text)
         self._metrics.stored(meta.namespace, meta.name, old, status)
-        return replace(membership, metadata=meta, status=status)
+        return stored
 
     async def hold(self, membership: Membership) -> Membership:
         """Put the finalizer on the object (rule P2)."""

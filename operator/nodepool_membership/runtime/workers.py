@@ -28,6 +28,10 @@ class Reconciler(Protocol):
         """One look; the seconds until the next one is due, None if only a change of the object asks for one."""
         ...
 
+    def start(self) -> None:
+        """Keys are worked from now on."""
+        ...
+
     async def close(self) -> None:
         """The process is to end, looks are under way: start no further call, wait for the records of those made.
 
@@ -61,6 +65,7 @@ class Workers:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
+        self._reconciler.start()
         for number in range(self._count):
             task = asyncio.create_task(self._work(), name=f"worker-{number}")
             task.add_done_callback(self._ended)

@@ -1,0 +1,69 @@
+"""Servers that another membership claims too: which of them are ours, and what is said of the others (rule P16).
+
+Not for: finding out who claims what (`runtime.claims`).
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nodepool_membership.api.reasons import DRIFT
+from nodepool_membership.api.spec import Spec
+from nodepool_membership.core.state import State
+
+_NAMED_OWNERS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """The strongest other claim to one of our servers; `owner` is its namespace/name."""
+
+    owner: str
+    better: bool
+    """It has the right to the server; otherwise we have."""
+    recorded: bool = False
+    """It has the server as a recorded member."""
+
+
+Rivals = Mapping[str, Rival]
+"""Every server of a membership that another one claims."""
+
+
+def ours(spec: Spec, rivals: Rivals) -> Spec:
+    """The spec without the servers that others have the right to."""
+    theirs = {server_id for server_id, rival in rivals.items() if rival.better}
+    return replace(spec, server_ids=spec.server_ids - theirs) if theirs else spec
+
+
+def concede(state: State, rivals: Rivals) -> State:
+    """Forget what we knew of servers that are another's; attempts that an add has cost them stay known (rule P12).
+
+    A record of ours yields to another record only: an open batch of a rival, or a status that nobody can read, says
+    in the end whether the server has changed hands.
+    """
+    theirs = {server_id for server_id, rival in rivals.items() if rival.better}
+    if not theirs:
+        return state
+    members = state.members - {server_id for server_id in theirs if rivals[server_id].recorded}
+    known = theirs & state.book.keys() - members
+    idle = {i for i in known if state.book[i].attempts == 0 or state.book[i].reason in DRIFT}
+    return replace(state, members=members).without_causes(idle)
+
+
+def withheld(spec: Spec, state: State, rivals: Rivals) -> Rivals:
+    """The listed servers that are pending because another membership has the right to them."""
+    settled = state.members | state.joining
+    final = {i for i, cause in state.book.items() if cause.is_final(spec.max_attempts)}
+    return {i: r for i, r in rivals.items() if r.better and i in spec.server_ids and i not in settled | final}
+
+
+def told(theirs: Rivals) -> str:
+    """Who has how many of the servers, and what ends the conflict."""
+    owners = Counter(rival.owner for rival in theirs.values())
+    named = [f"{count} by {owner}" for owner, count in sorted(owners.items(), key=lambda o: (-o[1], o[0]))]
+    more = len(named) - _NAMED_OWNERS
+    listed = ", ".join(named[:_NAMED_OWNERS]) + (f" and others by {more} more" if more > 0 else "")
+    return (
+        f"servers claimed first: {listed}; take them off one of the lists, they are taken over once the owner lets go"
+    )
