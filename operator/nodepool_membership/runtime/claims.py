@@ -4,9 +4,9 @@ Not for: reading objects, or what a conflict means for a membership (`core.rival
 is one step, and `reserve` checks and reserves in one.
 
 A claim takes 8 bytes, for 10 million ids are claimed at the largest size: 46 bits of the id's hash, the slot of the
-membership, and the strength of its claim, in one of 4,096 sorted arrays, which stands for 12 more bits of the hash.
-Two different ids look alike with a probability of 1 in 5,000 among all of 10 million (2^-58 a pair; the hash is keyed
-anew in every process): then a server is held back, never sent twice, until one of them is off its list.
+membership, and the strength of its claim, in one of many sorted arrays, which stands for 10 more bits of the hash.
+Two of 10 million different ids look alike with a probability of 1 in 1,400 (2^-56 a pair; the hash is keyed anew in
+every process): then a server is held back, never sent twice, until one of them is off its list.
 """
 
 from array import array
@@ -23,13 +23,15 @@ from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core.rivals import Rival, Rivals
 from nodepool_membership.runtime.queue import Key
 
-_BUCKET_BITS: Final = 12
+_BUCKET_BITS: Final = 10
 _SLOT_BITS: Final = 16
 _STRENGTH_BITS: Final = 2
 _HASH_BITS: Final = 64 - _SLOT_BITS - _STRENGTH_BITS
 _BUCKETS: Final = 1 << _BUCKET_BITS
+_FULL: Final = 500
+"""Claims per array, on average, before there is one array more. Arrays that only grow would leave holes in memory."""
 _SLOTS: Final = 1 << _SLOT_BITS
-_SWEPT_AT_ONCE: Final = 256
+_SWEPT_AT_ONCE: Final = 512
 """Buckets; so few that a step stays short at the largest size, so many that little of what is over stays."""
 
 
@@ -125,6 +127,7 @@ class Claims:
         self._linger = linger
         self._now = now
         self._buckets = [array("Q") for _ in range(_BUCKETS)]
+        self._claims = 0
         self._slots: dict[int, _Slot] = {}
         self._numbers: dict[Key, int] = {}
         self._waiting: set[int] = set()
@@ -202,7 +205,7 @@ class Claims:
 
     def __len__(self) -> int:
         """Claims held, those not swept yet included."""
-        return sum(map(len, self._buckets))
+        return self._claims
 
     def _find(self, found: Membership | UnreadableStatus) -> tuple[int | None, _Slot | None]:
         meta = found.metadata
@@ -254,9 +257,22 @@ class Claims:
 
     def _place(self, server_id: str) -> tuple["array[int]", int]:
         """The bucket of an id, and its entry there but for slot and strength."""
-        digest = hash(server_id) & 0xFFFF_FFFF_FFFF_FFFF
+        digest = hash(server_id)
+        # Linear hashing: as many low bits as there are arrays for, one less where that array is not made yet.
+        index = digest & (1 << (len(self._buckets) - 1).bit_length()) - 1
+        if index >= len(self._buckets):
+            index &= (1 << index.bit_length() - 1) - 1
         kept = digest >> _BUCKET_BITS & (1 << _HASH_BITS) - 1
-        return self._buckets[digest & _BUCKETS - 1], kept << _SLOT_BITS + _STRENGTH_BITS
+        return self._buckets[index], kept << _SLOT_BITS + _STRENGTH_BITS
+
+    def _grow(self) -> None:
+        """Make one array more, out of the one whose claims it is to share."""
+        high = 1 << len(self._buckets).bit_length() - 1
+        index = len(self._buckets) - high
+        mark = high >> _BUCKET_BITS << _SLOT_BITS + _STRENGTH_BITS
+        old = self._buckets[index]
+        self._buckets[index] = array("Q", [entry for entry in old if not entry & mark])
+        self._buckets.append(array("Q", [entry for entry in old if entry & mark]))
 
     def _set(self, number: int, server_id: str, strength: Strength | None) -> bool:
         """Claim an id, or give it up; whether the claim became weaker."""
@@ -267,12 +283,16 @@ class Claims:
             was = bucket[at] & (1 << _STRENGTH_BITS) - 1
             if strength is None:
                 del bucket[at]
+                self._claims -= 1
                 return True
             bucket[at] = entry | strength
             return strength < was
         if strength is not None:
             self._flag(bucket, base, at, number)
             bucket.insert(at, entry | strength)
+            self._claims += 1
+            if self._claims > _FULL * len(self._buckets):
+                self._grow()
         return False
 
     def _flag(self, bucket: "array[int]", base: int, at: int, number: int) -> None:
@@ -330,14 +350,15 @@ class Claims:
             if not over:
                 return
             self._sweep = sweep = _Sweep(over)
-        last = min(sweep.next + _SWEPT_AT_ONCE, _BUCKETS)
+        last = min(sweep.next + _SWEPT_AT_ONCE, len(self._buckets))
         for index in range(sweep.next, last):
             bucket = self._buckets[index]
             kept = [entry for entry in bucket if entry >> _STRENGTH_BITS & _SLOTS - 1 not in sweep.numbers]
             if len(kept) < len(bucket):
+                self._claims -= len(bucket) - len(kept)
                 self._buckets[index] = array("Q", kept)
         sweep.next = last
-        if last == _BUCKETS:
+        if last == len(self._buckets):
             for number in sweep.numbers:
                 del self._slots[number]
             self._over -= sweep.numbers
