@@ -113,3 +113,4 @@ class EventReason(StrEnum):
     BATCH_REFUSED = "BatchRefused"
     BATCH_WITHDRAWN = "BatchWithdrawn"
     BATCH_VERIFYING = "BatchVerifying"
+    FOREIGN_ADD = "ForeignAdd"

@@ -5,6 +5,7 @@ to an add, `serverId` on nodes, Go's time format (dossier sections 1, 3, 4, 5).
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from sys import intern
 from typing import Annotated, Final
@@ -108,6 +109,10 @@ class NodePage(BaseModel):
     page_info: _PageInfo | None = Field(default=None, alias="pageInfo")
 
 
+class _JobMetadata(BaseModel):
+    uid: Text = ""
+
+
 class _JobSpec(BaseModel):
     resource_id: Text = Field(default="", alias="resourceID")
     extend_param: Annotated[dict[str, object], Null] = Field(default_factory=dict, alias="extendParam")
@@ -123,6 +128,7 @@ class _JobStatus(BaseModel):
 class JobDocument(BaseModel):
     """A job, with sub jobs at any depth."""
 
+    metadata: Annotated[_JobMetadata, Null] = _JobMetadata()
     spec: Annotated[_JobSpec, Null] = Field(default_factory=_JobSpec)
     status: Annotated[_JobStatus, Null] = _JobStatus()
 
@@ -130,19 +136,25 @@ class JobDocument(BaseModel):
         """What the job says as a whole, and of single servers or nodes."""
         explanations: dict[str, str] = {}
         self.explain(explanations)
+        sub_jobs = frozenset(job.metadata.uid.lower() for job in self.sub_jobs() if job.metadata.uid)
         phase = _JOB_PHASES.get(self.status.phase, JobPhase.UNRECOGNISED)
-        return JobReport(job_id, phase, self.status.reason or self.status.message, explanations)
+        return JobReport(job_id, phase, self.status.reason or self.status.message, explanations, sub_jobs)
+
+    def sub_jobs(self) -> Iterator["JobDocument"]:
+        """All of them, at any depth."""
+        for job in self.spec.sub_jobs:
+            yield job
+            yield from job.sub_jobs()
 
     def explain(self, found: dict[str, str]) -> None:
         """Add the texts of failed sub jobs, at any depth, by server id and by node uid."""
-        for job in self.spec.sub_jobs:
+        for job in self.sub_jobs():
             text = job.status.reason or job.status.message
             if job.status.phase == "Failed" and text:
                 server = job.spec.extend_param.get("serverID")
                 for key in (server, job.spec.resource_id):
                     if isinstance(key, str) and key:
                         found[key.lower()] = text
-            job.explain(found)
 
 
 _JOB_PHASES: Final = {

@@ -13,6 +13,7 @@ from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Phase
+from nodepool_membership.core import provenance
 from nodepool_membership.core.catalogue import explain
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.observation import ACTIVE, BROKEN, JobReport, Node, NodeTable, Observation
@@ -79,6 +80,11 @@ class _Verdict:
     failed: dict[str, Cause]
     on_the_way: frozenset[str]
     absent: frozenset[str]
+    adopted: frozenset[str]
+    """Those of `joined` whose node is older than the call."""
+    accepted: bool
+    """A node is there that the call may have made."""
+    remarks: tuple[str, ...]
 
     @property
     def decided(self) -> bool:
@@ -92,7 +98,7 @@ def _begun(batch: Batch, now: datetime) -> datetime:
 
 def _settle(state: State, batch: Batch, look: _Look) -> State:
     report = look.seen.jobs.get(batch.job_id) if batch.job_id else None
-    verdict = _judge(batch, report, look)
+    verdict = _judge(state, batch, report, look)
     over = batch.finish_time is not None or (report is not None and report.is_over)
     if batch.job_id is None and batch.finish_time is None:
         return _settle_without_job(state, batch, verdict, look)
@@ -107,14 +113,13 @@ def _settle(state: State, batch: Batch, look: _Look) -> State:
 
 def _settle_without_job(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State:
     """An add whose answer was lost, or came without a job id (rules P8, P11)."""
-    seen_any = verdict.decided or bool(verdict.on_the_way)
-    if batch.phase is Phase.VERIFYING and seen_any:
+    if batch.phase is Phase.VERIFYING and verdict.accepted:
         batch = replace(batch, phase=Phase.RUNNING, message=None)
         state = state.with_batch(batch)
     since = _begun(batch, look.now)
     if batch.phase is Phase.RUNNING and not verdict.on_the_way:
         return _record(state, replace(batch, finish_time=since), verdict, look, since)
-    if batch.phase is Phase.VERIFYING and _window_passed(since, look):
+    if batch.phase is Phase.VERIFYING and (verdict.decided or _window_passed(since, look)):
         return _record(state, batch, verdict, look, since)
     return state
 
@@ -137,7 +142,7 @@ def _record(state: State, batch: Batch, verdict: _Verdict, look: _Look, since: d
         phase=Phase.VERIFYING,
         server_ids=tuple(sorted(waiting)),
         failed=_all_failed(batch, verdict.failed),
-        message=_what_failed(verdict.failed.values()) or batch.message,
+        message=_said(batch, verdict, _what_failed(verdict.failed.values())) or batch.message,
     )
     return _take_over(state, verdict, look).with_batch(open_batch)
 
@@ -150,12 +155,15 @@ def _finish(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State
     )
     failed = {**verdict.failed, **dict.fromkeys(verdict.absent, lost)}
     trouble = _what_failed(failed.values())
-    message = "; ".join(dict.fromkeys(filter(None, (batch.message, trouble)))) or None
+    remarks = _said(batch, verdict, None)
+    adopted = any(remark.startswith(provenance.ADOPTED) for remark in provenance.remarked(remarks))
     count = _all_failed(batch, failed)
-    if count is None:
-        phase, message = Phase.SUCCEEDED, None
+    if count is None and not adopted:
+        phase, message = Phase.SUCCEEDED, remarks
     else:
-        phase = Phase.PARTLY_FAILED if count < batch.servers else Phase.FAILED
+        # An adoption is no failure, but no success of this call either (rule P10).
+        phase = Phase.PARTLY_FAILED if (count or 0) + len(verdict.adopted) < batch.servers else Phase.FAILED
+        message = _said(batch, verdict, "; ".join(filter(None, (batch.message, trouble))))
     closed = replace(
         batch,
         phase=phase,
@@ -168,6 +176,13 @@ def _finish(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State
     return _take_over(state, replace(verdict, failed=failed), look).with_batch(closed)
 
 
+def _said(batch: Batch, verdict: _Verdict, what: str | None) -> str | None:
+    """What became of the batch, with the remarks made so far on where its nodes come from."""
+    parts = (what or "").split("; ")
+    parts += [*provenance.remarked(batch.message), *verdict.remarks]
+    return "; ".join(dict.fromkeys(filter(None, parts))) or None
+
+
 def _all_failed(batch: Batch, failed: Sized) -> int | None:
     return (batch.failed or 0) + len(failed) or None
 
@@ -177,11 +192,12 @@ def _take_over(state: State, verdict: _Verdict, look: _Look) -> State:
     return replace(state, members=members).without_causes(verdict.joined).with_causes(verdict.failed.items())
 
 
-def _judge(batch: Batch, report: JobReport | None, look: _Look) -> _Verdict:
+def _judge(state: State, batch: Batch, report: JobReport | None, look: _Look) -> _Verdict:
     nodes = look.table.nodes(batch.server_ids)
+    begun = _begun(batch, look.now)
     joined, failed, on_the_way = set(), {}, set()
     for server_id, node in nodes.items():
-        cause = node_trouble(node, batch.attempt, look.spec, _begun(batch, look.now), look.now, report)
+        cause = node_trouble(node, batch.attempt, look.spec, begun, look.now, report)
         if cause is not None:
             failed[server_id] = cause
         elif node.phase == ACTIVE:
@@ -189,7 +205,18 @@ def _judge(batch: Batch, report: JobReport | None, look: _Look) -> _Verdict:
         else:
             on_the_way.add(server_id)
     absent = frozenset(batch.server_ids) - nodes.keys()
-    return _Verdict(frozenset(joined), failed, frozenset(on_the_way), absent)
+    older = frozenset(i for i, node in nodes.items() if provenance.is_older(node, begun))
+    adopted = older & joined
+    foreign = provenance.foreign_jobs(nodes.values(), begun, report, state, look.table)
+    return _Verdict(
+        joined=frozenset(joined),
+        failed=failed,
+        on_the_way=frozenset(on_the_way),
+        absent=absent,
+        adopted=adopted,
+        accepted=nodes.keys() > older,
+        remarks=provenance.remarks(len(adopted), foreign),
+    )
 
 
 def node_trouble(

@@ -136,6 +136,8 @@ class JobReport:
     phase: JobPhase
     reason: str = ""
     explanations: Mapping[str, str] = field(default_factory=dict)
+    sub_jobs: frozenset[str] = frozenset()
+    """Ids of the sub jobs that the job's document names; there may be more."""
 
     @property
     def is_over(self) -> bool:

@@ -3,11 +3,13 @@
 Not for: posting them (`kube.events`). At most two for a batch that goes well.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
 from nodepool_membership.api.status import Batch, Phase, Status
+from nodepool_membership.core import provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,19 @@ def notes(old: Status, new: Status) -> tuple[Note, ...]:
     """What a person would want to be told about `new` who knew `old`."""
     before = {b.batch: b.phase for b in old.jobs}
     changed = [_about_batch(b) for b in new.jobs if before.get(b.batch) is not b.phase and b.phase in _BATCH]
-    return (*changed, *_about_ready(old, new))
+    return (*changed, *_foreign(old, new), *_about_ready(old, new))
+
+
+def _foreign(old: Status, new: Status) -> Iterator[Note]:
+    known = {b.batch for b in old.jobs if _foreign_jobs(b)}
+    for batch in new.jobs:
+        text = _foreign_jobs(batch)
+        if text and batch.batch not in known:
+            yield Note("Warning", EventReason.FOREIGN_ADD, f"batch {batch.batch}, {text}")
+
+
+def _foreign_jobs(batch: Batch) -> str | None:
+    return next((part for part in provenance.remarked(batch.message) if part.startswith(provenance.FOREIGN)), None)
 
 
 def _about_batch(batch: Batch) -> Note:

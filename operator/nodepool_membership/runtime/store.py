@@ -12,6 +12,7 @@ from typing import Final
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import EventReason
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.core import story
 from nodepool_membership.core.calls import Accepted, Answer, record
@@ -75,6 +76,8 @@ class Store:
         stored = replace(membership, metadata=meta, status=status)
         self._claims.stored(membership, stored)
         for note in story.notes(old, status):
+            if note.reason is EventReason.FOREIGN_ADD:
+                _log.warning(note.text, extra=about(membership))
             self._events.post(meta, note.reason.value, note.kind, "Reconcile", note.text)
         self._metrics.stored(meta.namespace, meta.name, old, status)
         return stored
