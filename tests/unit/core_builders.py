@@ -28,6 +28,7 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
 
 NOW: Final = datetime(2026, 1, 2, 3, 0, 0, tzinfo=UTC)
@@ -119,8 +120,10 @@ def a_failure(reason: FailureReason, *ids: str, attempts: int = 1, message: str 
     return Failure(reason, message, attempts, len(ids), tuple(sorted(ids)))
 
 
-def a_node(server_id: str, phase: str = "Active", pool: str = POOL, created: datetime | None = None) -> Node:
-    return Node(server_id, f"node-of-{server_id}", pool, phase, created)
+def a_node(
+    server_id: str, phase: str = "Active", pool: str = POOL, created: datetime | None = None, job_id: str = ""
+) -> Node:
+    return Node(server_id, f"node-of-{server_id}", pool, phase, created, job_id)
 
 
 def active(ids: Iterable[str]) -> list[Node]:
@@ -154,6 +157,7 @@ class Run:
     looks: list[Look] = field(default_factory=list)
     failed_looks: int = 0
     absences: Absences = field(default_factory=dict)
+    rivals: Rivals | None = field(default_factory=dict)
 
     @property
     def status(self) -> Status:
@@ -181,7 +185,7 @@ class Run:
         """Look at what is asked for until there is a decision; nothing is stored."""
         self.looks = []
         self.failed_looks = self.failed_looks + 1 if self.cloud.trouble else 0
-        seen = Observation(self.now, self.membership.wire_bytes, absences=self.absences)
+        seen = Observation(self.now, self.membership.wire_bytes, absences=self.absences, rivals=self.rivals)
         while True:
             match decide(self.membership, seen, self.now, SETTINGS):
                 case Decision() as decision:

@@ -160,6 +160,16 @@ def test_a_reservation_holds_against_an_older_membership_until_it_is_known_to_ha
     assert world.claims.reserve(old, intent(X))
 
 
+def test_a_reservation_ends_with_a_status_that_does_not_hold_it() -> None:
+    world = World()
+    young, old = of("young", X), of("old", X, age=1)
+    world.sees(young)
+    world.claims.reserve(young, intent(X))
+    world.claims.stored(young, having(young, members=()))
+    world.sees(old)
+    assert world.better(old) == {}
+
+
 def test_a_reservation_becomes_an_open_batch_and_then_a_record() -> None:
     world = World()
     young, old = of("young", X), of("old", X, age=1)
@@ -223,6 +233,18 @@ def test_a_lost_status_claims_all_that_it_may_have_sent_for_as_long_as_it_waits(
     world.now += WINDOW + SECOND
     world.sees(waits)
     assert world.better(other) == {}
+
+
+def test_after_a_reset_a_lost_batch_is_held_against_others_only() -> None:
+    world = World()
+    sent, other = with_open(of("sent", X, age=1), X), of("other", X)
+    world.sees(sent, other)
+    lost = replace(sent, status=Status(), metadata=replace(sent.metadata, finalizers=(FINALIZER,)))
+    reset = replace(lost, status=Status(last_batch=0))
+    world.sees(lost, reset)
+    assert world.better(reset) == {}
+    assert world.claims.reserve(reset, intent(X))
+    assert world.better(other) == {X: "ns/sent"}
 
 
 def test_a_status_that_cannot_be_understood_claims_its_list_with_the_best_right() -> None:
