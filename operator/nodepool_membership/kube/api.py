@@ -178,7 +178,8 @@ class KubeApi:
         """Send one request and return the answer's body.
 
         Args:
-            kind: what is read or written, for the metrics: status, finalizer, event, membership, secret, discovery.
+            kind: what is read or written, for the metrics: status, finalizer, event, lease, membership, secret,
+                discovery.
             resource: the path, as made by `path`.
 
         Raises:
