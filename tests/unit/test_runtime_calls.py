@@ -20,6 +20,7 @@ from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import StaleError, UnansweredError
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Access
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.send import Sender
@@ -78,7 +79,8 @@ def intended() -> Membership:
 
 def a_store(memory: Memory) -> Store:
     events = Events(KubeApi.__new__(KubeApi), instance="test")
-    return Store(memory, events, Metrics(), SETTINGS, now=lambda: NOW, first_wait=0.0)
+    claims = Claims(lambda _: None, WINDOW, now=lambda: NOW)
+    return Store(memory, events, Metrics(), SETTINGS, claims, now=lambda: NOW, first_wait=0.0)
 
 
 async def test_the_answer_is_kept_also_if_the_status_became_unreadable_meanwhile() -> None:
@@ -115,7 +117,7 @@ def refusing() -> Access:
 async def test_a_refusal_is_unknown_once_the_pool_was_seen_to_carry_out_a_refused_call(*, doubted: bool) -> None:
     """Rule P15: its refusals are not atomic, so the parts of the batch must not be sent."""
     memory = Memory(intended())
-    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0)
+    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0, may_call=lambda: True)
     if doubted:
         sender.doubt(memory.stored)
     await sender.send(memory.stored, an_intent(), refusing())
@@ -125,7 +127,7 @@ async def test_a_refusal_is_unknown_once_the_pool_was_seen_to_carry_out_a_refuse
 
 async def test_the_doubt_is_about_one_pool() -> None:
     memory = Memory(intended())
-    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0)
+    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0, may_call=lambda: True)
     pool = replace(memory.stored.spec.node_pool, node_pool_id=POOL.replace("0", "9"))
     sender.doubt(replace(memory.stored, spec=replace(memory.stored.spec, node_pool=pool)))
     await sender.send(memory.stored, an_intent(), refusing())

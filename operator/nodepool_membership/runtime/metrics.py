@@ -70,7 +70,7 @@ class Metrics:
         )
         self._kube = Counter(
             f"{_PREFIX}_kube_requests_total",
-            "Requests to the API server by what was read or written (status, finalizer, event and most of lease are writes)",
+            "Requests to the API server by what was read or written (writes: status, finalizer, event, most of lease)",
             ("kind", "outcome"),
             registry=self.registry,
         )
