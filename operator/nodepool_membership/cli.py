@@ -100,6 +100,12 @@ def cli() -> None:
     help="How long a call of unknown outcome is watched before its servers are planned again; below 20m is unsafe.",
 )
 @click.option(
+    "--removal-delay",
+    type=_duration("0s", "24h"),
+    default=format_duration(_DEFAULTS.removal_delay),
+    help="How long a member must have been off the list before it is removed, under removalPolicy Remove.",
+)
+@click.option(
     "--writes-per-minute",
     type=click.IntRange(1, 1000),
     default=_DEFAULTS.writes_per_minute,
@@ -142,6 +148,7 @@ def run(
     poll_interval: timedelta,
     resync_interval: timedelta,
     settle_window: timedelta,
+    removal_delay: timedelta,
     writes_per_minute: int,
     http_timeout: timedelta,
     leader_elect: bool,
@@ -168,6 +175,7 @@ def run(
         poll_interval=poll_interval,
         resync_interval=resync_interval,
         settle_window=settle_window,
+        removal_delay=removal_delay,
         writes_per_minute=writes_per_minute,
         http_timeout=http_timeout,
         leader_elect=leader_elect,

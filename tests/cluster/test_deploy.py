@@ -120,13 +120,20 @@ def _rules(answer: Json) -> set[tuple[str, str, str]]:
     return granted
 
 
+DEFINITION: Final = (
+    "apiextensions.k8s.io",
+    "customresourcedefinitions/nodepoolmemberships.cce.nodepools.dev",
+    "get",
+)
 OWN: Final = {
+    DEFINITION,
     ("cce.nodepools.dev", "nodepoolmemberships", "get"),
     ("cce.nodepools.dev", "nodepoolmemberships", "list"),
     ("cce.nodepools.dev", "nodepoolmemberships", "watch"),
     ("cce.nodepools.dev", "nodepoolmemberships", "patch"),
     ("cce.nodepools.dev", "nodepoolmemberships/status", "patch"),
     ("", "secrets", "get"),
+    ("", "namespaces", "get"),
     ("events.k8s.io", "events", "create"),
     ("events.k8s.io", "events", "patch"),
 }
@@ -339,8 +346,8 @@ def test_the_samples_are_accepted_and_hold_no_secret(installed: ControlPlane) ->
 def test_the_overlay_gives_rights_in_its_namespaces_only(installed_for_one_namespace: ControlPlane) -> None:
     kubeconfig = _operator(installed_for_one_namespace)
     assert _rights(installed_for_one_namespace, kubeconfig, TEAM) == OWN
-    assert _rights(installed_for_one_namespace, kubeconfig, NAMESPACE) == OWN_LEASE
-    assert _rights(installed_for_one_namespace, kubeconfig, "default") == set()
+    assert _rights(installed_for_one_namespace, kubeconfig, NAMESPACE) == OWN_LEASE | {DEFINITION}
+    assert _rights(installed_for_one_namespace, kubeconfig, "default") == {DEFINITION}
 
 
 def test_the_overlay_tells_the_operator_the_namespaces(installed_for_one_namespace: ControlPlane) -> None:

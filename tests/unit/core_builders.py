@@ -11,7 +11,7 @@ from typing import Final, Literal
 from nodepool_membership.api.membership import Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason
-from nodepool_membership.api.spec import DriftPolicy, NodePoolRef, SecretRef, Spec
+from nodepool_membership.api.spec import DriftPolicy, Leaving, NodePoolRef, SecretRef, Spec
 from nodepool_membership.api.status import Batch, Condition, Failure, Operation, Phase, Status
 from nodepool_membership.core.calls import Answer, record
 from nodepool_membership.core.decide import Decision, decide
@@ -19,6 +19,7 @@ from nodepool_membership.core.drift import LOOKS, Absences
 from nodepool_membership.core.observation import (
     ClusterReport,
     Freshness,
+    Home,
     JobPhase,
     JobReport,
     Look,
@@ -56,6 +57,8 @@ def a_spec(
     attempts: int = 3,
     suspend: bool = False,
     drift: DriftPolicy = DriftPolicy.REPORT,
+    removal: Leaving = Leaving.RETAIN,
+    deletion: Leaving = Leaving.RETAIN,
 ) -> Spec:
     return Spec(
         node_pool=NodePoolRef("0" * 32, "11111111-2222-3333-4444-555555555555", POOL, region="cn-north-4"),
@@ -65,6 +68,8 @@ def a_spec(
         max_parallel_jobs=parallel,
         max_attempts=attempts,
         suspend=suspend,
+        removal_policy=removal,
+        deletion_policy=deletion,
         drift_policy=drift,
     )
 
@@ -145,6 +150,7 @@ class Cloud:
     write_wait: float = 0.0
     clock_offset: float | None = None
     trouble: Trouble | None = None
+    home: Home = field(default_factory=Home)
 
 
 @dataclass(slots=True)
@@ -207,6 +213,8 @@ class Run:
             return replace(seen, listing=table, pool=self.cloud.pool, cluster=self.cloud.cluster)
         if look.write:
             return replace(seen, write_wait=self.cloud.write_wait)
+        if look.home:
+            return replace(seen, home=self.cloud.home)
         lost = {job: JobReport(job, JobPhase.LOST) for job in look.jobs}
         return replace(seen, jobs={**seen.jobs, **lost, **{j: r for j, r in self.cloud.jobs.items() if j in look.jobs}})
 
@@ -220,8 +228,8 @@ class Run:
     def step(self, answer: Answer | None = None) -> Decision:
         """Decide and store; an intent gets `answer`, or stays without one as after a crash."""
         decision = self.decide()
-        finalizers = (FINALIZER,) if decision.holds or decision.intent else ()
-        meta = replace(self.membership.metadata, finalizers=finalizers)
+        held = decision.holds or decision.intent or decision.must_hold(self.membership)
+        meta = replace(self.membership.metadata, finalizers=(FINALIZER,) if held else ())
         self.membership = replace(self.membership, metadata=meta, status=decision.status)
         if decision.intent is not None and answer is not None:
             self.store(record(self.membership, decision.intent, answer, self.now, SETTINGS))
@@ -237,6 +245,12 @@ class Run:
         """A user changes the spec."""
         meta = self.membership.metadata
         self.membership = replace(self.membership, spec=spec, metadata=replace(meta, generation=meta.generation + 1))
+
+    def delete(self) -> None:
+        """A user deletes the object; the API server counts that as a change of it."""
+        meta = self.membership.metadata
+        deleted = replace(meta, generation=meta.generation + 1, deletion_timestamp=self.now)
+        self.membership = replace(self.membership, metadata=deleted)
 
     def annotate(self, annotations: Mapping[str, str]) -> None:
         meta = replace(self.membership.metadata, annotations=dict(annotations))

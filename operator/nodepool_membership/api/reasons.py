@@ -49,7 +49,7 @@ class Reason(StrEnum):
 
 
 class FailureReason(StrEnum):
-    """Why a single server did not become, or is no longer, an Active member of the pool."""
+    """Why a single server did not become, is no longer, or still is a member of the pool."""
 
     REFUSED = "Refused"
     SERVER_IN_USE = "ServerInUse"
@@ -72,6 +72,7 @@ class FailureReason(StrEnum):
     MEMBER_MISSING = "MemberMissing"
     LISTING_IMPLAUSIBLE = "ListingImplausible"
     MEMBER_NOT_ACTIVE = "MemberNotActive"
+    REMOVAL_FAILED = "RemovalFailed"
     OTHER = "Other"
 
 

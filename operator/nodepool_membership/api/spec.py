@@ -33,6 +33,13 @@ class SecretRef:
     name: str
 
 
+class Leaving(StrEnum):
+    """What becomes of the nodes of servers that are wanted no more: off the list, or their resource deleted."""
+
+    RETAIN = "Retain"
+    REMOVE = "Remove"
+
+
 class DriftPolicy(StrEnum):
     """What becomes of a member that vanished from the pool."""
 
@@ -53,5 +60,7 @@ class Spec:
     max_parallel_jobs: int = 1
     max_attempts: int = 3
     join_timeout_seconds: int = 3600
+    removal_policy: Leaving = Leaving.RETAIN
+    deletion_policy: Leaving = Leaving.RETAIN
     drift_policy: DriftPolicy = DriftPolicy.REPORT
     suspend: bool = False

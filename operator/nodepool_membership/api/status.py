@@ -42,7 +42,8 @@ class Operation(StrEnum):
 class Batch:
     """One call to the cloud and all that becomes of it.
 
-    `server_ids` (sorted) is there only while the batch is open or queued. `finish_time` of a batch in phase
+    `server_ids` (sorted) is there only while the batch is open or queued; so is `node_ids`, which a removal has in the
+    same order. `finish_time` of a batch in phase
     Verifying is the moment its job was seen to be over; of a finished one, the moment its outcome was recorded.
     """
 
@@ -61,6 +62,10 @@ class Batch:
     failed: int | None = None
     """Servers that failed after the call was accepted; None while there are none."""
     message: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.operation is Operation.REMOVE and len(self.node_ids) != len(self.server_ids):
+            raise ValueError("a removal needs as many nodeIDs as serverIDs")
 
     @property
     def is_open(self) -> bool:

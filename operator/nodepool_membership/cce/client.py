@@ -65,7 +65,7 @@ def _nobody(_route: str, _outcome: str, _seconds: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The answer to an accepted add. `request_id` is the cloud's, for its support."""
+    """The answer to an accepted add or removal. `request_id` is the cloud's, for its support."""
 
     job_id: str
     request_id: str | None
@@ -134,11 +134,27 @@ class CloudClient:
         path = _path("clusters", cluster_id, "nodepools", pool_id, "nodes", "add")
         content = json.dumps(body).encode()
         answer = await self._call("addNodes", "POST", path, body=content, signed_at=signed_at, fence=fence)
-        try:
-            return Accepted(wire.ADD_ANSWER.validate_json(answer.content).job_id, answer.request_id)
-        except ValidationError:
-            text = "an answer without a job id"
-            raise OutcomeUnknownError(text, status=answer.status, request_id=answer.request_id) from None
+        return _accepted(wire.ADD_ANSWER, answer)
+
+    async def remove_nodes(
+        self, cluster_id: str, node_uids: Sequence[str], *, signed_at: datetime, fence: Fence = _open
+    ) -> Accepted:
+        """Have 1..200 nodes removed from the cluster: operating systems are reinstalled, the servers kept running.
+
+        The call that destroys servers, DELETE of a node, is none of this client's.
+        Dossier section 6.
+
+        Raises:
+            NotSentError, RefusedError, OutcomeUnknownError: as for an add.
+        """
+        body = {"apiVersion": "v3", "kind": "RemoveNodesTask", "spec": {"nodes": [{"uid": uid} for uid in node_uids]}}
+        path = _path("clusters", cluster_id, "nodes", "operation", "remove")
+        query = {"removeNodeSystemSecurityGroup": "false"}
+        content = json.dumps(body).encode()
+        answer = await self._call(
+            "removeNodes", "PUT", path, query=query, body=content, signed_at=signed_at, fence=fence
+        )
+        return _accepted(wire.REMOVE_ANSWER, answer)
 
     async def get_job(self, job_id: str) -> JobReport:
         """A job; one that the cloud does not know (any more) is reported as lost, not raised.
@@ -293,6 +309,14 @@ class CloudClient:
             where = ".".join(str(part) for part in first["loc"])
             text = f"an answer that cannot be read: {where} {first['msg']}".replace("  ", " ")
             raise UnavailableError(text, status=answer.status, request_id=answer.request_id) from None
+
+
+def _accepted(adapter: TypeAdapter[wire.AddAnswer] | TypeAdapter[wire.RemoveAnswer], answer: _Answer) -> Accepted:
+    try:
+        return Accepted(adapter.validate_json(answer.content).job_id, answer.request_id)
+    except ValidationError:
+        text = "an answer without a job id"
+        raise OutcomeUnknownError(text, status=answer.status, request_id=answer.request_id) from None
 
 
 async def _read_bounded(answer: httpx.Response) -> bytes:

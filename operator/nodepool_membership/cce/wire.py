@@ -192,10 +192,28 @@ class ClusterDocument(BaseModel):
         return ClusterReport(self.status.phase)
 
 
-class AddAnswer(BaseModel):
-    """The answer to an add: a job id and nothing else. What status cannot hold is none."""
+JobID = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,128}$")]
+"""What our status cannot hold is none."""
 
-    job_id: str = Field(validation_alias=AliasChoices("jobid", "jobID", "jobId"), pattern=r"^[0-9A-Za-z_-]{1,128}$")
+
+class AddAnswer(BaseModel):
+    """The answer to an add: a job id and nothing else."""
+
+    job_id: JobID = Field(validation_alias=AliasChoices("jobid", "jobID", "jobId"))
+
+
+class _RemoveStatus(BaseModel):
+    job_id: JobID = Field(validation_alias=AliasChoices("jobID", "jobid", "jobId"))
+
+
+class RemoveAnswer(BaseModel):
+    """The answer to a removal: the request, and a job id in its status."""
+
+    status: _RemoveStatus
+
+    @property
+    def job_id(self) -> str:
+        return self.status.job_id
 
 
 ADD_ANSWER: Final = TypeAdapter(AddAnswer)
@@ -204,3 +222,4 @@ JOB: Final = TypeAdapter(JobDocument)
 NODE: Final = TypeAdapter(NodeDocument)
 NODE_PAGE: Final = TypeAdapter(NodePage)
 POOL: Final = TypeAdapter(PoolDocument)
+REMOVE_ANSWER: Final = TypeAdapter(RemoveAnswer)

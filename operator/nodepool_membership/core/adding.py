@@ -30,7 +30,7 @@ class Step:
     delay: float | None = None
     doubted: bool = False
     more: bool = False
-    """Servers are eligible but wait for a place: a running job, or the budget."""
+    """Servers could be named in a call but wait for a place: a running job, or the budget."""
 
 
 STATUS_LOST: Final = Trouble(
@@ -69,9 +69,9 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
     if state.next_attempt is not None and state.next_attempt > now:
         # A wait is a hindrance only to servers that could be sent: its cause may be gone since it began.
         waited_for = _waited_for(membership) if isinstance(chosen, plan.Eligible) else None
-        return Step(state, hindrance=waited_for, delay=_seconds(state.next_attempt - now))
+        return Step(state, hindrance=waited_for, delay=seconds(state.next_attempt - now))
     if isinstance(chosen, plan.RetryAt):
-        return Step(replace(state, next_attempt=chosen.moment), delay=_seconds(chosen.moment - now))
+        return Step(replace(state, next_attempt=chosen.moment), delay=seconds(chosen.moment - now))
     state = replace(state, next_attempt=None)
     if chosen is None:
         return Step(state)
@@ -83,10 +83,19 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
 def _add(membership: Membership, state: State, chosen: plan.Eligible, seen: Observation, now: datetime) -> Step | Look:
     """The intent, unless something outside the membership is in the way of it."""
     spec = membership.spec
-    hindrance = _not_usable(seen, spec.node_pool.node_pool_id)
+    blocked = in_the_way(state, seen, spec.node_pool.node_pool_id, min(chosen.total, spec.batch_size))
+    if blocked is not None:
+        return blocked
+    planned, intent = plan.intend(state, spec, chosen, now)
+    return Step(planned, intent=intent)
+
+
+def in_the_way(state: State, seen: Observation, pool_id: str, ids: int) -> Step | Look | None:
+    """What keeps a call that names so many ids from being made now, apart from the membership itself."""
+    hindrance = _not_usable(seen, pool_id)
     if hindrance is not None:
         return Step(state, hindrance=conditions.waiting(hindrance))
-    if not plan.fits(seen.object_bytes, state, min(chosen.total, spec.batch_size)):
+    if not plan.fits(seen.object_bytes, state, ids):
         text = (
             f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"
             " annotations, or split spec.serverIDs over several memberships"
@@ -97,8 +106,7 @@ def _add(membership: Membership, state: State, chosen: plan.Eligible, seen: Obse
     if seen.write_wait > 0:
         throttled = conditions.waiting(_THROTTLED) if seen.throttled else None
         return Step(state, hindrance=throttled, delay=seen.write_wait, more=True)
-    planned, intent = plan.intend(state, spec, chosen, now)
-    return Step(planned, intent=intent)
+    return None
 
 
 _STARTING: Final = Trouble(
@@ -112,7 +120,8 @@ _THROTTLED: Final = Trouble(
 )
 
 
-def _seconds(wait: timedelta) -> float:
+def seconds(wait: timedelta) -> float:
+    """A wait that may lie in the past, for `Step.delay`."""
     return max(wait.total_seconds(), 0.0)
 
 
@@ -126,7 +135,8 @@ def _not_usable(seen: Observation, pool_id: str) -> Trouble | None:
         )
         return Trouble(Reason.LISTING_IMPLAUSIBLE, text)
     if seen.cluster is not None and seen.cluster.phase not in CLUSTER_ACCEPTING:
-        text = f"the cluster is in phase {seen.cluster.phase or 'unknown'}; servers are added while it is Available"
+        phase = seen.cluster.phase or "unknown"
+        text = f"the cluster is in phase {phase}; servers are added and removed while it is Available"
         return Trouble(Reason.CLUSTER_NOT_READY, text)
     if seen.pool is not None and seen.pool.phase in POOL_REFUSING:
         text = f"the node pool is in phase {seen.pool.phase}; look at it in the CCE console"

@@ -12,7 +12,7 @@ from typing import Final
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import Spec
-from nodepool_membership.api.status import Batch, Phase
+from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core import provenance
 from nodepool_membership.core.catalogue import explain
 from nodepool_membership.core.failures import Cause
@@ -30,7 +30,7 @@ def jobs_to_ask(state: State) -> tuple[str, ...]:
 
 
 def in_flight(state: State) -> int:
-    """Add jobs that may be running in the cloud; a batch whose job is over is only watched."""
+    """Jobs that may be running in the cloud, of adds and removals; a batch whose job is over is only watched."""
     return sum(1 for b in state.open_batches if b.finish_time is None)
 
 
@@ -40,7 +40,7 @@ def is_overdue(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> bo
         return False
     report = seen.jobs.get(batch.job_id)
     limit = timedelta(seconds=spec.join_timeout_seconds) + JOB_GRACE
-    return report is not None and not report.is_over and now > _begun(batch, now) + limit
+    return report is not None and not report.is_over and now > begun(batch, now) + limit
 
 
 def needs_nodes(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> bool:
@@ -52,13 +52,15 @@ def needs_nodes(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> b
 
 
 def settle(state: State, spec: Spec, seen: Observation, now: datetime, settings: Settings) -> State:
-    """Move every open batch as far as what was seen allows."""
+    """Move every open add as far as what was seen allows."""
     for batch in state.open_batches:
+        if batch.operation is not Operation.ADD:
+            continue
         if batch.phase is Phase.SUBMITTING:
             batch = replace(batch, phase=Phase.VERIFYING, message=INTERRUPTED)
             state = state.with_batch(batch)
         table = seen.listing
-        if table is None or not seen.is_fresh or table.begun < _begun(batch, now):
+        if table is None or not seen.is_fresh or table.begun < begun(batch, now):
             continue
         if needs_nodes(batch, spec, seen, now):
             state = _settle(state, batch, _Look(spec, seen, table, now, settings))
@@ -91,7 +93,7 @@ class _Verdict:
         return bool(self.joined or self.failed)
 
 
-def _begun(batch: Batch, now: datetime) -> datetime:
+def begun(batch: Batch, now: datetime) -> datetime:
     """The batch's submitTime; a stored time in the future counts as now (rule P21)."""
     return now if batch.submit_time is None else min(batch.submit_time, now)
 
@@ -116,7 +118,7 @@ def _settle_without_job(state: State, batch: Batch, verdict: _Verdict, look: _Lo
     if batch.phase is Phase.VERIFYING and verdict.accepted:
         batch = replace(batch, phase=Phase.RUNNING, message=None)
         state = state.with_batch(batch)
-    since = _begun(batch, look.now)
+    since = begun(batch, look.now)
     if batch.phase is Phase.RUNNING and not verdict.on_the_way:
         return _record(state, replace(batch, finish_time=since), verdict, look, since)
     if batch.phase is Phase.VERIFYING and (verdict.decided or _window_passed(since, look)):
@@ -194,10 +196,10 @@ def _take_over(state: State, verdict: _Verdict, look: _Look) -> State:
 
 def _judge(state: State, batch: Batch, report: JobReport | None, look: _Look) -> _Verdict:
     nodes = look.table.nodes(batch.server_ids)
-    begun = _begun(batch, look.now)
+    since = begun(batch, look.now)
     joined, failed, on_the_way = set(), {}, set()
     for server_id, node in nodes.items():
-        cause = node_trouble(node, batch.attempt, look.spec, begun, look.now, report)
+        cause = node_trouble(node, batch.attempt, look.spec, since, look.now, report)
         if cause is not None:
             failed[server_id] = cause
         elif node.phase == ACTIVE:
@@ -205,9 +207,9 @@ def _judge(state: State, batch: Batch, report: JobReport | None, look: _Look) ->
         else:
             on_the_way.add(server_id)
     absent = frozenset(batch.server_ids) - nodes.keys()
-    older = frozenset(i for i, node in nodes.items() if provenance.is_older(node, begun))
+    older = frozenset(i for i, node in nodes.items() if provenance.is_older(node, since))
     adopted = older & joined
-    foreign = provenance.foreign_jobs(nodes.values(), begun, report, state, look.table)
+    foreign = provenance.foreign_jobs(nodes.values(), since, report, state, look.table)
     return _Verdict(
         joined=frozenset(joined),
         failed=failed,
@@ -256,10 +258,13 @@ def _what_failed(causes: Iterable[Cause]) -> str | None:
 
 
 def must_brake(before: Iterable[Batch], after: Iterable[Batch]) -> bool:
-    """Whether a batch now has many more failures after acceptance than before: 3 or more, over 20 % (rule P26)."""
+    """Whether an add now has many more failures after acceptance than before: 3 or more, over 20 % (rule P26)."""
     known = {batch.batch: batch.failed or 0 for batch in before}
     return any(
-        (failed := batch.failed or 0) > known.get(batch.batch, 0) and failed >= BRAKE_AT and 5 * failed > batch.servers
+        batch.operation is Operation.ADD
+        and (failed := batch.failed or 0) > known.get(batch.batch, 0)
+        and failed >= BRAKE_AT
+        and 5 * failed > batch.servers
         for batch in after
     )
 

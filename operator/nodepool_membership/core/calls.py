@@ -1,17 +1,17 @@
-"""What the answer of an add call means: the record that is stored after it (rules P6, P7, P9, P12).
+"""What the answer of a call means: the record that is stored after it (rules P6, P7, P9, P12).
 
 Not for: making the call, or recognising answers on the wire (`cce.errors`).
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Final, assert_never
 
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Batch, Phase, Status
-from nodepool_membership.core import conditions
+from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.core import conditions, removals
 from nodepool_membership.core.carry import is_lost
 from nodepool_membership.core.catalogue import About, Entry
 from nodepool_membership.core.decide import acknowledge
@@ -19,6 +19,7 @@ from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.narrowing import named, narrow, was_refused_last
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.plan import backoff
+from nodepool_membership.core.servers import sort_out
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
 
@@ -87,11 +88,14 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
             state = state.with_batch(replace(intent, phase=Phase.VERIFYING, message=plain_text(message)))
             return _stored(membership, state, None, now)
         case NotSent(message):
-            state = state.with_batch(_closed(intent, Phase.WITHDRAWN, message, now))
+            state = _given_back(state, membership, intent, _closed(intent, Phase.WITHDRAWN, message, now))
             return _later(membership, state, Trouble(Reason.CLOUD_UNREACHABLE, message), now, settings)
         case NotNow(reason, message, retry_after):
-            state = state.with_batch(_closed(intent, Phase.REFUSED, message, now))
+            state = _given_back(state, membership, intent, _closed(intent, Phase.REFUSED, message, now))
             return _later(membership, state, Trouble(reason, message, retry_after), now, settings)
+        case Refused() if intent.operation is Operation.REMOVE:
+            state, why = _removal_refused(state, membership, intent, answer, now)
+            return _later(membership, state, why, now, settings)
         case Refused(entry, message, said):
             text = plain_text(f"{plain_text(message, 600)}; {entry.remedy}")
             if entry.about is About.SERVER:
@@ -125,8 +129,38 @@ def _refused_for_servers(
     return _later(membership, state, Trouble(entry.condition, text), now, settings)
 
 
+def _given_back(state: State, membership: Membership, intent: Batch, closed: Batch) -> State:
+    """A call that was not carried out for a passing reason costs no attempt (rule P12)."""
+    state = state.with_batch(closed)
+    if intent.operation is Operation.ADD:
+        return state
+    before = intent.attempt - 1
+    cause = Cause(FailureReason.REMOVAL_FAILED, "an earlier removal failed, see status.jobs", before)
+    return removals.give_back(state, membership, dict.fromkeys(intent.server_ids, cause if before else None).items())
+
+
+def _removal_refused(
+    state: State, membership: Membership, intent: Batch, answer: Refused, now: datetime
+) -> tuple[State, Trouble]:
+    """Nobody was removed. A state of cluster or nodes that passes, such as nodes that install, costs no attempt."""
+    entry = answer.entry
+    remedy = _MAY_REMOVE if entry.reason is FailureReason.FORBIDDEN else entry.remedy
+    if entry.about is About.SERVER:
+        remedy = removals.REMEDY
+    text = plain_text(f"{plain_text(answer.message, 600)}; {remedy}")
+    why, closed = Trouble(entry.condition, text), _closed(intent, Phase.REFUSED, text, now)
+    if entry.about is About.MOMENT:
+        return _given_back(state, membership, intent, closed), why
+    cause = Cause(FailureReason.REMOVAL_FAILED, text, intent.attempt)
+    causes = dict.fromkeys(intent.server_ids, cause).items()
+    return removals.give_back(state.with_batch(closed), membership, causes), why
+
+
+_MAY_REMOVE: Final = "grant cce:node:remove to the owner of the key, and check spec.nodePool.projectID"
+
+
 def _closed(intent: Batch, phase: Phase, message: str, now: datetime) -> Batch:
-    return replace(intent, phase=phase, server_ids=(), finish_time=now, message=plain_text(message))
+    return replace(intent, phase=phase, server_ids=(), node_ids=(), finish_time=now, message=plain_text(message))
 
 
 def _later(
@@ -154,6 +188,7 @@ def _refusals_in_a_row(state: State) -> int:
 
 
 def _stored(membership: Membership, state: State, why: Trouble | None, now: datetime) -> Status:
+    state = sort_out(state, membership)
     status = to_status(membership.status, membership.spec, state)
     if state.halt is not None:
         verdict = conditions.halted(state.halt, status)

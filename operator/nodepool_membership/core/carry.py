@@ -45,19 +45,22 @@ def _token(metadata: Metadata, names: tuple[str, ...]) -> str | None:
 def carry_over(membership: Membership, now: datetime, settings: Settings) -> State:
     """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
     status, spec = membership.status, membership.spec
-    state = servers.forget_unlisted(State.of(status), spec)
+    state = servers.sort_out(State.of(status), membership)
     state = replace(
         state,
         batches=clock.sane_batches(state.batches, now),
         next_attempt=clock.sane_wait(state.next_attempt, now, settings),
     )
+    edited = membership.metadata.generation != status.observed_generation
+    if edited or state.surplus_since is None:
+        # Which ids the list had before is not known: with every edit the wait for all of them begins anew.
+        state = replace(state, surplus_since=now)
     if is_lost(membership):
         return replace(state, next_attempt=now + settings.settle_window)
     reset = reset_requested(membership)
     if reset is not None:
         state = plan.give_attempts_back(servers.take_up_again(state), spec)
     state = replace(state, halt=conditions.halt_of(status))
-    edited = membership.metadata.generation != status.observed_generation
     asked = requested(membership) is not None
     if reset is not None or ((edited or asked) and status.last_batch):
         state = replace(state, next_attempt=None)

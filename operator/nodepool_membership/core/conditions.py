@@ -6,13 +6,13 @@ only while True and never both.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.reasons import DRIFT, FailureReason, Reason
 from nodepool_membership.api.spec import Spec
-from nodepool_membership.api.status import Condition, Failure, Status
+from nodepool_membership.api.status import Condition, Failure, Operation, Status
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.rivals import Rivals, told
 
@@ -43,6 +43,7 @@ class Preview:
     adopt: int
     conflict: str = ""
     """Who has the right to servers of the list, in words."""
+    remove: int = 0
 
 
 def waiting(trouble: Trouble) -> Verdict:
@@ -61,15 +62,17 @@ def unreachable(trouble: Trouble) -> Verdict:
     return Verdict("Unknown", Reason.CLOUD_UNREACHABLE, message, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
 
 
-def progressing(status: Status) -> Verdict:
-    """Batches are open or servers are still to be sent."""
-    return Verdict("False", Reason.PROGRESSING, _progress(status), "Reconciling", Reason.PROGRESSING)
+def progressing(status: Status, removal_delay: timedelta | None = None) -> Verdict:
+    """Batches are open, or servers are still to be sent or removed."""
+    return Verdict("False", Reason.PROGRESSING, _progress(status, removal_delay), "Reconciling", Reason.PROGRESSING)
 
 
 def deleting(status: Status) -> Verdict:
-    """Nothing is added any more; open batches are followed to their end."""
+    """Nothing is added any more; open batches are followed to their end, what is owed is removed."""
     left = len(status.open_batches)
     message = f"waiting for {left} open batch(es) before the finalizer is released" if left else "nothing is open"
+    if status.surplus:
+        message = f"{status.surplus} owed removal (spec.deletionPolicy); {message}"
     return Verdict("False", Reason.DELETING, message, "Reconciling", Reason.DELETING)
 
 
@@ -77,9 +80,11 @@ def suspended(status: Status, preview: Preview | None) -> Verdict:
     """The cloud is only read; the message says what would be done."""
     if preview is None:
         return Verdict("False", Reason.SUSPENDED, f"suspended; {_progress(status)}; the cloud was not looked at yet")
-    if status.joined == status.desired and not preview.adopt:
+    if status.joined == status.desired and not preview.adopt and not preview.remove:
         return Verdict("True", Reason.SUSPENDED, f"suspended; {_members(status)}")
     parts = [f"would add {preview.add} in {preview.calls} call(s), adopt {preview.adopt}"]
+    if preview.remove:
+        parts.append(f"would remove {preview.remove}")
     if status.open_batches:
         parts.append(f"{status.joining} joining in {len(status.open_batches)} open batch(es)")
     if status.failed:
@@ -89,11 +94,21 @@ def suspended(status: Status, preview: Preview | None) -> Verdict:
     return Verdict("False", Reason.SUSPENDED, "suspended; " + "; ".join(parts))
 
 
-def settled(status: Status, spec: Spec, theirs: Rivals) -> Verdict:
+def settled(status: Status, spec: Spec, theirs: Rivals, removal_delay: timedelta) -> Verdict:
     """Nothing is open and nothing can be sent: done, waiting for a retry or a node, or stalled.
 
     `theirs` are the servers that wait for another membership to let go of them.
     """
+    verdict = _settled(status, spec, theirs)
+    if not status.surplus or verdict.also == "Reconciling":
+        return verdict
+    stuck = [g for g in status.failures if g.reason is FailureReason.REMOVAL_FAILED and g.attempts >= spec.max_attempts]
+    if sum(g.count for g in stuck) < status.surplus:
+        return progressing(status, removal_delay)
+    return stalled(FailureReason.REMOVAL_FAILED, f"{_progress(status)}; {_causes(stuck)}")
+
+
+def _settled(status: Status, spec: Spec, theirs: Rivals) -> Verdict:
     if status.joined == status.desired:
         return Verdict("True", Reason.SUCCEEDED, _members(status))
     groups = [g for g in status.failures if not spec.server_ids.isdisjoint(g.server_ids)]
@@ -167,11 +182,17 @@ def _members(status: Status) -> str:
     return f"{status.joined} of {status.desired} servers are Active members of the pool"
 
 
-def _progress(status: Status) -> str:
+def _progress(status: Status, removal_delay: timedelta | None = None) -> str:
     parts = [f"{status.joined} of {status.desired} servers joined"]
+    removals = [b for b in status.open_batches if b.operation is Operation.REMOVE]
     if status.joining:
-        batches = len(status.open_batches)
+        batches = len(status.open_batches) - len(removals)
         parts.append(f"{status.joining} joining in {batches} {'batch' if batches == _ONE else 'batches'}")
+    if removals:
+        parts.append(f"{sum(len(b.server_ids) for b in removals)} being removed")
+    if status.surplus:
+        after = "" if removal_delay is None else f" once off the list for {removal_delay.total_seconds():.0f} s"
+        parts.append(f"{status.surplus} owed removal{after}")
     if status.pending:
         parts.append(f"{status.pending} pending")
     if status.failed:

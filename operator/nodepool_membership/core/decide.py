@@ -9,19 +9,23 @@ from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.spec import Leaving, Spec
 from nodepool_membership.api.status import Batch, Status
-from nodepool_membership.core import adding, batches, conditions, drift, plan, rivals, servers
+from nodepool_membership.core import adding, batches, conditions, drift, plan, removals, removing, rivals, servers
 from nodepool_membership.core.adding import Step
 from nodepool_membership.core.carry import carry_over, is_lost, requested, reset_requested
 from nodepool_membership.core.conditions import Preview, Verdict
 from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
+from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
 
 LOOKS_BEFORE_UNKNOWN: Final = 3
+NO_CREDENTIALS: Final = frozenset({Reason.SECRET_NOT_FOUND, Reason.CREDENTIALS_INVALID})
+WITHOUT_CREDENTIALS: Final = timedelta(minutes=10)
+"""How long a deleted object is held that cannot be followed up, because its Secret is gone (rule P20)."""
 
 
 class Pace(StrEnum):
@@ -53,6 +57,12 @@ class Decision:
     """What `Observation.absences` is to hold next time; kept in memory, losing it costs time only."""
     doubted: bool = False
     """A refused call was carried out in part: no later refusal of this pool is to be trusted (rule P15)."""
+
+    def must_hold(self, membership: Membership) -> bool:
+        """Whether the finalizer has to be put on although nothing is sent: a deletion would have something to do."""
+        would_remove = membership.spec.deletion_policy is Leaving.REMOVE and self.status.members
+        wanted = would_remove or self.status.surplus
+        return bool(wanted) and not membership.metadata.deleting and FINALIZER not in membership.metadata.finalizers
 
 
 def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
@@ -92,10 +102,11 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
     if unknown_jobs:
         return Look(jobs=unknown_jobs)
     mine = replace(membership, spec=rivals.ours(spec, seen.rivals or {}))
-    wanted = _listing_wanted(mine, state, seen, now)
+    wanted = _listing_wanted(mine, state, seen, now, settings)
     if wanted is not None:
         return Look(listing=wanted)
     state = batches.settle(state, spec, seen, now, settings)
+    state = removals.settle(state, membership, seen, now, settings)
     if batches.must_brake(membership.status.jobs, state.batches):
         state = replace(state, halt=Reason.TOO_MANY_FAILURES)
     preview, absences = None, seen.absences
@@ -105,10 +116,14 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
             preview = _preview(mine, state, seen.listing, now, settings)
             preview = replace(preview, conflict=rivals.told(theirs) if theirs else "")
         else:
-            state = rivals.concede(state, seen.rivals)
+            state = removing.without_claimed(rivals.concede(state, seen.rivals), seen.rivals)
             absences = _count_absences(state, spec, seen, settings)
-            state = servers.compare(state, mine.spec, seen.listing, now, _vanished(state, spec, seen.listing, absences))
+            if not membership.metadata.deleting:
+                state = servers.compare(state, mine.spec, seen.listing, now, _vanished(state, seen.listing, absences))
+            state = removing.without_lost(state, spec, seen, drift.gone(absences))
     step = adding.next_add(mine, state, seen, now, settings)
+    if isinstance(step, Step):
+        step = removing.next_removal(membership, step, seen, now, settings)
     if isinstance(step, Look):
         return step
     return replace(_conclude(membership, step, preview, seen, now, settings), absences=absences)
@@ -117,14 +132,15 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
 def _count_absences(state: State, spec: Spec, seen: Observation, settings: Settings) -> Absences:
     if seen.listing is None or not seen.proves_absence(spec.node_pool.node_pool_id):
         return seen.absences
-    absent = state.members - seen.listing.present(state.members)
+    recorded = state.members | state.owed
+    absent = recorded - seen.listing.present(recorded)
     return drift.track(seen.absences, absent, seen.listing.begun, settings.resync_interval)
 
 
-def _vanished(state: State, spec: Spec, table: NodeTable, absences: Absences) -> servers.Vanished:
+def _vanished(state: State, table: NodeTable, absences: Absences) -> servers.Vanished:
     # One that has come back since it was last counted is no more gone than one that never left.
     gone = frozenset(server_id for server_id in drift.gone(absences) if server_id not in table)
-    return servers.Vanished(gone, drift.is_implausible(len(absences), len(state.members & spec.server_ids)))
+    return servers.Vanished(gone, drift.is_implausible(len(absences.keys() & state.members), len(state.members)))
 
 
 def _in_trouble(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Decision:
@@ -139,31 +155,25 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
         verdict = conditions.waiting(replace(trouble, message=f"deleting; {trouble.message}"))
     elif was_ready and seen.failed_looks < LOOKS_BEFORE_UNKNOWN:
         # Nobody looked, so nothing is known to have changed; a request stays unanswered too.
-        return Decision(membership.status, None, holds=bool(membership.status.open_batches), pace=Pace.BACKOFF)
+        holds = _keeps_finalizer(membership, membership.status)
+        return Decision(membership.status, None, holds=holds, pace=Pace.BACKOFF)
     elif current and ready is not None and ready.status in {"True", "Unknown"} and ready.reason is not Reason.PENDING:
         verdict = conditions.unreachable(trouble)
     elif state.halt is not None:
         verdict = conditions.halted(state.halt, status)
     else:
         verdict = conditions.waiting(trouble)
-    holds = _holds(membership, status, verdict, now, settings) and not _is_left_alone(membership, trouble, now)
+    holds = _holds(membership, status, verdict, now, settings)
     status = _concluded(membership, status, verdict, now, answered=False)
     return Decision(status, None, holds, Pace.BACKOFF, trouble.retry_after)
 
 
-WITHOUT_CREDENTIALS: Final = timedelta(minutes=10)
-"""A deleting object whose Secret is gone cannot be followed: it is released then (rule P20)."""
-
-
-def _is_left_alone(membership: Membership, trouble: Trouble, now: datetime) -> bool:
-    deleted = membership.metadata.deletion_timestamp
-    without = trouble.reason in {Reason.SECRET_NOT_FOUND, Reason.CREDENTIALS_INVALID}
-    return without and deleted is not None and now >= deleted + WITHOUT_CREDENTIALS
-
-
-def _listing_wanted(membership: Membership, state: State, seen: Observation, now: datetime) -> Freshness | None:
+def _listing_wanted(
+    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
+) -> Freshness | None:
     spec = membership.spec
-    if any(batches.needs_nodes(b, spec, seen, now) for b in state.open_batches):
+    follows = any(batches.needs_nodes(b, spec, seen, now) for b in state.open_batches)
+    if follows or removing.may_remove(membership, state, now, settings):
         return None if seen.is_fresh else Freshness.AFTER_READ
     if membership.metadata.deleting:
         return None
@@ -176,7 +186,7 @@ def _listing_wanted(membership: Membership, state: State, seen: Observation, now
         return Freshness.AFTER_READ if requested(membership) is not None else Freshness.RECENT
     if seen.is_fresh or spec.suspend:
         return None
-    mine = spec.server_ids - state.joining
+    mine = spec.server_ids - state.engaged
     all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, mine)) == len(mine)
     return None if all_there else Freshness.AFTER_READ
 
@@ -187,7 +197,7 @@ def _preview(membership: Membership, state: State, table: NodeTable, now: dateti
     would = plan.eligible(servers.compare(state, spec, table, now, servers.Vanished()), spec, table, now, settings)
     add = would.total if isinstance(would, plan.Eligible) else 0
     add += sum(len(spec.server_ids & frozenset(part.server_ids)) for part in state.queued)
-    return Preview(add, -(-add // spec.batch_size), adopt)
+    return Preview(add, -(-add // spec.batch_size), adopt, remove=len(state.owed))
 
 
 def _conclude(
@@ -212,9 +222,10 @@ def _conclude(
         )
         verdict = conditions.stalled(Reason.JOB_OVERDUE, text)
     elif status.open_batches or step.more or seen.listing is None:
-        verdict = conditions.progressing(status)
+        verdict = conditions.progressing(status, settings.removal_delay)
     else:
-        verdict = conditions.settled(status, spec, rivals.withheld(spec, step.state, seen.rivals or {}))
+        theirs = rivals.withheld(spec, step.state, seen.rivals or {})
+        verdict = conditions.settled(status, spec, theirs, settings.removal_delay)
     holds = _holds(membership, status, verdict, now, settings)
     answered = seen.listing is not None or membership.metadata.deleting
     status = _concluded(membership, status, verdict, now, answered=answered)
@@ -245,12 +256,22 @@ def _concluded(membership: Membership, status: Status, verdict: Verdict, now: da
 
 
 def _holds(membership: Membership, status: Status, verdict: Verdict, now: datetime, settings: Settings) -> bool:
-    """Whether the finalizer stays: something is open, or more is about to be sent (rules P2, P20)."""
+    """Whether the finalizer stays: something is open or owed, or more is about to be sent (rules P2, P20)."""
     deleted = membership.metadata.deletion_timestamp
     if deleted is None:
-        return bool(status.open_batches) or verdict.also == "Reconciling"
+        return _keeps_finalizer(membership, status) or verdict.also == "Reconciling"
     limit = settings.settle_window + timedelta(seconds=membership.spec.join_timeout_seconds)
-    return bool(status.open_batches) and now < deleted + limit
+    if verdict.reason in NO_CREDENTIALS:
+        limit = min(limit, WITHOUT_CREDENTIALS)
+    return _keeps_finalizer(membership, status) and now < deleted + limit
+
+
+def _keeps_finalizer(membership: Membership, status: Status) -> bool:
+    """Whether something is open or owed; under `deletionPolicy: Remove` members are, from when they are recorded."""
+    if status.open_batches or status.surplus:
+        return True
+    on_deletion = membership.spec.deletion_policy is Leaving.REMOVE and not membership.metadata.deleting
+    return on_deletion and bool(status.members)
 
 
 def _pace(step: Step, status: Status, verdict: Verdict, suspend: bool) -> Pace:

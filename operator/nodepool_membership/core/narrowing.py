@@ -82,7 +82,7 @@ def _unless_about_the_pool(state: State, cause: Cause, size: int) -> State:
 def _singles_in_a_row(state: State, text: str) -> int:
     run = 0
     for batch in reversed(state.batches):
-        if batch.phase in {Phase.QUEUED, Phase.WITHDRAWN}:
+        if batch.operation is not Operation.ADD or batch.phase in {Phase.QUEUED, Phase.WITHDRAWN}:
             continue
         if batch.phase is not Phase.REFUSED:
             break

@@ -187,6 +187,18 @@ class Look:
     listing: Freshness | None = None
     write: bool = False
     """A place in the write budget."""
+    home: bool = False
+    """Whether what the object lives in is there to stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What the object lives in: its namespace and the definition of its type (rule P20).
+
+    `keeps` says why a deletion must leave the servers alone; None: nothing but this object is being deleted.
+    """
+
+    keeps: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +215,7 @@ class Observation:
     cluster: ClusterReport | None = None
     write_wait: float | None = None
     """Seconds until the write budget has a place, 0 when one is held; None when it was not asked."""
+    home: Home | None = None
     throttled: bool = False
     """The budget is closed because the cloud throttled a write."""
     clock_offset_seconds: float | None = None

@@ -48,7 +48,7 @@ class RetryAt:
 
 def candidates(state: State, spec: Spec) -> frozenset[str]:
     """Listed ids that are neither members nor named by a batch that is open or queued."""
-    named = {i for b in state.batches if b.operation is Operation.ADD for i in b.server_ids}
+    named = {i for b in state.batches for i in b.server_ids}
     free = spec.server_ids - state.members
     return free - named if named else free
 
@@ -74,7 +74,7 @@ def eligible(
         cause = state.book[server_id]
         if cause.is_final(spec.max_attempts):
             continue
-        moment = _retry_at(cause, state, now, settings)
+        moment = retry_at(cause, state, now, settings)
         if moment <= now:
             retries.setdefault(cause.attempts, set()).add(server_id)
         else:
@@ -108,7 +108,8 @@ def next_part(state: State, spec: Spec) -> Eligible | None:
     return Eligible(ids, part.attempt, len(ids), part.batch)
 
 
-def _retry_at(cause: Cause, state: State, now: datetime, settings: Settings) -> datetime:
+def retry_at(cause: Cause, state: State, now: datetime, settings: Settings) -> datetime:
+    """When a failed server may be named again, as far as waiting goes."""
     # A batch that is still watched has a finishTime too: the servers decided before the rest wait from then on.
     finished = [min(b.finish_time, now) for b in state.batches if b.finish_time]
     if not finished:
@@ -136,10 +137,10 @@ def backoff(failures: int, seed: int, settings: Settings, *, slow: bool = False)
     return timedelta(seconds=math.ceil(base * (1 + zlib.crc32(str(seed).encode()) / 2**32 / 5)))
 
 
-def fits(object_bytes: int, state: State, servers: int) -> bool:
-    """Whether the object still fits with the worst outcome of every open batch and one more (rule P4)."""
+def fits(object_bytes: int, state: State, ids: int) -> bool:
+    """Whether the object still fits with the worst outcome of every open batch and one more with so many ids (P4)."""
     texts = len(state.open_batches) + 1 + MAX_GROUPS
-    worst = object_bytes + BYTES_PER_ID * servers + BYTES_PER_OUTCOME * texts
+    worst = object_bytes + BYTES_PER_ID * ids + BYTES_PER_OUTCOME * texts
     return worst <= MAX_OBJECT_BYTES
 
 
@@ -167,6 +168,10 @@ def intend(state: State, spec: Spec, chosen: Eligible, now: datetime) -> tuple[S
 
 
 def give_attempts_back(state: State, spec: Spec) -> State:
-    """A reset: failed servers on the list start counting anew; what holds a node, or drifted, stays what it is."""
-    book = {i: replace(c, attempts=0) if i in spec.server_ids else c for i, c in state.book.items()}
+    """A reset: failed servers on the list start counting anew; what holds a node, or drifted, stays what it is.
+
+    So do members whose removal failed.
+    """
+    mine = spec.server_ids | state.owed
+    book = {i: replace(c, attempts=0) if i in mine else c for i, c in state.book.items()}
     return replace(state, book=book)

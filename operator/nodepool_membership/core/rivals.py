@@ -53,7 +53,7 @@ def concede(state: State, rivals: Rivals) -> State:
 
 def withheld(spec: Spec, state: State, rivals: Rivals) -> Rivals:
     """The listed servers that are pending because another membership has the right to them."""
-    settled = state.members | state.joining
+    settled = state.members | state.engaged
     final = {i for i, cause in state.book.items() if cause.is_final(spec.max_attempts)}
     return {i: r for i, r in rivals.items() if r.better and i in spec.server_ids and i not in settled | final}
 

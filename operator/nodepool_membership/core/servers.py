@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
+from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import DRIFT, EXPLAINED, HOLDS_NODE, VANISHED, FailureReason
-from nodepool_membership.api.spec import DriftPolicy, Spec
+from nodepool_membership.api.spec import DriftPolicy, Leaving, Spec
 from nodepool_membership.core.batches import node_trouble
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.observation import Node, NodeTable
@@ -32,18 +33,38 @@ _IMPLAUSIBLE: Final = Cause(
 )
 
 
-def forget_unlisted(state: State, spec: Spec) -> State:
-    """Release ids that left the list (rule P18); attempts that an add has cost them stay known (rule P12)."""
-    desired = spec.server_ids
-    unlisted = state.book.keys() - desired
-    free = {i for i in unlisted if state.book[i].attempts == 0 or state.book[i].reason in DRIFT}
-    members = state.members if state.members <= desired else state.members & desired
-    return replace(state, members=members).without_causes(free)
+def sort_out(state: State, membership: Membership) -> State:
+    """Hold what is recorded against the spec: what left the list is owed or released (rule P18).
+
+    Attempts that an add has cost a server stay known when it leaves the list (rule P12).
+    """
+    desired = membership.spec.server_ids
+    recorded = state.members | state.owed
+    owed = _owed(recorded, membership)
+    members = recorded if recorded <= desired else recorded & desired
+    return replace(state, members=members, owed=owed).without_causes(
+        i for i, cause in state.book.items() if _is_forgotten(cause, listed=i in desired, owed=i in owed)
+    )
+
+
+def _owed(recorded: frozenset[str], membership: Membership) -> frozenset[str]:
+    spec = membership.spec
+    if membership.metadata.deleting:
+        # A deletion while suspended behaves as Retain.
+        return recorded if spec.deletion_policy is Leaving.REMOVE and not spec.suspend else frozenset()
+    off_the_list = recorded - spec.server_ids
+    return off_the_list if spec.removal_policy is Leaving.REMOVE else frozenset()
+
+
+def _is_forgotten(cause: Cause, *, listed: bool, owed: bool) -> bool:
+    if cause.reason is FailureReason.REMOVAL_FAILED:
+        return not owed
+    return not listed and not owed and (cause.attempts == 0 or cause.reason in DRIFT)
 
 
 def adoptable(state: State, spec: Spec, table: NodeTable) -> Set[str]:
     """Listed ids, neither members nor in a batch, whose node is already Active in the pool."""
-    return table.active_in(spec.node_pool.node_pool_id, spec.server_ids - state.members - state.joining)
+    return table.active_in(spec.node_pool.node_pool_id, spec.server_ids - state.members - state.engaged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +77,7 @@ class Vanished:
 
 def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished: Vanished) -> State:
     """Bring members and failures in line with a complete listing; whoever added a node, it counts (rule P19)."""
-    mine = spec.server_ids - state.joining
+    mine = spec.server_ids - state.engaged
     active = table.active_in(spec.node_pool.node_pool_id, mine)
     if len(active) == len(mine) and active == state.members and not state.book.keys() & active:
         return state

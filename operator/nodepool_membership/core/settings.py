@@ -18,3 +18,4 @@ class Settings:
     poll_interval: timedelta = timedelta(seconds=15)
     settle_window: timedelta = timedelta(minutes=30)
     resync_interval: timedelta = timedelta(minutes=5)
+    removal_delay: timedelta = timedelta(minutes=2)

@@ -26,6 +26,9 @@ class State:
     last_batch: int
     last_job_id: str | None
     next_attempt: datetime | None
+    owed: frozenset[str] = frozenset()
+    """Recorded members that are to be removed (rule P18): off the list, or on deletion all of them."""
+    surplus_since: datetime | None = None
     halt: Reason | None = None
     """Why no further add starts until a spec change or a reset (rules P15, P26)."""
 
@@ -38,6 +41,7 @@ class State:
             last_batch=status.last_batch or 0,
             last_job_id=status.last_job_id,
             next_attempt=status.next_attempt_time,
+            surplus_since=status.surplus_since,
         )
 
     @property
@@ -52,7 +56,20 @@ class State:
     @property
     def joining(self) -> frozenset[str]:
         """Servers named by an add that may still take effect."""
-        return frozenset(i for b in self.batches if b.is_open and b.operation is Operation.ADD for i in b.server_ids)
+        return self._in_open(Operation.ADD)
+
+    @property
+    def removing(self) -> frozenset[str]:
+        """Servers named by a removal that may still take effect: neither members nor eligible (rule P18)."""
+        return self._in_open(Operation.REMOVE)
+
+    @property
+    def engaged(self) -> frozenset[str]:
+        """Servers in an open batch, whatever it does."""
+        return self.joining | self.removing
+
+    def _in_open(self, operation: Operation) -> frozenset[str]:
+        return frozenset(i for b in self.batches if b.is_open and b.operation is operation for i in b.server_ids)
 
     def without_queued(self) -> "State":
         """Drop the parts that are still to be sent: their servers are unplanned again."""
@@ -107,7 +124,9 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         # Servers that were folded together count as what they are now stored as.
         state = replace(state, book=unfold(failures))
     counts = count(spec, state)
-    same_members = len(status.members) == len(state.members) and state.members.issuperset(status.members)
+    recorded = state.members if state.owed <= state.members else state.members | state.owed
+    same_members = len(status.members) == len(recorded) and recorded.issuperset(status.members)
+    leaving = state.owed or any(b.is_open and b.operation is Operation.REMOVE for b in state.batches)
     return replace(
         status,
         desired=counts.desired,
@@ -115,10 +134,12 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         joining=counts.joining,
         failed=counts.failed,
         pending=counts.pending,
+        surplus=len(state.owed),
         last_batch=state.last_batch,
         last_job_id=state.last_job_id,
         jobs=state.batches,
-        members=status.members if same_members else tuple(sorted(state.members)),
+        members=status.members if same_members else tuple(sorted(recorded)),
         failures=failures,
+        surplus_since=state.surplus_since if leaving else None,
         next_attempt_time=state.next_attempt,
     )

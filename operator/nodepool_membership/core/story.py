@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
-from nodepool_membership.api.status import Batch, Phase, Status
+from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core import provenance
 
 
@@ -53,7 +53,8 @@ def _foreign_jobs(batch: Batch) -> str | None:
 
 def _about_batch(batch: Batch) -> Note:
     reason, kind = _BATCH[batch.phase]
-    subject = f"batch {batch.batch} ({batch.servers} servers, attempt {batch.attempt})"
+    what = "removal of " if batch.operation is Operation.REMOVE else ""
+    subject = f"batch {batch.batch} ({what}{batch.servers} servers, attempt {batch.attempt})"
     job = f", job {batch.job_id}" if batch.job_id else ""
     why = f": {batch.message}" if batch.message else ""
     return Note(kind, reason, f"{subject} is {batch.phase}{job}{why}")

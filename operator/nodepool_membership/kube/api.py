@@ -179,7 +179,7 @@ class KubeApi:
 
         Args:
             kind: what is read or written, for the metrics: status, finalizer, event, lease, membership, secret,
-                discovery.
+                discovery, namespace, definition.
             resource: the path, as made by `path`.
 
         Raises:

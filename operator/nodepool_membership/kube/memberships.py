@@ -19,9 +19,10 @@ from nodepool_membership.api.membership import (
 )
 from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PLURAL, VERSION
 from nodepool_membership.api.status import Condition, Status
+from nodepool_membership.core.observation import Home
 from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
 from nodepool_membership.kube.budget import ByteBudget
-from nodepool_membership.kube.errors import GoneError
+from nodepool_membership.kube.errors import ForbiddenError, GoneError, RejectedError
 from nodepool_membership.kube.patch import guard, status_patch
 
 _STRICT: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
@@ -88,6 +89,24 @@ class Memberships:
             return await self._api.request("membership", "GET", _path(namespace, name))
         except GoneError:
             return None
+
+    async def home(self, namespace: str) -> Home:
+        """Whether the namespace, or the definition of the type, is being deleted and takes its objects along (P20).
+
+        Raises:
+            UnansweredError: the API server did not say; to be asked again.
+        """
+        definition = path("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", f"{PLURAL}.{GROUP}")
+        for what, where in (("namespace", path("/api/v1/namespaces", namespace)), ("definition", definition)):
+            try:
+                answer = await self._api.request(what, "GET", where, accept=METADATA_ONLY)
+            except GoneError:
+                return Home(f"the {what} is gone")
+            except (ForbiddenError, RejectedError) as error:
+                return Home(f"it cannot be read whether the {what} is being deleted, too: {error}")
+            if json.loads(answer)["metadata"].get("deletionTimestamp"):
+                return Home(f"the {what} is being deleted, too")
+        return Home()
 
     async def write_status(self, metadata: Metadata, old: Status, new: Status) -> str:
         """Store `new` where `old` was read with `metadata`; returns the new resourceVersion. No write if equal.

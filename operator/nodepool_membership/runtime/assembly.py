@@ -55,7 +55,7 @@ async def make_reconciler(
     `wake` has a membership looked at at once.
     """
     timeout = options.http_timeout.total_seconds()
-    settings = Settings(options.poll_interval, options.settle_window, options.resync_interval)
+    settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
     lockouts = Lockouts(clock=monotonic)
     async with make_http(timeout) as http:
 

@@ -193,7 +193,7 @@ class Clouds:
     def is_at_hand(self, look: Look, access: Access) -> bool:
         """Whether the look is answered without asking the cloud."""
         recent = look.listing is Freshness.RECENT and self._listings.recent(access.listing_key) is not None
-        return look.write or recent
+        return look.write or look.home or recent
 
     def take(self, membership: Membership, access: Access) -> Taken | float:
         """A place in the write budget, or the seconds until there is one for this membership."""

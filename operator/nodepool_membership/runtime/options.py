@@ -39,6 +39,7 @@ class Options:
     poll_interval: timedelta = timedelta(seconds=15)
     resync_interval: timedelta = timedelta(minutes=5)
     settle_window: timedelta = timedelta(minutes=30)
+    removal_delay: timedelta = timedelta(minutes=2)
     writes_per_minute: int = 10
     http_timeout: timedelta = timedelta(seconds=60)
     leader_elect: bool = True

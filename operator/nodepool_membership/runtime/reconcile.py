@@ -6,7 +6,7 @@ intent is stored before the call is made, the answer is recorded before the key 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from typing import Final
 
 from nodepool_membership.api.membership import InvalidObjectError, Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.reasons import HOLDS_NODE, Reason
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Taken
 from nodepool_membership.core import conditions
@@ -166,6 +166,7 @@ class Reconciler:
         self._metrics.show(membership.metadata.namespace, membership.metadata.name, membership.status)
         look = _Looking(
             self._clouds,
+            self._memberships,
             membership,
             Observation(self._now(), membership.wire_bytes, absences=tracked.absences),
             tracked,
@@ -173,6 +174,7 @@ class Reconciler:
         try:
             decision = await self._decide(look)
             membership = look.membership
+            self._tell_of_nodes(membership, decision, look.seen)
             if decision.intent is not None and look.access is not None and look.taken is not None:
                 place, look.taken = look.taken, None
                 try:
@@ -189,9 +191,11 @@ class Reconciler:
         growing = decision.pace is Pace.BACKOFF and (look.seen.trouble is not None or decision.delay is None)
         tracked.backoffs = tracked.backoffs + 1 if growing else 0
         if membership.metadata.deleting and not decision.holds:
-            await self._let_go(membership, decision.status)
+            await self._let_go(membership, decision.status, look.seen)
             return None
         membership = await self._store.status(membership, decision.status)
+        if decision.must_hold(membership):
+            membership = await self._store.hold(membership)
         if not decision.holds and FINALIZER in membership.metadata.finalizers:
             membership = await self._store.release(membership)
             self._clouds.forget(membership.metadata.uid)
@@ -250,13 +254,35 @@ class Reconciler:
         ):
             await self._sender.withdraw(found, intent, "the API server did not answer when the intent was stored")
 
-    async def _let_go(self, membership: Membership, left: Status) -> None:
-        """Let a deleted object go; what it leaves behind is in the log (rule P20)."""
+    async def _let_go(self, membership: Membership, left: Status, seen: Observation) -> None:
+        """Let a deleted object go; what it leaves behind is in the log (rules P19, P20)."""
         if FINALIZER in membership.metadata.finalizers:
+            if seen.home is not None and seen.home.keeps is not None:
+                _log.warning("the servers are kept: %s", seen.home.keeps, extra=about(membership))
             for batch in left.open_batches:
-                _log.warning("released with an open batch", extra=about(membership, batch))
+                ids = {"serverIDs": list(batch.server_ids), "nodeUIDs": list(batch.node_ids)}
+                _log.warning("released with an open batch", extra={**about(membership, batch), **ids})
+            for group in left.failures:
+                if group.reason in HOLDS_NODE:
+                    _log.warning(
+                        "released with nodes of failed servers: %s",
+                        group.reason,
+                        extra={**about(membership), **_nodes(group.server_ids, seen)},
+                    )
+            if left.surplus:
+                extra = {**about(membership), **_nodes(left.members, seen)}
+                _log.warning("released with members whose removal is owed", extra=extra)
             await self._store.release(membership)
             self._clouds.forget(membership.metadata.uid)
+
+    def _tell_of_nodes(self, membership: Membership, decision: Decision, seen: Observation) -> None:
+        """Name the nodes that failed adds left behind; status holds no ids beside its own (rule P19)."""
+        known = {i for group in membership.status.failures if group.reason in HOLDS_NODE for i in group.server_ids}
+        for group in decision.status.failures:
+            new = [i for i in group.server_ids if i not in known] if group.reason in HOLDS_NODE else []
+            if new:
+                extra = {**about(membership), **_nodes(new, seen)}
+                _log.warning("servers failed and hold a node: %s", group.reason, extra=extra)
 
     async def _report(self, found: UnreadableStatus, tracked: _Tracked) -> float | None:
         """Say that the status cannot be understood; nothing is called for it (rule P24)."""
@@ -305,11 +331,21 @@ class Reconciler:
         return self._now().replace(microsecond=0)
 
 
+def _nodes(server_ids: Iterable[str], seen: Observation) -> dict[str, list[str]]:
+    """Log fields that name servers and, where the listing shows them, their nodes."""
+    ids = list(server_ids)
+    nodes = seen.listing.nodes(ids) if seen.listing is not None else {}
+    return {"serverIDs": ids, "nodeUIDs": [nodes[i].uid if i in nodes else "" for i in ids]}
+
+
 class _Looking:
     """What was seen of the cloud for one object during one reconcile; the first trouble ends it."""
 
-    def __init__(self, clouds: Clouds, membership: Membership, seen: Observation, tracked: _Tracked) -> None:
+    def __init__(
+        self, clouds: Clouds, memberships: Memberships, membership: Membership, seen: Observation, tracked: _Tracked
+    ) -> None:
         self._clouds = clouds
+        self._memberships = memberships
         self._failed_before = tracked.failed_looks
         self.membership = membership
         self.seen = seen
@@ -322,6 +358,9 @@ class _Looking:
         return access is None or self._clouds.is_at_hand(look, access)
 
     async def answer(self, look: Look) -> None:
+        if look.home:
+            self.seen = replace(self.seen, home=await self._memberships.home(self.membership.metadata.namespace))
+            return
         access = await self._open()
         if access is None:
             return

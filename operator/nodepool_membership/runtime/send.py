@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.status import Batch
+from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledError
 from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
 from nodepool_membership.runtime import troubles
@@ -26,7 +26,7 @@ SEND_WITHIN: Final = timedelta(seconds=60)
 
 
 class Sender:
-    """Makes add calls and sees each through to its record."""
+    """Makes the calls that change something, and sees each through to its record."""
 
     def __init__(
         self, store: Store, *, now: Callable[[], datetime], monotonic: Callable[[], float], may_call: MayCall
@@ -92,35 +92,39 @@ class Sender:
 
     async def _call(self, membership: Membership, intent: Batch, access: Access) -> Answer:
         pool = membership.spec.node_pool
-        signed_at = intent.submit_time
+        signed_at, what = intent.submit_time, intent.operation.value.lower()
         if signed_at is None:
             return NotSent("the intent has no time")
         if (reason := self._why_not(signed_at)) is not None:
             return NotSent(reason)
+
+        def fence() -> str | None:
+            return self._why_not(signed_at)
+
+        client, cluster_id = access.client, pool.cluster_id
         try:
-            accepted = await access.client.add_nodes(
-                pool.cluster_id,
-                pool.node_pool_id,
-                intent.server_ids,
-                signed_at=signed_at,
-                fence=lambda: self._why_not(signed_at),
-            )
+            if intent.operation is Operation.REMOVE:
+                accepted = await client.remove_nodes(cluster_id, intent.node_ids, signed_at=signed_at, fence=fence)
+            else:
+                accepted = await client.add_nodes(
+                    cluster_id, pool.node_pool_id, intent.server_ids, signed_at=signed_at, fence=fence
+                )
         except CloudError as error:
             if isinstance(error, ThrottledError):
                 access.budget.throttled(self._monotonic(), error.retry_after)
             elif isinstance(error, RefusedError):
                 access.budget.passed()
             extra = {**about(membership, intent), "requestID": error.request_id}
-            _log.warning("add call: %s", troubles.said(error), extra=extra)
+            _log.warning("%s call: %s", what, troubles.said(error), extra=extra)
             answer = troubles.of_call(error)
             doubted = pool.node_pool_id in self._doubted and isinstance(answer, Refused)
             return Unknown(troubles.said(error)) if doubted else answer
         except Exception:  # noqa: BLE001 - a call of unknown outcome must be recorded as one, whatever was raised
             # The request may have left: the servers are looked for, not sent again (rule P6).
-            _log.exception("add call: unexpected error, its outcome is unknown", extra=about(membership, intent))
+            _log.exception("%s call: unexpected error, its outcome is unknown", what, extra=about(membership, intent))
             return troubles.UNEXPECTED
         access.budget.passed()
         # Before the first try to store it: a job id that is nowhere else must be in the log at least (rule P9).
         extra = {**about(membership, intent), "jobID": accepted.job_id, "requestID": accepted.request_id}
-        _log.info("add call accepted", extra=extra)
+        _log.info("%s call accepted", what, extra=extra)
         return Accepted(accepted.job_id)
