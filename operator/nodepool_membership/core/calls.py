@@ -88,13 +88,13 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
             state = state.with_batch(replace(intent, phase=Phase.VERIFYING, message=plain_text(message)))
             return _stored(membership, state, None, now)
         case NotSent(message):
-            state = _given_back(state, membership, intent, _closed(intent, Phase.WITHDRAWN, message, now))
+            state = _given_back(state, intent, _closed(intent, Phase.WITHDRAWN, message, now))
             return _later(membership, state, Trouble(Reason.CLOUD_UNREACHABLE, message), now, settings)
         case NotNow(reason, message, retry_after):
-            state = _given_back(state, membership, intent, _closed(intent, Phase.REFUSED, message, now))
+            state = _given_back(state, intent, _closed(intent, Phase.REFUSED, message, now))
             return _later(membership, state, Trouble(reason, message, retry_after), now, settings)
         case Refused() if intent.operation is Operation.REMOVE:
-            state, why = _removal_refused(state, membership, intent, answer, now)
+            state, why = _removal_refused(state, intent, answer, now)
             return _later(membership, state, why, now, settings)
         case Refused(entry, message, said):
             text = plain_text(f"{plain_text(message, 600)}; {entry.remedy}")
@@ -129,19 +129,17 @@ def _refused_for_servers(
     return _later(membership, state, Trouble(entry.condition, text), now, settings)
 
 
-def _given_back(state: State, membership: Membership, intent: Batch, closed: Batch) -> State:
+def _given_back(state: State, intent: Batch, closed: Batch) -> State:
     """A call that was not carried out for a passing reason costs no attempt (rule P12)."""
     state = state.with_batch(closed)
     if intent.operation is Operation.ADD:
         return state
     before = intent.attempt - 1
     cause = Cause(FailureReason.REMOVAL_FAILED, "an earlier removal failed, see status.jobs", before)
-    return removals.give_back(state, membership, dict.fromkeys(intent.server_ids, cause if before else None).items())
+    return removals.give_back(state, intent.server_ids, cause if before else None)
 
 
-def _removal_refused(
-    state: State, membership: Membership, intent: Batch, answer: Refused, now: datetime
-) -> tuple[State, Trouble]:
+def _removal_refused(state: State, intent: Batch, answer: Refused, now: datetime) -> tuple[State, Trouble]:
     """Nobody was removed. A state of cluster or nodes that passes, such as nodes that install, costs no attempt."""
     entry = answer.entry
     remedy = _MAY_REMOVE if entry.reason is FailureReason.FORBIDDEN else entry.remedy
@@ -150,10 +148,9 @@ def _removal_refused(
     text = plain_text(f"{plain_text(answer.message, 600)}; {remedy}")
     why, closed = Trouble(entry.condition, text), _closed(intent, Phase.REFUSED, text, now)
     if entry.about is About.MOMENT:
-        return _given_back(state, membership, intent, closed), why
+        return _given_back(state, intent, closed), why
     cause = Cause(FailureReason.REMOVAL_FAILED, text, intent.attempt)
-    causes = dict.fromkeys(intent.server_ids, cause).items()
-    return removals.give_back(state.with_batch(closed), membership, causes), why
+    return removals.give_back(state.with_batch(closed), intent.server_ids, cause), why
 
 
 _MAY_REMOVE: Final = "grant cce:node:remove to the owner of the key, and check spec.nodePool.projectID"
@@ -190,7 +187,9 @@ def _refusals_in_a_row(state: State) -> int:
 def _stored(membership: Membership, state: State, why: Trouble | None, now: datetime) -> Status:
     state = sort_out(state, membership)
     status = to_status(membership.status, membership.spec, state)
-    if state.halt is not None:
+    if why is None and membership.metadata.deleting:
+        verdict = conditions.deleting(status)
+    elif state.halt is not None:
         verdict = conditions.halted(state.halt, status)
     else:
         verdict = conditions.progressing(status) if why is None else conditions.waiting(why)

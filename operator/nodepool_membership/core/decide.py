@@ -106,7 +106,7 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
     if wanted is not None:
         return Look(listing=wanted)
     state = batches.settle(state, spec, seen, now, settings)
-    state = removals.settle(state, membership, seen, now, settings)
+    state = servers.sort_out(removals.settle(state, spec, seen, now, settings), membership)
     if batches.must_brake(membership.status.jobs, state.batches):
         state = replace(state, halt=Reason.TOO_MANY_FAILURES)
     preview, absences = None, seen.absences

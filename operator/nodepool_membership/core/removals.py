@@ -9,13 +9,12 @@ from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
-from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core import batches
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.observation import LEAVING, JobPhase, JobReport, Node, NodeTable, Observation
-from nodepool_membership.core.servers import sort_out
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
 
@@ -25,7 +24,7 @@ REMEDY: Final = (
 )
 
 
-def settle(state: State, membership: Membership, seen: Observation, now: datetime, settings: Settings) -> State:
+def settle(state: State, spec: Spec, seen: Observation, now: datetime, settings: Settings) -> State:
     """Move every open removal as far as what was seen allows."""
     for batch in state.open_batches:
         if batch.operation is not Operation.REMOVE:
@@ -36,16 +35,18 @@ def settle(state: State, membership: Membership, seen: Observation, now: datetim
         table = seen.listing
         if table is None or not seen.is_fresh or table.begun < batches.begun(batch, now):
             continue
-        if batches.needs_nodes(batch, membership.spec, seen, now):
-            state = _settle(state, membership, batch, _Look(seen, table, now, settings))
+        if batches.needs_nodes(batch, spec, seen, now):
+            state = _settle(state, spec, batch, _Look(seen, table, now, settings))
     return state
 
 
-def give_back(state: State, membership: Membership, causes: Iterable[tuple[str, Cause | None]]) -> State:
-    """Servers whose removal did not happen are members again, or owed, as the spec says now; why is in the book."""
-    told = dict(causes)
-    state = replace(state, members=state.members | told.keys())
-    return sort_out(state.with_causes((i, cause) for i, cause in told.items() if cause is not None), membership)
+def give_back(state: State, ids: Iterable[str], cause: Cause | None) -> State:
+    """Servers whose removal did not happen are recorded again, with the cause, if there is one.
+
+    `servers.sort_out` says then what they are by the spec: members, owed, or released.
+    """
+    ids = frozenset(ids)
+    return replace(state, members=state.members | ids).with_causes((i, cause) for i in ids if cause is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,13 @@ class _Look:
     settings: Settings
 
 
-def _settle(state: State, membership: Membership, batch: Batch, look: _Look) -> State:
+def _settle(state: State, spec: Spec, batch: Batch, look: _Look) -> State:
     report = look.seen.jobs.get(batch.job_id) if batch.job_id else None
     listed = look.table.nodes(batch.server_ids)
     uids = dict(zip(batch.server_ids, batch.node_ids, strict=True))
     # The server may be a node anew, by somebody else's hand: what we were to remove is gone then.
     there = {i: node for i, node in listed.items() if node.uid == uids[i]}
-    certain = look.seen.proves_absence(membership.spec.node_pool.node_pool_id)
+    certain = look.seen.proves_absence(spec.node_pool.node_pool_id)
     left = [i for i in batch.server_ids if i in there or (i not in listed and not certain)]
     over = batch.job_id is None or batch.finish_time is not None or (report is not None and report.is_over)
     if left and not over:
@@ -83,8 +84,10 @@ def _settle(state: State, membership: Membership, batch: Batch, look: _Look) -> 
     )
     if not rest:
         batch = _closed(batch, look.now)
-    causes = ((i, Cause(FailureReason.REMOVAL_FAILED, _why(node, report), batch.attempt)) for i, node in stuck.items())
-    return give_back(state.with_batch(batch), membership, causes)
+    state = state.with_batch(batch)
+    for server_id, node in stuck.items():
+        state = give_back(state, [server_id], Cause(FailureReason.REMOVAL_FAILED, _why(node, report), batch.attempt))
+    return state
 
 
 def _stuck(

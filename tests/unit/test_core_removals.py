@@ -1,0 +1,344 @@
+"""What becomes of removals, and of the members of a deleted object (rules P18, P19, P20).
+
+Not for: which members are removed when (`test_core_removing`).
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from nodepool_membership.api.membership import UnreadableStatus, parse_membership
+from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.spec import Leaving
+from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown
+from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.decide import Pace
+from nodepool_membership.core.observation import Home, JobPhase, Trouble
+from unit.core_builders import (
+    JOB,
+    NOW,
+    SECOND,
+    WINDOW,
+    Cloud,
+    Run,
+    a_failure,
+    a_job,
+    a_node,
+    a_spec,
+    active,
+    an_object,
+)
+from unit.removal_builders import (
+    DELAY,
+    FRESH,
+    HOME,
+    REMOVE,
+    WRITE,
+    A,
+    B,
+    C,
+    D,
+    deleted,
+    members,
+    owing,
+    removal,
+    removing_spec,
+)
+
+# Outcomes
+
+
+@pytest.mark.parametrize("answer", [None, Unknown("502 from a gateway")], ids=["killed", "lost"])
+def test_a_removal_of_unknown_outcome_is_watched_and_not_repeated(answer: Answer | None) -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    assert removal(run, answer) == (A,)
+    run.wait(timedelta(minutes=5))
+    run.cloud.nodes[0] = a_node(A, "Deleting")
+    assert run.step().pace is Pace.WATCH
+    assert (run.newest.phase, run.status.surplus) == (Phase.VERIFYING, 0)
+    run.cloud.nodes = active([D])
+    run.step()
+    assert (run.newest.phase, run.ready.status) == (Phase.SUCCEEDED, "True")
+
+
+@pytest.mark.parametrize("answer", [None, Unknown("502 from a gateway")], ids=["killed", "lost"])
+def test_a_removal_that_was_not_carried_out_is_owed_again_after_the_settle_window(answer: Answer | None) -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    removal(run, answer)
+    run.wait(WINDOW - SECOND)
+    run.step()
+    assert run.status.surplus == 0
+    run.wait(SECOND)
+    assert removal(run) == ()
+    assert (run.newest.phase, run.status.surplus, run.status.members) == (Phase.FAILED, 1, (A, D))
+    assert run.causes == {A: (FailureReason.REMOVAL_FAILED, 1)}
+    run.wait(timedelta(minutes=2))
+    intent = run.step().intent
+    assert intent is not None
+    assert (intent.server_ids, intent.attempt) == ((A,), 2)
+
+
+def test_nodes_that_an_ended_job_left_are_watched_for_the_settle_window() -> None:
+    run = owing(A, B)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([B, D])
+    run.step()
+    assert (run.newest.phase, run.newest.server_ids, run.newest.node_ids) == (
+        Phase.VERIFYING,
+        (B,),
+        (f"node-of-{B}",),
+    )
+    run.wait(WINDOW)
+    run.step()
+    assert (run.newest.phase, run.newest.failed, run.status.members) == (Phase.PARTLY_FAILED, 1, (B, D))
+
+
+def test_a_failed_job_gives_its_servers_back_and_explains_itself() -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.cloud.jobs = a_job(JobPhase.FAILED, "the node has pods that cannot be evicted")
+    assert removal(run) == ()
+    assert (run.newest.phase, run.status.surplus) == (Phase.FAILED, 1)
+    (group,) = run.status.failures
+    assert "cannot be evicted" in group.message
+    assert "CCE console" in group.message
+
+
+def test_after_max_attempts_it_stalls_until_a_reset() -> None:
+    run = owing(A, attempts=2)
+    run.wait(DELAY)
+    for attempt in (1, 2):
+        assert removal(run, Accepted(JOB)) == (A,)
+        run.cloud.jobs = a_job(JobPhase.FAILED, "no")
+        run.step()
+        assert run.causes == {A: (FailureReason.REMOVAL_FAILED, attempt)}
+        run.wait(timedelta(minutes=15))
+    assert removal(run) == ()
+    stalled = run.condition("Stalled")
+    assert stalled is not None
+    assert stalled.reason is FailureReason.REMOVAL_FAILED
+    assert "removalPolicy" in stalled.message
+    assert run.status.surplus == 1
+    run.annotate({RECONCILE_ANNOTATIONS[0]: "1", RESET_ANNOTATIONS[0]: "1"})
+    assert removal(run) == (A,)
+
+
+def test_what_is_stalled_ends_when_somebody_removed_the_node() -> None:
+    run = owing(A, attempts=1)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.cloud.jobs = a_job(JobPhase.FAILED, "no")
+    run.step()
+    run.step()
+    assert run.condition("Stalled") is not None
+    run.cloud.nodes = active([D])
+    run.step_thrice()
+    assert (run.status.surplus, run.status.failures, run.ready.status) == (0, (), "True")
+
+
+def test_a_failing_removal_pulls_no_brake_on_adds() -> None:
+    run = owing(A, B, C)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.cloud.jobs = a_job(JobPhase.FAILED, "no")
+    run.step()
+    assert run.newest.failed == 3
+    assert run.ready.reason is not Reason.TOO_MANY_FAILURES
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        NotSent("connection refused"),
+        NotNow(Reason.LOCKED, "busy"),
+        NotNow(Reason.THROTTLED, "too many", 30.0),
+        Refused(refusal(403, "CCE.01403006"), "nodes are installing"),
+    ],
+    ids=["not sent", "locked", "throttled", "installing"],
+)
+def test_a_removal_that_is_not_for_now_costs_no_attempt_and_is_tried_again_after_a_wait(answer: Answer) -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    for _ in range(4):
+        assert removal(run, answer) == (A,)
+        assert (run.status.members, run.status.surplus, run.status.failures) == ((A, D), 1, ())
+        assert run.status.surplus_since == NOW
+        moment = run.status.next_attempt_time
+        assert moment is not None
+        run.now = moment - SECOND
+        assert removal(run) == ()
+        run.wait(SECOND)
+
+
+def test_an_edit_during_that_wait_is_honoured() -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    removal(run, NotNow(Reason.LOCKED, "busy"))
+    run.edit(removing_spec(A, D))
+    run.step()
+    run.wait(WINDOW)
+    assert removal(run) == ()
+    assert run.status.joined == 2
+
+
+def test_a_refused_removal_costs_an_attempt_and_blames_the_call_with_its_remedy() -> None:
+    run = owing(A, B)
+    run.wait(DELAY)
+    removal(run, Refused(refusal(403, "CCE.01403001"), "forbidden"))
+    assert run.causes == dict.fromkeys((A, B), (FailureReason.REMOVAL_FAILED, 1))
+    assert run.ready.reason is Reason.FORBIDDEN
+    assert "cce:node:remove" in run.ready.message
+    assert not run.status.jobs[-1].is_open
+
+
+def test_a_refusal_about_a_node_is_not_narrowed_down() -> None:
+    run = owing(A, B)
+    run.wait(DELAY)
+    removal(run, Refused(refusal(400, "CCE.01400001"), f"node of {A} is bad", f"node of {A} is bad"))
+    assert [b.phase for b in run.status.jobs] == [Phase.REFUSED]
+    assert set(run.causes) == {A, B}
+
+
+# Deletion
+
+
+def test_under_deletion_policy_remove_the_finalizer_is_on_a_settled_object() -> None:
+    for policy, held in ((REMOVE, (FINALIZER,)), (Leaving.RETAIN, ())):
+        run = Run(an_object(a_spec(A, deletion=policy)), Cloud(active([A])))
+        decision = run.step()
+        assert decision.holds is bool(held)
+        assert run.membership.metadata.finalizers == held
+        assert run.ready.status == "True"
+        run.step()
+        assert run.membership.metadata.finalizers == held
+
+
+def test_a_look_that_fails_does_not_take_that_finalizer_off() -> None:
+    run = Run(an_object(a_spec(A, deletion=REMOVE)), Cloud(active([A])))
+    run.step()
+    run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no route")
+    assert run.step().holds
+
+
+def test_a_deletion_removes_all_recorded_members_at_once() -> None:
+    run = deleted(A, B)
+    run.cloud.nodes += active([C])
+    assert removal(run, Accepted(JOB)) == (A, B)
+    assert run.looks == [FRESH, WRITE, HOME]
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([C])
+    assert not run.step().holds
+    assert run.ready.reason is Reason.DELETING
+
+
+def test_every_batch_of_a_deletion_asks_whether_the_namespace_goes_too() -> None:
+    run = members(A, B, spec=a_spec(A, B, batch_size=1, deletion=REMOVE))
+    run.delete()
+    assert removal(run, Accepted(JOB)) == (A,)
+    assert "1 owed removal" in run.ready.message
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([B])
+    run.cloud.home = Home("the namespace is being deleted, too")
+    decision = run.step()
+    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
+    assert HOME in run.looks
+
+
+def test_a_deletion_that_takes_the_namespace_along_keeps_the_servers() -> None:
+    run = deleted(A)
+    run.cloud.home = Home("the namespace is being deleted, too")
+    decision = run.step()
+    assert (decision.intent, decision.holds) == (None, False)
+
+
+@pytest.mark.parametrize(("suspend", "policy"), [(True, REMOVE), (False, Leaving.RETAIN)])
+def test_a_deletion_under_retain_or_while_suspended_keeps_the_servers(suspend: bool, policy: Leaving) -> None:
+    run = deleted(A, suspend=suspend, policy=policy)
+    decision = run.step()
+    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
+
+
+def test_owed_removals_end_with_a_deletion_under_retain() -> None:
+    run = owing(A)
+    run.delete()
+    run.wait(DELAY)
+    decision = run.step()
+    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
+
+
+def test_retain_is_the_way_out_of_a_deletion() -> None:
+    run = deleted(A)
+    run.cloud.write_wait = 5.0
+    assert run.step().holds
+    run.edit(a_spec(A))
+    decision = run.step()
+    assert (decision.intent, decision.holds) == (None, False)
+
+
+def test_a_deletion_adopts_nobody() -> None:
+    run = deleted(A)
+    run.edit(a_spec(A, B, deletion=REMOVE))
+    run.cloud.nodes += active([B])
+    assert removal(run) == (A,)
+    assert B not in run.status.members
+
+
+def test_who_joins_by_an_open_batch_during_the_deletion_is_removed_too() -> None:
+    run = Run(an_object(a_spec(A, deletion=REMOVE)))
+    run.step(Accepted(JOB))
+    run.delete()
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
+    assert removal(run) == (A,)
+
+
+def test_a_deletion_that_comes_to_no_end_is_let_go() -> None:
+    run = deleted(A)
+    run.cloud.nodes = [a_node(A, "Upgrading")]
+    assert run.step().holds
+    run.wait(WINDOW + timedelta(seconds=run.membership.spec.join_timeout_seconds))
+    assert not run.step().holds
+
+
+def test_a_deletion_without_credentials_is_let_go_after_ten_minutes() -> None:
+    run = deleted(A)
+    run.cloud.trouble = Trouble(Reason.SECRET_NOT_FOUND, "no Secret")
+    run.wait(timedelta(minutes=10) - SECOND)
+    assert run.step().holds
+    run.wait(SECOND)
+    assert not run.step().holds
+
+
+def test_a_lost_status_removes_nobody() -> None:
+    run = owing(A)
+    run.store(Status())
+    run.membership = replace(run.membership, metadata=replace(run.membership.metadata, finalizers=(FINALIZER,)))
+    run.wait(DELAY)
+    for _ in range(5):
+        assert removal(run) == ()
+        run.wait(WINDOW)
+    assert run.status.members == (D,)
+
+
+def test_a_removal_whose_ids_do_not_match_its_nodes_is_a_status_that_cannot_be_understood() -> None:
+    raw = (
+        '{"metadata": {"name": "a", "namespace": "b", "uid": "c", "resourceVersion": "1", "generation": 1,'
+        ' "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"nodePool": {"projectID": "p", "clusterID": "c",'
+        ' "nodePoolID": "n"}, "credentialsRef": {"name": "s"}, "serverIDs": []}, "status": {"jobs": [{"batch": 1,'
+        ' "operation": "Remove", "attempt": 1, "phase": "Running", "servers": 1, "serverIDs": ["a"]}]}}'
+    )
+    found = parse_membership(raw.encode())
+    assert isinstance(found, UnreadableStatus)
+    assert "as many nodeIDs as serverIDs" in found.problem
+
+
+def test_failures_of_adds_off_the_list_stay_known_and_owe_nothing() -> None:
+    status = Status(1, last_batch=1, members=(D,), failures=(a_failure(FailureReason.REFUSED, A, attempts=2),))
+    run = Run(an_object(removing_spec(D), status), Cloud(active([A, D])))
+    run.wait(DELAY)
+    assert removal(run) == ()
+    assert (run.causes, run.status.surplus) == ({A: (FailureReason.REFUSED, 2)}, 0)
