@@ -229,6 +229,8 @@ def test_defaults_are_filled_in(client: Client) -> None:
         "maxParallelJobs": 1,
         "maxAttempts": 3,
         "joinTimeoutSeconds": 3600,
+        "removalPolicy": "Retain",
+        "deletionPolicy": "Retain",
         "driftPolicy": "Report",
         "suspend": False,
     }

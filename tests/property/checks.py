@@ -10,10 +10,11 @@ from typing import Final
 from nodepool_membership.api.membership import Json, Membership, status_json
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, VANISHED, Reason
+from nodepool_membership.api.spec import Leaving
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.decide import Decision
 from nodepool_membership.core.drift import LOOKS
-from nodepool_membership.core.observation import NodeTable, Observation
+from nodepool_membership.core.observation import Home, NodeTable, Observation
 from property.cloud_model import POOL
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -40,7 +41,9 @@ def check_decision(membership: Membership, decision: Decision, seen: Observation
             begun = batch.submit_time is not None and batch.submit_time <= table.begun
             if unseen and begun and batch != decision.intent:
                 assert not table.present(set(batch.server_ids)), "first sight proves acceptance (P11)"
-    if decision.intent is not None:
+    if decision.intent is not None and decision.intent.operation is Operation.REMOVE:
+        _check_removal(membership, decision, decision.intent, seen, now)
+    elif decision.intent is not None:
         _check_intent(membership, decision, decision.intent, table, seen, now)
 
 
@@ -73,13 +76,47 @@ def _check_intent(
     assert seen.write_wait == 0, "a call without a place in the budget"
 
 
+def _check_removal(membership: Membership, decision: Decision, intent: Batch, seen: Observation, now: datetime) -> None:
+    """What holds for a removal (rules P18, P19, P20). How long who was off the list, `driver` knows."""
+    spec, ids, table = membership.spec, set(intent.server_ids), seen.listing
+    others = [b for b in decision.status.jobs if b.batch != intent.batch]
+    assert intent in decision.status.jobs, "an intent that would not be stored"
+    assert not spec.suspend, "a removal while suspended"
+    if membership.metadata.deleting:
+        assert spec.deletion_policy is Leaving.REMOVE, "a removal on deletion that nobody asked for"
+        assert seen.home == Home(), "a removal although the namespace may be going"
+    else:
+        assert spec.removal_policy is Leaving.REMOVE, "a removal that nobody asked for"
+        assert ids.isdisjoint(spec.server_ids), "a server that the spec names is removed"
+    assert 0 < len(ids) == len(intent.server_ids) == intent.servers <= spec.batch_size, "size of a batch"
+    assert sum(b.finish_time is None and b.is_open for b in others) < spec.max_parallel_jobs, "too many jobs"
+    assert table is not None, "a call without a listing"
+    assert table.begun >= seen.read_at, "a call after a stale listing"
+    before = membership.status
+    joined = {i for b in before.open_batches if b.operation is Operation.ADD for i in b.server_ids} & spec.server_ids
+    back = {i for b in before.open_batches if b.operation is Operation.REMOVE for i in b.server_ids}
+    assert ids <= set(before.members) | joined | back, "who is no recorded member is removed"
+    assert all(ids.isdisjoint(b.server_ids) for b in others), "a server of another batch is removed"
+    assert ids.isdisjoint(decision.status.members), "a server in an open removal is a member"
+    nodes = table.nodes(ids)
+    assert [nodes[i].uid for i in intent.server_ids] == list(intent.node_ids), "not the servers' nodes"
+    assert {node.pool_id for node in nodes.values()} == {POOL}, "a node outside our pool is removed"
+    assert intent.attempt <= spec.max_attempts, "too many attempts"
+    assert intent.submit_time == now, "submitTime"
+    assert intent.batch > (before.last_batch or 0), "a batch number is used again"
+    assert seen.write_wait == 0, "a call without a place in the budget"
+
+
 def check_status(membership: Membership, status: Status) -> None:
     """What holds for every status that is stored (design section 2, rule P25)."""
     spec, generation = membership.spec, membership.metadata.generation
     adds = [b for b in status.jobs if b.server_ids and b.operation is Operation.ADD]
-    named = [i for b in adds for i in b.server_ids]
+    removals = [b for b in status.jobs if b.server_ids and b.operation is Operation.REMOVE]
+    named = [i for b in (*adds, *removals) for i in b.server_ids]
     assert len(named) == len(set(named)), "batches overlap"
     assert all(b.is_open or b.phase is Phase.QUEUED for b in adds), "a finished batch names servers"
+    assert all(b.is_open for b in removals), "a finished removal names servers"
+    assert all(len(b.node_ids) == len(b.server_ids) for b in removals), "nodes and servers of a removal"
     assert set(named).isdisjoint(status.members), "a member is in an open batch"
     assert not status.open_batches or FINALIZER in membership.metadata.finalizers, "open without a finalizer (P2)"
     assert len(status.failures) <= 50, "too many groups of failures"
@@ -94,6 +131,7 @@ def check_status(membership: Membership, status: Status) -> None:
         assert kinds == ["Ready"], "Ready together with an abnormal condition"
         assert ready.observed_generation == status.observed_generation == generation, "Ready for an older generation"
         assert status.joined == status.desired, "Ready, but not all joined"
+        assert not status.surplus, "Ready, but removals are owed"
         assert (ready.reason is Reason.SUSPENDED) == spec.suspend, "Suspended"
     _check_text(status_json(status), ())
 
@@ -113,8 +151,14 @@ def _check_counts(membership: Membership, status: Status, open_ids: set[str]) ->
     stored = (status.desired, status.joined, status.joining, status.failed, status.pending)
     assert stored == counts, f"counts {stored}, by definition {counts} (P25)"
     assert status.desired == status.joined + status.joining + status.failed + status.pending, "P25"
-    if status.observed_generation == membership.metadata.generation:
-        assert set(status.members) <= desired, "a member that is off the list"
+    off_the_list = len(set(status.members) - desired)
+    if membership.metadata.deleting:
+        assert status.surplus in {0, len(status.members)}, "surplus on deletion"
+    elif membership.spec.removal_policy is Leaving.REMOVE:
+        assert status.surplus == off_the_list, "surplus"
+    else:
+        assert off_the_list == status.surplus == 0, "a member that is off the list"
+    assert status.surplus_since is not None or not status.surplus, "surplusSince"
 
 
 def _check_text(value: Json, path: tuple[str, ...]) -> None:

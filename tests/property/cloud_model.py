@@ -33,7 +33,7 @@ def server_id(number: int) -> str:
 
 
 class Reply(StrEnum):
-    """What becomes of an add call."""
+    """What becomes of a call."""
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
@@ -45,7 +45,7 @@ class Reply(StrEnum):
 
 
 class Fate(StrEnum):
-    """What becomes of one server of an accepted call."""
+    """What becomes of one server of an accepted add; in a removal JOINS go in time, BREAKS stay, others go late."""
 
     JOINS = "joins"
     BREAKS = "its node ends in Error"
@@ -56,7 +56,7 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CallPlan:
-    """How the cloud treats one add call. Servers of the call take `fates` and `appears` in turn; times in seconds."""
+    """How the cloud treats one call. Servers of the call take `fates` and `appears` in turn; times in seconds."""
 
     reply: Reply = Reply.ACCEPTED
     fates: tuple[Fate, ...] = (Fate.JOINS,)
@@ -107,6 +107,10 @@ class Cloud:
     accepted: dict[str, int] = field(default_factory=dict)
     wrongs: list[str] = field(default_factory=list)
     """Servers that were named although an earlier add could still act, or they had a node. Must stay empty."""
+    removed: set[str] = field(default_factory=set)
+    """Servers whose node was removed by a call."""
+    _removals: list[tuple[str, str, list[tuple[datetime, str | None]]]] = field(default_factory=list)
+    """Server, uid of its node, and changes of that node still to come."""
     _adds: list[tuple[str, _Add]] = field(default_factory=list)
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _serial: int = 0
@@ -119,6 +123,21 @@ class Cloud:
             self._change(server, phase, at)
         for _, add in self._adds:
             add.changes = [change for change in add.changes if change[0] > self.now]
+        for server, uid, changes in self._removals:
+            while changes and changes[0][0] <= self.now:
+                self._leave(server, uid, changes.pop(0)[1])
+
+    def _leave(self, server: str, uid: str, phase: str | None) -> None:
+        node = self.nodes.get(server)
+        if node is None or node.uid != uid:
+            return
+        if phase is None:
+            del self.nodes[server]
+            self.removed.add(server)
+            # What an add still had in mind for the server ends with its node.
+            self._adds = [(s, add) for s, add in self._adds if s != server]
+        else:
+            self.nodes[server] = replace(node, phase=phase)
 
     def _change(self, server: str, phase: str | None, at: datetime) -> None:
         node = self.nodes.get(server)
@@ -150,6 +169,40 @@ class Cloud:
             return Unknown("the answer was cut off")
         known = answer_arrives and plan.reply is Reply.ACCEPTED
         job = self._accept(servers, plan, known=known)
+        return Accepted(job.job_id) if known else Unknown("502 from a gateway")
+
+    def remove(self, uids: Sequence[str], *, answer_arrives: bool = True) -> Answer:
+        """Take a removal; nodes are named by their uids. `answer_arrives` as for `add`."""
+        plan = self.next_calls.pop(0) if self.next_calls else self.weather
+        if plan.reply is Reply.NOT_SENT:
+            return NotSent("connection refused")
+        self.sends += 1
+        if plan.reply is Reply.LOCKED:
+            return NotNow(Reason.LOCKED, f"node pool {POOL} is being changed", plan.retry_after)
+        if plan.reply is Reply.THROTTLED:
+            return NotNow(Reason.THROTTLED, "too many requests", plan.retry_after)
+        if plan.reply is Reply.REFUSED:
+            return Refused(refusal(*plan.refusal), "no node may be removed")
+        if plan.reply is Reply.LOST:
+            return Unknown("the answer was cut off")
+        known = answer_arrives and plan.reply is Reply.ACCEPTED
+        held = 0 if known else min(plan.held, LATEST_ACCEPTANCE - 60)
+        nodes = {node.uid: node for node in self.nodes.values()}
+        if known and not all(uid in nodes for uid in uids):
+            return Refused(refusal(404, "CCE.01404001"), "a node is not found")
+        if known and any(nodes[uid].phase in {"Installing", "Deleting"} for uid in uids):
+            return Refused(refusal(403, "CCE.01403006"), "a node is being changed")
+        at = self.now + timedelta(seconds=held)
+        self._serial += 1
+        job = _Job(str(uuid.UUID(int=self._serial)), plan, at + timedelta(seconds=plan.job), ())
+        self._jobs[job.job_id] = job
+        base = job.ends if known else at
+        for index, uid in enumerate(uids):
+            fate = plan.fates[index % len(plan.fates)]
+            if uid in nodes and fate is not Fate.BREAKS:
+                goes = base + timedelta(seconds=0 if fate is Fate.JOINS else UNSEEN)
+                changes: list[tuple[datetime, str | None]] = [(min(at, goes), "Deleting"), (goes, None)]
+                self._removals.append((nodes[uid].server_id, uid, changes))
         return Accepted(job.job_id) if known else Unknown("502 from a gateway")
 
     def _judge(self, servers: Iterable[str]) -> None:
@@ -185,6 +238,8 @@ class Cloud:
             job.ends = min(job.ends, self.now)
         for _, add in self._adds:
             self._hasten(add, self.now + timedelta(seconds=OVER))
+        for _, _, changes in self._removals:
+            changes[:] = [(min(at, self.now + timedelta(seconds=UNSEEN)), phase) for at, phase in changes]
 
     def _hasten(self, add: _Add, over: datetime) -> None:
         add.over = min(add.over, over)
@@ -222,6 +277,12 @@ class Cloud:
         """Somebody else removes the server's node; the cloud lets no job bring it back."""
         if self.nodes.pop(server, None) is not None:
             self._adds = [(s, add) for s, add in self._adds if s != server]
+
+    def others_move(self, server: str) -> None:
+        """Somebody else moves the server's node to the other pool, or back."""
+        node = self.nodes.get(server)
+        if node is not None and not self.is_acting(server):
+            self.nodes[server] = replace(node, pool_id=OTHER_POOL if node.pool_id == POOL else POOL)
 
     def others_break(self, server: str) -> None:
         """The server's node breaks down."""

@@ -13,11 +13,11 @@ from typing import Final
 from nodepool_membership.api.membership import Json, Membership, UnreadableStatus, parse_membership, status_json
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.status import Batch, Status
+from nodepool_membership.api.status import Batch, Operation, Status
 from nodepool_membership.core.calls import Answer, NotSent, record
 from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
 from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
+from nodepool_membership.core.observation import Freshness, Home, Look, NodeTable, Observation, Trouble
 from nodepool_membership.core.settings import Settings
 from property.checks import check_decision, check_status
 from property.cloud_model import EPOCH, POOL, Cloud
@@ -60,6 +60,12 @@ class StoredObject:
     generation: int = 1
     version: int = 1
     writes: int = 0
+    uid: int = 1
+    deleted: datetime | None = None
+    gone: bool = False
+    clock: Callable[[], datetime] = lambda: EPOCH
+    listed_until: dict[str, datetime] = field(default_factory=dict)
+    """Servers off the list, and since when."""
 
     def __post_init__(self) -> None:
         self.lose_status()
@@ -72,10 +78,34 @@ class StoredObject:
 
     def edit(self, **fields: Json) -> None:
         """A user edits the spec."""
-        if any(self.spec.get(name) != value for name, value in fields.items()):
-            self.spec = {**self.spec, **fields}
+        spec = {**self.spec, **fields}
+        emptied = self.spec["serverIDs"] and not spec["serverIDs"]
+        if spec == self.spec or (emptied and spec.get("removalPolicy") == "Remove"):
+            # The second the schema refuses.
+            return
+        left = self.listed() - _ids(spec)
+        self.listed_until = {i: t for i, t in self.listed_until.items() if i not in _ids(spec)}
+        self.listed_until |= dict.fromkeys(left, self.clock())
+        self.spec = spec
+        self.generation += 1
+        self.version += 1
+
+    def listed(self) -> frozenset[str]:
+        return _ids(self.spec)
+
+    def delete(self) -> None:
+        """A user deletes the object; without finalizers it is gone at once."""
+        if self.deleted is None:
+            self.deleted = self.clock()
             self.generation += 1
             self.version += 1
+            self.gone = not self.finalizers
+
+    def recreate(self) -> None:
+        """A user creates the object anew under its name, with the spec that it had."""
+        self.uid += 1
+        self.deleted, self.gone, self.generation, self.annotations = None, False, 1, {}
+        self.lose_status()
 
     def annotate(self, **annotations: str) -> None:
         self.annotations.update(annotations)
@@ -86,13 +116,15 @@ class StoredObject:
         metadata: dict[str, Json] = {
             "name": "workers",
             "namespace": "cce-system",
-            "uid": "0d5c1d7e-0000-0000-0000-000000000001",
+            "uid": f"0d5c1d7e-0000-0000-0000-{self.uid:012d}",
             "resourceVersion": str(self.version),
             "generation": self.generation,
             "creationTimestamp": EPOCH.isoformat(),
             "finalizers": list(self.finalizers),
             "annotations": dict(self.annotations),
         }
+        if self.deleted is not None:
+            metadata["deletionTimestamp"] = self.deleted.isoformat()
         found = parse_membership(json.dumps({"metadata": metadata, "spec": self.spec, "status": self.status}).encode())
         assert not isinstance(found, UnreadableStatus), f"the operator wrote what it cannot read: {found.problem}"
         return found
@@ -105,7 +137,9 @@ class StoredObject:
 
     def write_finalizers(self, expected: str, finalizers: list[str]) -> str:
         self._guard(expected)
+        assert FINALIZER not in finalizers or self.deleted is None, "no finalizer can be added once deletion began"
         self.finalizers = finalizers
+        self.gone = self.deleted is not None and not finalizers
         self.writes += 1
         return self._next()
 
@@ -116,6 +150,12 @@ class StoredObject:
     def _next(self) -> str:
         self.version += 1
         return str(self.version)
+
+
+def _ids(spec: dict[str, Json]) -> frozenset[str]:
+    ids = spec["serverIDs"]
+    assert isinstance(ids, list)
+    return frozenset(map(str, ids))
 
 
 def spec_json(servers: Collection[str], **fields: Json) -> dict[str, Json]:
@@ -145,6 +185,10 @@ class Driver:
     backoffs: int = 0
     failed_looks: int = 0
     absences: Absences = field(default_factory=dict)
+    home: Home = field(default_factory=Home)
+
+    def __post_init__(self) -> None:
+        self.stored.clock = lambda: self.cloud.now
 
     def kill_at(self, boundary: Boundary) -> None:
         """Let the process die at the next passing of a boundary."""
@@ -184,6 +228,8 @@ class Driver:
         return self.cloud.now.replace(microsecond=0)
 
     def _work(self) -> float:
+        if self.stored.gone:
+            return RESYNC
         membership = self.stored.read()
         seen = Observation(self.cloud.now, membership.wire_bytes, absences=self.absences)
         self._pass(Boundary.READ)
@@ -204,8 +250,13 @@ class Driver:
             return 0.0
         self.failed_looks = self.failed_looks + 1 if seen.trouble is not None else 0
         self.backoffs = self.backoffs + 1 if step.pace is Pace.BACKOFF else 0
+        if membership.metadata.deleting and not step.holds:
+            self._finalizers(replace(membership, status=step.status), [])
+            return RESYNC
         membership = self._store(membership, step.status)
         self._pass(Boundary.STORED)
+        if step.must_hold(membership):
+            membership = self._finalizers(membership, [FINALIZER])
         again = decide(membership, seen, now, SETTINGS)
         assert isinstance(again, Decision), f"a second decision on the same input asks for {again}"
         assert again.status == step.status, "a second decision on the same input writes"
@@ -215,7 +266,12 @@ class Driver:
         return self._wait(membership, step)
 
     def _at_hand(self, look: Look) -> bool:
-        return self.unreachable or look.write or (look.listing is Freshness.RECENT and self._recent() is not None)
+        return (
+            self.unreachable
+            or look.write
+            or look.home
+            or (look.listing is Freshness.RECENT and self._recent() is not None)
+        )
 
     def _recent(self) -> NodeTable | None:
         table = self.cached
@@ -224,6 +280,8 @@ class Driver:
     def _answer(self, look: Look, seen: Observation) -> Observation:
         if look.write:
             return replace(seen, write_wait=max((self.budget_free - self.cloud.now).total_seconds(), 0.0))
+        if look.home:
+            return replace(seen, home=self.home)
         if self.unreachable:
             trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no route to the cloud")
             return replace(seen, trouble=trouble, failed_looks=self.failed_looks + 1)
@@ -246,8 +304,12 @@ class Driver:
 
     def _finalizers(self, membership: Membership, finalizers: list[str]) -> Membership:
         version = self.stored.write_finalizers(membership.metadata.resource_version, finalizers)
-        if not finalizers:
-            assert not membership.status.open_batches, "the finalizer was taken off with an open batch"
+        if not finalizers and membership.status.open_batches:
+            limit = SETTINGS.settle_window + timedelta(seconds=membership.spec.join_timeout_seconds)
+            assert membership.metadata.deletion_timestamp is not None, "the finalizer was taken off with an open batch"
+            assert self.cloud.now >= membership.metadata.deletion_timestamp + limit, "let go too early"
+            # Nobody knows of its jobs any more: what is assumed of an add without a job holds from now on.
+            self.cloud.forget_answers()
         metadata = replace(membership.metadata, resource_version=version, finalizers=tuple(finalizers))
         return replace(membership, metadata=metadata)
 
@@ -260,17 +322,26 @@ class Driver:
         self._pass(Boundary.HELD)
         membership = self._store(membership, decision.status)
         self.intents.append(intent)
+        if intent.operation is Operation.REMOVE and not membership.metadata.deleting:
+            self._judge_wait(intent)
         self._pass(Boundary.INTENDED)
         answer = self._call(intent)
         self._pass(Boundary.CALLED)
         self._record(membership, intent, answer)
         self._pass(Boundary.RECORDED)
 
+    def _judge_wait(self, intent: Batch) -> None:
+        for server in intent.server_ids:
+            off = self.cloud.now - self.stored.listed_until[server]
+            assert off >= SETTINGS.removal_delay, f"removed {off} after it left the list (P18)"
+
     def _call(self, intent: Batch) -> Answer:
         assert intent.submit_time is not None, "an intent without submitTime"
         if self.cloud.now > intent.submit_time + SEND_WITHIN:
             return NotSent("too late")
         dies = self.interruptions.get(Boundary.CALLED) == self._die
+        if intent.operation is Operation.REMOVE:
+            return self.cloud.remove(intent.node_ids, answer_arrives=not dies)
         return self.cloud.add(intent.server_ids, answer_arrives=not dies)
 
     def _record(self, membership: Membership, intent: Batch, answer: Answer) -> None:

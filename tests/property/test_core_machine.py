@@ -14,13 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.core.observation import ACTIVE, JobPhase
+from nodepool_membership.core.observation import ACTIVE, Home, JobPhase
 from property.cloud_model import FAIR, LATEST_ACCEPTANCE, OTHER_POOL, POOL, CallPlan, Cloud, Fate, Reply, server_id
 from property.driver import Boundary, Driver, StoredObject, spec_json
 
 MOST: Final = 8
 IDS: Final = tuple(server_id(n) for n in range(MOST))
 SOME_IDS: Final = st.sets(st.sampled_from(IDS), max_size=MOST).map(sorted)
+POLICIES: Final = st.sampled_from(("Retain", "Remove"))
 ANY_ID: Final = st.sampled_from(IDS)
 FAIR_TIME: Final = 4 * 3600.0
 
@@ -67,11 +68,28 @@ class Machine(RuleBasedStateMachine):
         parallel=st.integers(1, 3),
         attempts=st.integers(1, 3),
         timeout=st.sampled_from((600, 3600)),
+        removal=POLICIES,
+        deletion=POLICIES,
     )
-    def create(self, ids: Sequence[str], size: int, parallel: int, attempts: int, timeout: int) -> None:
+    def create(
+        self,
+        ids: Sequence[str],
+        size: int,
+        parallel: int,
+        attempts: int,
+        timeout: int,
+        removal: str,
+        deletion: str,
+    ) -> None:
         self.most_attempts = attempts
         self.stored.spec = spec_json(
-            ids, batchSize=size, maxParallelJobs=parallel, maxAttempts=attempts, joinTimeoutSeconds=timeout
+            ids,
+            batchSize=size,
+            maxParallelJobs=parallel,
+            maxAttempts=attempts,
+            joinTimeoutSeconds=timeout,
+            removalPolicy=removal,
+            deletionPolicy=deletion,
         )
 
     def work(self, seconds: float, reconciles: int) -> None:
@@ -108,6 +126,23 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def suspend_or_resume(self) -> None:
         self.stored.edit(suspend=not self.stored.spec.get("suspend", False))
+
+    @rule(removal=POLICIES, deletion=POLICIES)
+    def edit_policies(self, removal: str, deletion: str) -> None:
+        self.stored.edit(removalPolicy=removal, deletionPolicy=deletion)
+
+    @rule(namespace=st.booleans())
+    def delete(self, namespace: bool) -> None:
+        if namespace:
+            self.driver.home = Home("the namespace is being deleted, too")
+        self.stored.delete()
+
+    @precondition(lambda self: self.stored.gone)
+    @rule()
+    def recreate(self) -> None:
+        self.fresh_starts += 1
+        self.driver.home = Home()
+        self.stored.recreate()
 
     @rule(plan=PLANS)
     def next_call(self, plan: CallPlan) -> None:
@@ -154,6 +189,10 @@ class Machine(RuleBasedStateMachine):
     @rule(server=ANY_ID)
     def others_remove(self, server: str) -> None:
         self.cloud.others_remove(server)
+
+    @rule(server=ANY_ID)
+    def others_move(self, server: str) -> None:
+        self.cloud.others_move(server)
 
     @rule(server=ANY_ID)
     def others_break(self, server: str) -> None:
@@ -206,8 +245,12 @@ class Machine(RuleBasedStateMachine):
         cloud.next_calls.clear()
         driver.interruptions.clear()
         driver.unreachable = False
-        stored.edit(suspend=False, batchSize=4)
         cloud.end_jobs()
+        if stored.deleted is not None:
+            driver.run(FAIR_TIME, 1000)
+            assert stored.gone, "a deleted object is held for ever"
+            self.recreate()
+        stored.edit(suspend=False, batchSize=4)
         driver.run(FAIR_TIME, 1000)
         for server, node in list(cloud.nodes.items()):
             if (node.pool_id, node.phase) != (POOL, ACTIVE):
@@ -221,7 +264,9 @@ class Machine(RuleBasedStateMachine):
         assert missing <= set(status.members), f"never joined: {missing}"
         assert set(status.members) == listed
         assert not status.open_batches
-        assert FINALIZER not in stored.finalizers
+        assert status.surplus == 0
+        held = bool(listed) and stored.spec.get("deletionPolicy") == "Remove"
+        assert (FINALIZER in stored.finalizers) is held
         kinds = {c.type: c.status for c in status.conditions}
         assert kinds == ({"Ready": "False", "Stalled": "True"} if missing else {"Ready": "True"})
         writes, calls = stored.writes, cloud.sends

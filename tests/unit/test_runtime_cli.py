@@ -81,6 +81,7 @@ def test_addresses(text: str, bind: Bind) -> None:
         ("--poll-interval", "1ms", "between 100ms and 1h"),
         ("--resync-interval", "25h", "between 1s and 24h"),
         ("--settle-window", "0s", "between 1s and 24h"),
+        ("--removal-delay", "25h", "between 0s and 24h"),
         ("--http-timeout", "11m", "between 1s and 10m"),
         ("--writes-per-minute", "0", "1<=x<=1000"),
         ("--namespace", "Not_A_Name", "lower-case letters"),

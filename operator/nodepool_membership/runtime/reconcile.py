@@ -254,23 +254,24 @@ class Reconciler:
         ):
             await self._sender.withdraw(found, intent, "the API server did not answer when the intent was stored")
 
-    async def _let_go(self, membership: Membership, left: Status, seen: Observation) -> None:
+    async def _let_go(self, membership: Membership, status: Status, seen: Observation) -> None:
         """Let a deleted object go; what it leaves behind is in the log (rules P19, P20)."""
         if FINALIZER in membership.metadata.finalizers:
             if seen.home is not None and seen.home.keeps is not None:
-                _log.warning("the servers are kept: %s", seen.home.keeps, extra=about(membership))
-            for batch in left.open_batches:
-                ids = {"serverIDs": list(batch.server_ids), "nodeUIDs": list(batch.node_ids)}
-                _log.warning("released with an open batch", extra={**about(membership, batch), **ids})
-            for group in left.failures:
+                extra = {**about(membership), **_nodes(membership.status.members, seen)}
+                _log.warning("the servers are kept: %s", seen.home.keeps, extra=extra)
+            for batch in status.open_batches:
+                left = {"serverIDs": list(batch.server_ids), "nodeUIDs": list(batch.node_ids)}
+                _log.warning("released with an open batch", extra={**about(membership, batch), **left})
+            for group in status.failures:
                 if group.reason in HOLDS_NODE:
                     _log.warning(
                         "released with nodes of failed servers: %s",
                         group.reason,
                         extra={**about(membership), **_nodes(group.server_ids, seen)},
                     )
-            if left.surplus:
-                extra = {**about(membership), **_nodes(left.members, seen)}
+            if status.surplus:
+                extra = {**about(membership), **_nodes(status.members, seen)}
                 _log.warning("released with members whose removal is owed", extra=extra)
             await self._store.release(membership)
             self._clouds.forget(membership.metadata.uid)
