@@ -13,7 +13,6 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nodepool_membership.api.status import OPEN_PHASES, Phase, Status
-from nodepool_membership.runtime.progress import request_ended
 from nodepool_membership.runtime.queue import Key
 
 _PREFIX: Final = "nodepool_membership"
@@ -70,7 +69,7 @@ class Metrics:
         )
         self._kube = Counter(
             f"{_PREFIX}_kube_requests_total",
-            "Requests to the API server by what was read or written (writes: status, finalizer, event, most of lease)",
+            "Requests to the API server by what they concern (status, finalizer, event and most of lease are writes)",
             ("kind", "outcome"),
             registry=self.registry,
         )
@@ -93,11 +92,9 @@ class Metrics:
 
     def kube_request(self, kind: str, outcome: str, _seconds: float) -> None:
         self._kube.labels(kind, outcome).inc()
-        request_ended()
 
     def cloud_request(self, route: str, outcome: str, seconds: float) -> None:
         self._cloud.labels(route, outcome).observe(seconds)
-        request_ended()
 
     def stored(self, namespace: str, name: str, old: Status, new: Status) -> None:
         """A status was written: count the batches that it finishes, and show it."""
