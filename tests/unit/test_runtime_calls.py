@@ -25,7 +25,7 @@ from nodepool_membership.runtime.clouds import Access
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
-from unit.core_builders import JOB, NOW, POOL, SETTINGS, WINDOW, a_batch, a_spec, an_object, servers
+from unit.core_builders import JOB, NOW, POOL, SECOND, SETTINGS, WINDOW, a_batch, a_spec, an_object, servers
 
 A, B = servers(2)
 
@@ -123,6 +123,16 @@ async def test_a_refusal_is_unknown_once_the_pool_was_seen_to_carry_out_a_refuse
     await sender.send(memory.stored, an_intent(), refusing())
     phases = [job.phase for job in memory.stored.status.jobs]
     assert phases == ([Phase.VERIFYING] if doubted else [Phase.REFUSED, Phase.QUEUED, Phase.QUEUED])
+
+
+@pytest.mark.parametrize(("late", "sent"), [(60, True), (61, False), (-60, True), (-61, False)])
+async def test_nothing_is_sent_long_after_its_signature_or_with_one_of_the_future(late: int, *, sent: bool) -> None:
+    """Rules P5, P21: the settle window counts on a signature that ends 15 minutes after the call at the latest."""
+    memory = Memory(intended())
+    sender = Sender(a_store(memory), now=lambda: NOW + late * SECOND, monotonic=lambda: 0.0)
+    await sender.send(memory.stored, an_intent(), refusing())
+    phase = memory.stored.status.jobs[0].phase
+    assert phase is (Phase.REFUSED if sent else Phase.WITHDRAWN)
 
 
 async def test_the_doubt_is_about_one_pool() -> None:
