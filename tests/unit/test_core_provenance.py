@@ -1,5 +1,6 @@
 """Nodes that a batch has not made: older ones are adopted, those of foreign jobs reported (rules P10 and P17)."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from nodepool_membership.core.calls import Accepted, Unknown
 from nodepool_membership.core.observation import JobPhase, JobReport
 from nodepool_membership.core.provenance import OLDER
 from nodepool_membership.core.story import notes
-from unit.core_builders import JOB, NOW, SECOND, WINDOW, Run, a_node, a_spec, an_object, servers
+from unit.core_builders import JOB, NOW, SECOND, WINDOW, Run, a_batch, a_node, a_spec, an_object, servers
 
 IDS = servers(5)
 A, B, C, D, E = IDS
@@ -125,6 +126,18 @@ def test_nothing_is_reported_before_our_own_job_is_known() -> None:
     run.cloud.nodes = [a_node(i, created=NOW + MINUTE, job_id=j) for i, j in ((A, JOB), (B, STRANGE))]
     run.step()
     assert "foreign" not in (run.status.jobs[0].message or "")
+
+
+def test_the_job_of_a_call_whose_answer_was_lost_may_be_any() -> None:
+    done = replace(a_batch(Phase.SUCCEEDED, job_id=JOB, finished=NOW), server_ids=())
+    run = Run(an_object(a_spec(A, B), Status(last_batch=1, members=(A,), jobs=(done,))))
+    run.cloud.nodes = [a_node(A, job_id=JOB)]
+    run.step(Unknown("the answer was lost"))
+    run.wait(10 * MINUTE)
+    run.cloud.nodes.append(a_node(B, created=NOW + MINUTE, job_id=STRANGE))
+    run.step()
+    assert run.status.members == (A, B)
+    assert "foreign" not in (run.newest.message or "")
 
 
 def test_members_show_which_kind_of_job_the_cloud_names() -> None:

@@ -141,6 +141,18 @@ def test_failures_are_told_beside_a_conflict() -> None:
     assert counts(run) == (2, 0, 0, 1, 1)
 
 
+def test_a_server_of_ours_that_waits_for_a_retry_is_no_conflict() -> None:
+    batch = a_batch(Phase.FAILED, finished=NOW)
+    status = Status(last_batch=1, jobs=(batch,), failures=(a_failure(FailureReason.REFUSED, B),))
+    run = a_run(A, B, rivals={A: THEIRS, B: OURS}, status=status)
+    run.step()
+    assert not stalled(run)
+    also = run.condition("Reconciling")
+    assert also is not None
+    assert also.reason is Reason.PROGRESSING_WITH_RETRY
+    assert "claimed first: 1 by other/owner;" in run.ready.message
+
+
 def test_a_part_of_a_refused_batch_that_another_has_the_right_to_is_not_sent() -> None:
     parts = (a_batch(Phase.QUEUED, A, number=2), a_batch(Phase.QUEUED, B, C, number=3))
     run = a_run(A, B, C, rivals={A: THEIRS, B: THEIRS}, status=Status(last_batch=3, jobs=parts))
