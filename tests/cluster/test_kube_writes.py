@@ -347,3 +347,18 @@ async def test_a_refused_event_blocks_nothing(
         for n in range(5):
             events.post(found.metadata, "BatchSubmitted", "Normal", "Submit", f"batch {n}")
     assert [record.levelname for record in caplog.records if "Events" in record.message] == ["WARNING"]
+
+
+async def test_the_keys_of_all_objects_are_listed_page_by_page(
+    control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nodepool_membership.kube.memberships._PAGE", 2)
+    async with connect(control_plane) as api:
+        memberships = Memberships(api)
+        assert await memberships.keys([namespace]) == set()
+        names = [f"pool-{number}" for number in range(5)]
+        for name in names:
+            await create(api, namespace, name, [])
+        there = {(namespace, name) for name in names}
+        assert await memberships.keys([namespace]) == there
+        assert await memberships.keys([]) >= there
