@@ -39,7 +39,7 @@ def check_decision(membership: Membership, decision: Decision, seen: Observation
         for batch in after.open_batches:
             unseen = batch.phase is Phase.VERIFYING and batch.job_id is None and batch.finish_time is None
             begun = batch.submit_time is not None and batch.submit_time <= table.begun
-            if unseen and begun and batch != decision.intent:
+            if batch.operation is Operation.ADD and unseen and begun and batch != decision.intent:
                 assert not table.present(set(batch.server_ids)), "first sight proves acceptance (P11)"
     if decision.intent is not None and decision.intent.operation is Operation.REMOVE:
         _check_removal(membership, decision, decision.intent, seen, now)

@@ -93,6 +93,8 @@ class Machine(RuleBasedStateMachine):
         )
 
     def work(self, seconds: float, reconciles: int) -> None:
+        if self.stored.gone:
+            self.recreate()
         self.sound = False
         self.driver.run(seconds, reconciles)
         self.sound = True
@@ -127,6 +129,13 @@ class Machine(RuleBasedStateMachine):
     def suspend_or_resume(self) -> None:
         self.stored.edit(suspend=not self.stored.spec.get("suspend", False))
 
+    @rule(server=ANY_ID, plans=st.lists(PLANS, max_size=1), minutes=st.sampled_from((1, 3, 40)))
+    def leave_for_good(self, server: str, plans: Sequence[CallPlan], minutes: int) -> None:
+        self.cloud.next_calls += plans
+        self.stored.edit(removalPolicy="Remove")
+        self.stored.edit(serverIDs=[*sorted(self.listed() - {server})])
+        self.work(60.0 * minutes, 20)
+
     @rule(removal=POLICIES, deletion=POLICIES)
     def edit_policies(self, removal: str, deletion: str) -> None:
         self.stored.edit(removalPolicy=removal, deletionPolicy=deletion)
@@ -137,8 +146,6 @@ class Machine(RuleBasedStateMachine):
             self.driver.home = Home("the namespace is being deleted, too")
         self.stored.delete()
 
-    @precondition(lambda self: self.stored.gone)
-    @rule()
     def recreate(self) -> None:
         self.fresh_starts += 1
         self.driver.home = Home()
