@@ -9,14 +9,16 @@ from datetime import timedelta
 import pytest
 
 from nodepool_membership.api.membership import UnreadableStatus, parse_membership
-from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.names import FINALIZER, MAX_OBJECT_BYTES, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import Leaving
 from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.core import plan
 from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import Pace
-from nodepool_membership.core.observation import Home, JobPhase, Trouble
+from nodepool_membership.core.failures import MAX_GROUPS
+from nodepool_membership.core.observation import Home, JobPhase, PoolReport, Trouble
 from unit.core_builders import (
     JOB,
     NOW,
@@ -24,7 +26,6 @@ from unit.core_builders import (
     WINDOW,
     Cloud,
     Run,
-    a_failure,
     a_job,
     a_node,
     a_spec,
@@ -206,14 +207,77 @@ def test_a_refusal_about_a_node_is_not_narrowed_down() -> None:
     assert set(run.causes) == {A, B}
 
 
+def test_an_overdue_job_is_closed_only_when_all_nodes_are_gone() -> None:
+    run = owing(A, B)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.RUNNING), active([B, D])
+    run.wait(timedelta(hours=3))
+    run.step()
+    assert (run.newest.phase, run.newest.server_ids, run.newest.finish_time) == (Phase.RUNNING, (A, B), None)
+    assert run.ready.reason is Reason.JOB_OVERDUE
+    run.cloud.nodes = active([D])
+    run.step()
+    assert run.newest.phase is Phase.SUCCEEDED
+
+
+def test_a_listing_that_disagrees_with_the_pools_count_proves_no_removal() -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.cloud.jobs, run.cloud.nodes, run.cloud.pool = a_job(JobPhase.SUCCEEDED), active([D]), PoolReport("", 2)
+    run.step()
+    assert (run.newest.phase, run.newest.server_ids) == (Phase.VERIFYING, (A,))
+    run.cloud.pool = PoolReport("", 1)
+    run.step()
+    assert run.newest.phase is Phase.SUCCEEDED
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+def test_while_one_removal_is_looked_for_no_other_starts_without_a_place_or_while_suspended(suspend: bool) -> None:
+    run = owing(A, B, batch_size=1)
+    run.wait(DELAY)
+    assert removal(run, Unknown("lost")) == (A,)
+    if suspend:
+        run.edit(replace(removing_spec(D, batch_size=1, suspend=True), max_parallel_jobs=2))
+        run.step()
+        run.wait(DELAY)
+    assert removal(run) == ()
+    assert FRESH in run.looks
+    assert run.status.surplus == 1
+
+
+def test_a_wait_is_kept_also_while_another_removal_is_looked_for() -> None:
+    run = owing(A, B, batch_size=1)
+    run.edit(replace(run.membership.spec, max_parallel_jobs=2))
+    run.step()
+    run.wait(DELAY)
+    assert removal(run, Unknown("lost")) == (A,)
+    assert removal(run, NotNow(Reason.LOCKED, "busy")) == (B,)
+    assert removal(run) == ()
+    assert FRESH in run.looks
+
+
+def test_a_removal_whose_outcome_might_not_fit_is_not_called() -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    room = MAX_OBJECT_BYTES - (MAX_GROUPS + 1) * plan.BYTES_PER_OUTCOME - 2 * plan.BYTES_PER_ID
+    run.membership = replace(run.membership, wire_bytes=room + 1)
+    assert removal(run) == ()
+    assert run.ready.reason is Reason.STATUS_FULL
+    run.membership = replace(run.membership, wire_bytes=room)
+    assert removal(run) == (A,)
+
+
 # Deletion
 
 
 def test_under_deletion_policy_remove_the_finalizer_is_on_a_settled_object() -> None:
     for policy, held in ((REMOVE, (FINALIZER,)), (Leaving.RETAIN, ())):
         run = Run(an_object(a_spec(A, deletion=policy)), Cloud(active([A])))
+        before = run.membership
         decision = run.step()
-        assert decision.holds is bool(held)
+        assert decision.holds is decision.must_hold(before) is bool(held)
         assert run.membership.metadata.finalizers == held
         assert run.ready.status == "True"
         run.step()
@@ -334,11 +398,3 @@ def test_a_removal_whose_ids_do_not_match_its_nodes_is_a_status_that_cannot_be_u
     found = parse_membership(raw.encode())
     assert isinstance(found, UnreadableStatus)
     assert "as many nodeIDs as serverIDs" in found.problem
-
-
-def test_failures_of_adds_off_the_list_stay_known_and_owe_nothing() -> None:
-    status = Status(1, last_batch=1, members=(D,), failures=(a_failure(FailureReason.REFUSED, A, attempts=2),))
-    run = Run(an_object(removing_spec(D), status), Cloud(active([A, D])))
-    run.wait(DELAY)
-    assert removal(run) == ()
-    assert (run.causes, run.status.surplus) == ({A: (FailureReason.REFUSED, 2)}, 0)

@@ -8,22 +8,37 @@ from datetime import timedelta
 
 import pytest
 
+from nodepool_membership.api.names import RECONCILE_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import Spec
-from nodepool_membership.api.status import Operation, Phase
+from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import JobPhase, Look, PoolReport, Trouble
+from nodepool_membership.core.observation import (
+    ClusterReport,
+    JobPhase,
+    Look,
+    NodeTable,
+    Observation,
+    PoolReport,
+    Trouble,
+)
+from nodepool_membership.core.removing import due
+from nodepool_membership.core.state import State
 from unit.core_builders import (
     ELSEWHERE,
     JOB,
     NOW,
     SECOND,
     SETTINGS,
+    Cloud,
     Run,
+    a_batch,
+    a_failure,
     a_job,
     a_node,
     a_spec,
     active,
+    an_object,
 )
 from unit.removal_builders import (
     DELAY,
@@ -118,7 +133,7 @@ def test_a_time_in_the_future_counts_as_now() -> None:
     run = owing(A)
     run.store(replace(run.status, surplus_since=NOW + timedelta(days=1)))
     run.wait(10 * DELAY)
-    assert removal(run) == ()
+    assert run.step().delay == DELAY.total_seconds()
 
 
 @pytest.mark.parametrize("spec", [a_spec(D), removing_spec(D, suspend=True)], ids=["Retain", "suspended"])
@@ -175,6 +190,14 @@ def test_an_owed_member_without_a_node_is_dropped_by_the_rule_of_drift() -> None
     assert run.status.surplus == 1
     run.step_thrice()
     assert (run.status.members, run.status.surplus, run.ready.status) == ((D,), 0, "True")
+
+
+def test_failures_of_adds_off_the_list_stay_known_and_owe_nothing() -> None:
+    status = Status(1, last_batch=1, members=(D,), failures=(a_failure(FailureReason.REFUSED, A, attempts=2),))
+    run = Run(an_object(removing_spec(D), status), Cloud(active([A, D])))
+    run.wait(DELAY)
+    assert removal(run) == ()
+    assert (run.causes, run.status.surplus) == ({A: (FailureReason.REFUSED, 2)}, 0)
 
 
 def test_a_mass_disappearance_of_members_removes_nobody() -> None:
@@ -269,3 +292,51 @@ def test_a_server_that_is_a_node_anew_is_not_the_one_that_was_removed() -> None:
     run.cloud.nodes[0] = replace(a_node(A), uid="another")
     run.step()
     assert (run.newest.phase, run.status.members) == (Phase.SUCCEEDED, (D,))
+
+
+def test_who_comes_back_during_the_removal_is_not_adopted_by_the_node_that_is_still_there() -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.cloud.jobs = a_job(JobPhase.RUNNING)
+    run.edit(removing_spec(A, D))
+    run.annotate({RECONCILE_ANNOTATIONS[0]: "1"})
+    run.step()
+    assert FRESH in run.looks
+    assert (run.status.members, run.status.pending) == ((D,), 1)
+
+
+def test_who_comes_back_is_not_added_while_the_removal_is_open_though_its_node_is_gone() -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.RUNNING), active([D])
+    run.edit(replace(removing_spec(A, B, D), max_parallel_jobs=2))
+    intent = run.step().intent
+    assert intent is not None
+    assert (intent.operation, intent.server_ids) == (Operation.ADD, (B,))
+
+
+# What `due` says by itself, whatever was sorted out before it
+
+
+def what_is_due(run: Run, seen: Observation, *batches: Batch) -> set[str]:
+    state = State.of(run.status)
+    state = replace(state, members=frozenset({D}), owed=frozenset({A}), batches=batches)
+    return set(due(run.membership, state, seen, run.now, SETTINGS))
+
+
+def test_what_is_due_and_what_is_not() -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    table = NodeTable(run.now, run.cloud.nodes)
+    seen = Observation(run.now, listing=table, pool=PoolReport(""), cluster=ClusterReport("Available"))
+    assert what_is_due(run, seen) == {A}
+    assert what_is_due(run, replace(seen, listing=NodeTable(run.now - SECOND, run.cloud.nodes))) == set()
+    assert what_is_due(run, replace(seen, listing=NodeTable(run.now, [a_node(A, pool=ELSEWHERE)]))) == set()
+    assert what_is_due(run, replace(seen, listing=NodeTable(run.now, [replace(a_node(A), uid="")]))) == set()
+    assert what_is_due(run, replace(seen, listing=None)) == set()
+    assert what_is_due(run, seen, a_batch(Phase.RUNNING, A)) == set()
+    assert what_is_due(run, seen, a_batch(Phase.QUEUED, A)) == set()
+    run.wait(-SECOND)
+    assert what_is_due(run, replace(seen, read_at=run.now)) == set()
