@@ -3,11 +3,21 @@
 Not for: which members are removed when, in all its cases (`test_core_removing`). Rules P18, P20.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from uuid import UUID
 
 import pytest
 
-from cce_simulator.config import CLUSTER_ID, NODE_POOL_ID, Behaviour, ClusterConfig, NodePoolConfig, SimulatorConfig
+from cce_simulator.config import (
+    CLUSTER_ID,
+    NODE_POOL_ID,
+    BadServer,
+    Behaviour,
+    ClusterConfig,
+    NodePoolConfig,
+    SimulatorConfig,
+)
 from cce_simulator.faults import Answer, FaultRule
 from controlplane import ControlPlane
 from harness import Operator, Scene, wait_for
@@ -148,6 +158,28 @@ def test_a_deletion_does_what_its_policy_says(stage: Stage, policy: str) -> None
     until_gone(scene)
     assert sorted(removed(scene)) == (WANTED if held else [])
     assert len(scene.calls("removeNodes")) == (2 if held else 0)
+
+
+def logged_nodes(scene: Scene, text: str) -> dict[str, str]:
+    """The servers that the operator's log names with this text, and their nodes."""
+    scene.until_logged(text)
+    lines = [json.loads(line) for line in scene.operator.output().splitlines() if text in line]
+    return {i: uid for line in lines for i, uid in zip(line["serverIDs"], line["nodeUIDs"], strict=True)}
+
+
+def test_nodes_of_failed_servers_are_named_when_they_fail_and_when_they_are_left_behind(stage: Stage) -> None:
+    bad = BadServer(servers=(OFF,), way="failInstall")
+    scene = stage(QUICK.model_copy(update={"bad_servers": (bad,)}), options=DELAYED)
+    scene.create(WANTED, deletionPolicy="Remove")
+    scene.until_reason("DiskPartitioned")
+    named = logged_nodes(scene, "servers failed and hold a node: DiskPartitioned")
+    assert list(named) == [OFF]
+    assert str(UUID(named[OFF])) == named[OFF]
+    scene.until("held", lambda m: bool(finalizers(m)))
+    delete(scene)
+    until_gone(scene)
+    assert logged_nodes(scene, "released with nodes of failed servers: DiskPartitioned") == named
+    assert removed(scene) == KEPT
 
 
 def test_a_deletion_while_suspended_keeps_the_servers(stage: Stage) -> None:

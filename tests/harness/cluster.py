@@ -96,10 +96,15 @@ class Cluster:
         """Apply `deploy/` as the README says."""
         self.control_plane.install_crd(ROOT / "crds" / "nodepoolmemberships.yaml")
         self.control_plane.kubectl("apply", "-k", str(ROOT / "deploy"))
+        self._wait_served()
 
     def start_apiserver(self) -> None:
-        """Start the API server again and wait until it serves memberships, too: at first it answers 429 for them."""
+        """Start the API server again and wait until it serves memberships, too."""
         self.control_plane.start_apiserver()
+        self._wait_served()
+
+    def _wait_served(self) -> None:
+        """At first, and when the definition is made anew, the API server answers 429 for memberships."""
         path = f"{_GROUP}/nodepoolmemberships"
         wait_for("memberships are served", lambda: True if self._http.get(path).is_success else None)
 
