@@ -12,7 +12,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from types import TracebackType
 from typing import Self
@@ -36,10 +36,21 @@ MAX_BODY = 12 * 1024 * 1024
 _log = logging.getLogger("cce_simulator")
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the caller of a call is sent; `cut`: the connection closes after half of the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    cut: bool = False
+
+
 class Simulator:
     """A running CCE API: `async with Simulator(config) as simulator: ... simulator.url`.
 
     `clock` returns seconds since 1970; `sleep` is awaited for injected delays. With both replaced, time is virtual.
+    A simulator that was not entered listens nowhere and answers `call`.
     """
 
     def __init__(
@@ -120,13 +131,28 @@ class Simulator:
         if path.startswith(PREFIX):
             status, document = self._control.handle(request.method, path, pairs, body or b"")
             return web.json_response(document, status=status)
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        signed = SignedRequest(request.method, path, query, headers, body or b"")
-        return await self._cloud_call(request, signed, pairs, too_large=body is None)
+        answered = await self.call(request.method, request.raw_path, request.headers, body)
+        if answered is None:
+            _close(request)
+            return web.Response()
+        if not answered.cut:
+            return web.Response(status=answered.status, body=answered.body, headers=answered.headers)
+        response = web.StreamResponse(status=answered.status, headers=answered.headers)
+        response.content_length = len(answered.body)
+        await response.prepare(request)
+        await response.write(answered.body[: len(answered.body) // 2])
+        _close(request, at_once=False)
+        return response
 
-    async def _cloud_call(
-        self, request: web.Request, signed: SignedRequest, query: Mapping[str, str], *, too_large: bool
-    ) -> web.StreamResponse:
+    async def call(self, method: str, raw_path: str, headers: Mapping[str, str], body: bytes | None) -> Answered | None:
+        """Answer one call of the CCE API, without a socket; None: the connection is closed without an answer.
+
+        `raw_path` is what a request line has: percent-encoded, with the query. `body` None: larger than `MAX_BODY`.
+        """
+        path, _, text = raw_path.partition("?")
+        query = dict(parse_qsl(text, keep_blank_values=True))
+        lower = {name.lower(): value for name, value in headers.items()}
+        signed = SignedRequest(method, path, text, lower, body or b"")
         seq, arrived = self.ledger.next_seq(), self._clock()
         request_id = hashlib.sha256(f"{self.config.seed}/{seq}".encode()).hexdigest()[:32]
         found = find_route(signed.method, unquote(signed.path))
@@ -148,7 +174,7 @@ class Simulator:
             reply, served = _injected(rule, request_id), None
         else:
             call = None if found is None else _call(found[0], params, query, signed, rule)
-            served = reply = self._served(call, signed, request_id, too_large=too_large)
+            served = reply = self._served(call, signed, request_id, too_large=body is None)
             if rule is not None and (rule.answer is not None or rule.drop):
                 reply = _injected(rule, request_id)
         self.ledger.record(
@@ -156,7 +182,7 @@ class Simulator:
                 seq=seq,
                 time=arrived,
                 method=signed.method,
-                path=request.raw_path,
+                path=raw_path,
                 route=route,
                 access_key=claimed_name(signed.headers),
                 status=0 if reply is None else reply.status,
@@ -173,7 +199,7 @@ class Simulator:
         )
         if rule is not None and rule.answer_delay_seconds:
             await self._sleep(rule.answer_delay_seconds)
-        return await self._answer(request, reply, request_id, rule)
+        return None if reply is None else self._answered(reply, request_id, rule)
 
     def _served(self, call: Call | None, signed: SignedRequest, request_id: str, *, too_large: bool) -> Reply:
         if too_large:
@@ -204,12 +230,7 @@ class Simulator:
         body = error.body(self.config.behaviour.error_body, request_id)
         return Reply(error.status, body, error_code=error.code)
 
-    async def _answer(
-        self, request: web.Request, reply: Reply | None, request_id: str, rule: FaultRule | None
-    ) -> web.StreamResponse:
-        if reply is None:
-            _close(request)
-            return web.Response()
+    def _answered(self, reply: Reply, request_id: str, rule: FaultRule | None) -> Answered:
         skew = 0.0 if rule is None else rule.date_skew_seconds
         headers = {
             "Date": formatdate(self._cloud_time() + skew, usegmt=True),
@@ -219,14 +240,7 @@ class Simulator:
             "Content-Type": reply.content_type,
             **reply.headers,
         }
-        if rule is None or not rule.cut_body:
-            return web.Response(status=reply.status, body=reply.body, headers=headers)
-        response = web.StreamResponse(status=reply.status, headers=headers)
-        response.content_length = len(reply.body)
-        await response.prepare(request)
-        await response.write(reply.body[: len(reply.body) // 2])
-        _close(request, at_once=False)
-        return response
+        return Answered(reply.status, headers, reply.body, cut=rule is not None and rule.cut_body)
 
 
 def _close(request: web.Request, *, at_once: bool = True) -> None:

@@ -8,9 +8,10 @@ import re
 
 import pytest
 
+from cce_simulator import FaultRule
 from cce_simulator.config import CLUSTER_ID, DEFAULT_POOL, NODE_POOL_ID
 from cce_simulator.documents import go_time
-from simulator_calls import ADD, CLUSTER, NODES, PROJECT, REMOVE, Cloud, config, servers
+from simulator_calls import ADD, CLUSTER, NODES, PROJECT, REMOVE, TOKEN, Cloud, config, servers
 
 A, B = servers(2)
 GO_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6,9} \+0000 UTC")
@@ -266,3 +267,23 @@ async def test_limits_are_off_at_zero_and_reads_have_their_own() -> None:
         assert [(await cloud.http.get(CLUSTER)).status_code for _ in range(4)] == [200, 200, 200, 429]
         cloud.clock.tick(1)
         assert (await cloud.http.get(CLUSTER)).status_code == 200
+
+
+async def test_a_call_without_a_socket_is_answered_as_one_with() -> None:
+    async with Cloud.running(config(clusters=populated(3))) as cloud:
+        path = f"{NODES}?limit=2"
+        over_http = await cloud.http.get(path)
+        direct = await cloud.simulator.call("GET", path, {"X-Auth-Token": TOKEN}, b"")
+        assert direct is not None
+        assert (direct.status, direct.body, direct.cut) == (over_http.status_code, over_http.content, False)
+        assert direct.headers["Content-Type"] == over_http.headers["Content-Type"]
+        first, second = cloud.simulator.ledger.entries
+        assert (first.path, first.route, first.access_key) == (second.path, second.route, second.access_key)
+        cloud.simulator.faults.add(FaultRule(times=1, drop=True), FaultRule(times=1, cut_body=True))
+        assert await cloud.simulator.call("GET", path, {"X-Auth-Token": TOKEN}, b"") is None
+        cut = await cloud.simulator.call("GET", path, {"X-Auth-Token": TOKEN}, b"")
+        assert cut is not None
+        assert cut.cut
+        large = await cloud.simulator.call("POST", ADD, {"X-Auth-Token": TOKEN}, None)
+        assert large is not None
+        assert large.status == 413
