@@ -4,11 +4,13 @@ Not for: running it (`process`). The one place where the parts of `cce`, `kube` 
 """
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
+
+import httpx
 
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient, make_http
@@ -49,15 +51,20 @@ async def make_reconciler(
     metrics: Metrics,
     may_call: MayCall,
     wake: OnKey,
+    *,
+    open_http: Callable[[float], httpx.AsyncClient] = make_http,
+    now: Callable[[], datetime] = _now,
+    monotonic: Callable[[], float] = monotonic,
 ) -> AsyncIterator[Reconciler]:
     """Open the connections to the cloud; `Reconciler.close` must have returned before they are left.
 
-    `wake` has a membership looked at at once.
+    `wake` has a membership looked at at once. `open_http` takes the time-out of a call in seconds; it and the clocks are
+    what a test may want to be its own.
     """
     timeout = options.http_timeout.total_seconds()
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
     lockouts = Lockouts(clock=monotonic)
-    async with make_http(timeout) as http:
+    async with open_http(timeout) as http:
 
         def connect(endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
             return CloudClient(
@@ -65,7 +72,7 @@ async def make_reconciler(
                 endpoint,
                 project_id,
                 credentials,
-                now=_now,
+                now=now,
                 timeout_seconds=timeout,
                 lockout=lockouts.get(endpoint, credentials.fingerprint),
                 observe=metrics.cloud_request,
@@ -76,14 +83,14 @@ async def make_reconciler(
             secrets,
             AllowList.parse(options.allow_endpoints),
             Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
-            Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=_now),
+            Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=now),
             monotonic=monotonic,
         )
-        claims = Claims(wake, options.settle_window, now=_now)
-        census = Census(memberships, options.namespaces, wake)
-        store = Store(memberships, events, metrics, settings, claims, now=_now)
-        sender = Sender(store, now=_now, monotonic=monotonic, may_call=may_call)
+        claims = Claims(wake, options.settle_window, now=now)
+        census = Census(memberships, options.namespaces, wake, clock=monotonic)
+        store = Store(memberships, events, metrics, settings, claims, now=now)
+        sender = Sender(store, now=now, monotonic=monotonic, may_call=may_call)
         clock = Clock(options.poll_interval, options.resync_interval)
         yield Reconciler(
-            memberships, store, sender, clouds, metrics, settings, clock, claims, census, now=_now, may_call=may_call
+            memberships, store, sender, clouds, metrics, settings, clock, claims, census, now=now, may_call=may_call
         )
