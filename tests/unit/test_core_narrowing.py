@@ -3,6 +3,8 @@
 Not for: which codes are about servers (`test_core_failures`). Rules P15, P26.
 """
 
+from datetime import timedelta
+
 import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
@@ -92,6 +94,16 @@ def test_three_single_servers_refused_with_one_text_are_given_back() -> None:
     assert (run.status.failures, run.status.pending, run.status.failed) == ((), 4, 0)
     assert not any(job.phase is Phase.QUEUED for job in run.status.jobs)
     assert run.step().intent is None, "the halt outlives a look"
+
+
+def test_one_server_refused_three_times_is_no_three() -> None:
+    run = fresh(IDS[0])
+    for attempt in (1, 2, 3):
+        assert run.step(refused()).intent is not None
+        assert run.causes == {IDS[0]: (FailureReason.REFUSED, attempt)}
+        run.wait(timedelta(hours=1))
+    run.step()
+    assert (run.ready.reason, run.status.failed) == (FailureReason.REFUSED, 1)
 
 
 def test_an_acceptance_in_between_ends_the_run_of_refusals() -> None:

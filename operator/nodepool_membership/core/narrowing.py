@@ -71,9 +71,12 @@ def _queue(state: State, attempt: int, ids: Sequence[str]) -> State:
 
 def _unless_about_the_pool(state: State, cause: Cause, size: int) -> State:
     """Blame nobody when single servers are refused one after the other with the same text."""
-    if cause.reason is FailureReason.SERVER_IN_USE or size > 1 or _singles_in_a_row(state, cause.message) < SINGLES:
-        return state
     blamed = {i: c for i, c in state.book.items() if (c.reason, c.message) == (cause.reason, cause.message)}
+    if cause.reason is FailureReason.SERVER_IN_USE or size > 1:
+        return state
+    # One server that is tried again and again is no three.
+    if min(len(blamed), _singles_in_a_row(state, cause.message)) < SINGLES:
+        return state
     before = {i: replace(c, attempts=c.attempts - 1) for i, c in blamed.items() if c.attempts > 1}
     state = state.without_queued().without_causes(blamed).with_causes(before.items())
     return replace(state, halt=Reason.POOL_REFUSES)

@@ -58,8 +58,8 @@ async def make_reconciler(
 ) -> AsyncIterator[Reconciler]:
     """Open the connections to the cloud; `Reconciler.close` must have returned before they are left.
 
-    `wake` has a membership looked at at once. `open_http` takes the time-out of a call in seconds; it and the clocks are
-    what a test may want to be its own.
+    `wake` has a membership looked at at once. `open_http` takes the time-out of a call in seconds; it and the clocks
+    are what a test may want to be its own.
     """
     timeout = options.http_timeout.total_seconds()
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
