@@ -52,6 +52,15 @@ def test_the_record_of_a_refusal_is_the_split() -> None:
     assert (run.status.pending, run.status.failures) == (8, ())
 
 
+@pytest.mark.parametrize("said", ["a bad server", f"bad: {IDS[3]}"])
+def test_a_refusal_that_is_recorded_again_splits_once(said: str) -> None:
+    run = fresh(*IDS)
+    intent = run.step(refused(said)).intent
+    assert intent is not None
+    run.wait(timedelta(seconds=30))
+    assert record(run.membership, intent, refused(said), run.now, SETTINGS) == run.status
+
+
 def test_a_named_server_is_blamed_and_the_rest_stays_together() -> None:
     run = fresh(*IDS)
     run.step(refused(f"bad: {IDS[3]}"))

@@ -72,6 +72,10 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
 
     Not decided from the batch as stored: a status that lost it meanwhile gets it back (rule P9).
     """
+    closed = {Phase.REFUSED, Phase.WITHDRAWN}
+    if any(batch.batch == intent.batch and batch.phase in closed for batch in membership.status.jobs):
+        # Stored by an earlier try whose own answer was lost: a second split would queue the same servers again.
+        return membership.status
     if is_lost(membership):
         # Other batches may have been lost with it: the wait of rule P2 begins, with the counter at 0 as its mark.
         membership = replace(membership, status=acknowledge(membership, now, settings))
