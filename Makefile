@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := operator:tests
 
-.PHONY: help demo check test lint bench lock clean
+.PHONY: help demo check test lint bench chaos lock clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -45,6 +45,9 @@ lint: $(READY) ## linters, types, import rules, and counts of what was let throu
 
 bench: $(READY) ## figures as counts and ratios (QUICK=1: counts only, small sizes)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(ARGS)
+
+chaos: $(READY) ## crashes at every boundary, and 200 kills on a real control plane (SEED= repeats a run)
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lock: $(READY) ## resolve requirements/*.in again, without download addresses
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv

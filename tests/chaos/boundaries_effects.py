@@ -1,0 +1,199 @@
+"""Where processes touch the world: every request to the cloud and to the API server is one numbered effect.
+
+Not for: what the world answers. A `Hit` makes the process die, be told to stop, or lose an answer at one effect.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, TypeVar
+
+import aiohttp
+import httpx
+
+from cce_simulator import Simulator
+from cce_simulator.api import find_route
+from chaos.boundaries_api import Answer, MemoryApi, target_of
+from nodepool_membership.api.membership import Json
+
+T = TypeVar("T")
+
+LATENCY_SECONDS: Final = 0.05
+"""To the world, and again back: other tasks run meanwhile."""
+
+
+class Crash(SystemExit):
+    """The process is killed. asyncio raises it out of the loop at once, and `except Exception` does not catch it."""
+
+
+class Side(StrEnum):
+    """Whether the effect happened."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+class Fate(StrEnum):
+    """What happens at an effect."""
+
+    CRASH = "crash"
+    STOP = "stop"
+    """SIGTERM whose patience has run out: looks are cancelled, a call and its record are not."""
+    LOST = "lost answer"
+    NOT_SENT = "no connection"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """`number` counts over all processes of a run."""
+
+    number: int
+    what: str
+    writes: bool
+    cloud: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One thing that goes wrong."""
+
+    effect: Effect
+    side: Side
+    fate: Fate
+
+    def __str__(self) -> str:
+        return f"{self.fate} {self.side} effect {self.effect.number} ({self.effect.what})"
+
+
+@dataclass
+class Effects:
+    """The effects of a run, made by one process after another."""
+
+    hits: dict[int, Hit]
+    done: list[Effect] = field(default_factory=list)
+    process: int = 0
+    """The number of the process that lives: what another one still tries is denied."""
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @staticmethod
+    def of(hits: Iterable[Hit]) -> "Effects":
+        return Effects({hit.effect.number: hit for hit in hits})
+
+    def begin(self) -> int:
+        """A process starts; its number."""
+        self.process += 1
+        self.stopping = asyncio.Event()
+        return self.process
+
+    def end(self) -> None:
+        """The process is no more."""
+        self.process += 1
+
+    async def make(
+        self,
+        process: int,
+        what: str,
+        act: Callable[[], Awaitable[T]],
+        *,
+        writes: bool,
+        lost: Exception,
+        unsent: Exception | None,
+    ) -> T:
+        """Have an effect, unless it is hit. `unsent` is for the cloud only.
+
+        Raises:
+            Crash: the process dies here, or is dead.
+        """
+        self._check(process)
+        effect = Effect(len(self.done), what, writes, cloud=unsent is not None)
+        self.done.append(effect)
+        hit = self.hits.get(effect.number)
+        assert hit is None or hit.effect == effect, f"a run that was repeated went another way: {effect} for {hit}"
+        await asyncio.sleep(LATENCY_SECONDS)
+        self._check(process)
+        if hit is not None and hit.side is Side.BEFORE:
+            self._strike(hit, lost, unsent)
+        answer = await act()
+        if hit is not None and hit.side is Side.AFTER:
+            self._strike(hit, lost, unsent)
+        await asyncio.sleep(LATENCY_SECONDS)
+        self._check(process)
+        return answer
+
+    def _check(self, process: int) -> None:
+        if process != self.process:
+            raise Crash
+
+    def _strike(self, hit: Hit, lost: Exception, unsent: Exception | None) -> None:
+        match hit.fate:
+            case Fate.CRASH:
+                self.end()
+                raise Crash
+            case Fate.STOP:
+                self.stopping.set()
+            case Fate.LOST:
+                raise lost
+            case Fate.NOT_SENT:
+                raise unsent or lost
+
+
+class CloudWire(httpx.AsyncBaseTransport):
+    """The way of one process to the simulator, without a socket."""
+
+    def __init__(self, effects: Effects, process: int, simulator: Simulator) -> None:
+        self._effects = effects
+        self._process = process
+        self._simulator = simulator
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        path = request.url.raw_path.decode()
+        found = find_route(request.method, request.url.path)
+        what = f"cloud {'unknown' if found is None else found[0].name}"
+
+        async def act() -> httpx.Response:
+            answered = await self._simulator.call(request.method, path, request.headers, body)
+            if answered is None or answered.cut:
+                raise httpx.RemoteProtocolError("the connection was closed")
+            return httpx.Response(answered.status, headers=answered.headers, content=answered.body)
+
+        return await self._effects.make(
+            self._process,
+            what,
+            act,
+            writes=request.method != "GET",
+            lost=httpx.ReadTimeout("no answer"),
+            unsent=httpx.ConnectError("no connection"),
+        )
+
+
+class KubeWire:
+    """The way of one process to the API server: a client for `KubeApi`."""
+
+    def __init__(self, effects: Effects, process: int, api: MemoryApi) -> None:
+        self._effects = effects
+        self._process = process
+        self._api = api
+
+    async def call_api(
+        self,
+        method: str,
+        url: str,
+        header_params: dict[str, str],
+        body: Json,
+        post_params: None,
+        _request_timeout: aiohttp.ClientTimeout,
+    ) -> Answer:
+        target = target_of(url.partition("?")[0])
+        what = " ".join(filter(None, ("kube", method, target.plural, target.subresource)))
+
+        async def act() -> Answer:
+            return await self._api.call_api(method, url, header_params, body, post_params, _request_timeout)
+
+        return await self._effects.make(
+            self._process, what, act, writes=method != "GET", lost=TimeoutError(), unsent=None
+        )
+
+    async def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,332 @@
+"""One run: a scenario, a cloud and an API server in virtual time, and processes of the operator until it has settled.
+
+Not for: which runs are made (`boundaries`) or what happens in them (`boundaries_scenario`).
+"""
+
+import asyncio
+import base64
+import json
+import random
+from collections.abc import Iterable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import httpx
+
+from cce_simulator import Simulator
+from cce_simulator.config import CLUSTER_ID, NODE_POOL_ID, PROJECT_ID
+from chaos.boundaries_api import MemoryApi, Target, Wire, mapping
+from chaos.boundaries_effects import CloudWire, Crash, Effect, Effects, Fate, Hit, KubeWire
+from chaos.boundaries_scenario import Edit, End, Scenario
+from chaos.boundaries_time import VirtualClock, run
+from nodepool_membership.api.membership import Membership, parse_membership
+from nodepool_membership.api.names import FINALIZER, KIND, PLURAL
+from nodepool_membership.api.status import Phase
+from nodepool_membership.kube.api import KubeApi
+from nodepool_membership.kube.errors import KubeError
+from nodepool_membership.kube.events import Events
+from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.runtime.assembly import make_reconciler
+from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.runtime.options import Options
+from nodepool_membership.runtime.queue import Key, WorkQueue
+from nodepool_membership.runtime.workers import Reconciler, Workers
+from property.checks import check_status
+
+OPTIONS: Final = Options(
+    poll_interval=timedelta(seconds=60), resync_interval=timedelta(minutes=5), settle_window=timedelta(minutes=20)
+)
+NAMESPACE: Final = "cce-system"
+LIMIT_SECONDS: Final = 6 * 3600.0
+"""Longer than several settle windows and backoffs after one another."""
+DOWN_SECONDS: Final = 7.0
+"""From the end of a process to the start of the next."""
+IDLE_SECONDS: Final = 1.5 * OPTIONS.resync_interval.total_seconds()
+_QUIET_SECONDS: Final = 60.0
+"""After settling: Events are posted."""
+_TICK_SECONDS: Final = 10.0
+"""Users edit, and whether everything has settled is looked at, so often."""
+_SECRET: Final = "cce-credentials"
+
+
+class WrongError(Exception):
+    """A promise was broken. The text says which, and how."""
+
+
+@dataclass
+class _Watched:
+    """A reconciler whose surprises are kept: the workers log them and go on."""
+
+    inner: Reconciler
+    wrongs: list[str]
+
+    async def reconcile(self, key: Key) -> float | None:
+        try:
+            return await self.inner.reconcile(key)
+        except KubeError:
+            raise
+        except Exception as error:
+            self.wrongs.append(f"a look ended in {type(error).__name__}: {error}")
+            raise
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+@dataclass
+class World:
+    """What outlives the processes of one run."""
+
+    scenario: Scenario
+    effects: Effects
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    wrongs: list[str] = field(default_factory=list)
+    writes: int = 0
+    """Stored changes of memberships."""
+    settled_at: int = 0
+    """How many effects there were until everything had settled."""
+
+    def __post_init__(self) -> None:
+        self.api = MemoryApi(self.clock.now, changed=self._changed)
+        self.simulator = Simulator(self.scenario.cloud, clock=self.clock.timestamp, sleep=asyncio.sleep)
+        self._edits: list[Edit] = list(self.scenario.edits)
+        self._queue: WorkQueue | None = None
+        key = self.scenario.cloud.access_keys[0]
+        data = {"accessKey": key.access_key, "secretKey": key.secret_key}
+        encoded: Wire = {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
+        self._request("POST", "secrets", None, {"metadata": {"name": _SECRET}, "data": encoded})
+        pool: Wire = {
+            "region": "cn-north-4", "projectID": PROJECT_ID, "clusterID": CLUSTER_ID, "nodePoolID": NODE_POOL_ID
+        }  # fmt: skip
+        for name, fields in self.scenario.specs.items():
+            spec: Wire = {"nodePool": pool, "credentialsRef": {"name": _SECRET}, **fields}
+            self._request("POST", PLURAL, None, {"kind": KIND, "metadata": {"name": name}, "spec": spec})
+
+    def _request(self, method: str, plural: str, name: str | None, body: Wire | None = None) -> None:
+        """What a user does."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        self.api.handle(method, Target(plural, NAMESPACE, name, None), {}, headers, body)
+
+    def read(self, name: str) -> Membership | None:
+        stored = self.api.objects.get((PLURAL, NAMESPACE, name))
+        if stored is None:
+            return None
+        found = parse_membership(json.dumps(stored).encode())
+        if not isinstance(found, Membership):
+            raise WrongError(f"the operator stored a status that it cannot read: {found.problem}")
+        return found
+
+    # The run
+
+    def live(self) -> None:
+        """Run one process after another until everything has settled, and check what came of it.
+
+        Raises:
+            WrongError: a promise was broken.
+        """
+        random.seed(self.scenario.name)
+        while not self._live_once():
+            self.clock.seconds += DOWN_SECONDS
+        self.wrongs += _differences(self)
+        if self.wrongs:
+            raise WrongError("\n".join(dict.fromkeys(self.wrongs)))
+
+    def _live_once(self) -> bool:
+        """Run one process; whether it lived to see everything settled."""
+        number = self.effects.begin()
+        settled: list[bool] = []
+        try:
+            run(self.clock, self._process(number, settled))
+        except Crash:
+            return False
+        finally:
+            self.effects.end()
+            self._queue = None
+        return bool(settled)
+
+    async def _process(self, number: int, settled: list[bool]) -> None:
+        clock = self.clock
+        queue = self._queue = WorkQueue(clock=clock.monotonic)
+        metrics = Metrics()
+
+        def open_http(timeout: float) -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                transport=CloudWire(self.effects, number, self.simulator), timeout=timeout, trust_env=False
+            )
+
+        async with AsyncExitStack() as parts:
+            api = KubeApi(KubeWire(self.effects, number, self.api), self.api.login, metrics.kube_request)
+            events = await parts.enter_async_context(
+                Events(api, instance="chaos", clock=clock.monotonic, now=clock.now)
+            )
+            secrets = Secrets(api, clock=clock.monotonic)
+            reconciler = await parts.enter_async_context(
+                make_reconciler(
+                    OPTIONS,
+                    Memberships(api),
+                    secrets,
+                    events,
+                    metrics,
+                    open_http=open_http,
+                    now=clock.now,
+                    monotonic=clock.monotonic,
+                )
+            )
+            workers = Workers(
+                queue,
+                _Watched(reconciler, self.wrongs),
+                metrics,
+                stuck_after_seconds=600,
+                count=2,
+                clock=clock.monotonic,
+            )
+            workers.start()
+            for name in self.scenario.specs:
+                queue.add((NAMESPACE, name))
+            if await self._settles():
+                settled.append(True)
+            await workers.stop(0.0)
+        self._check_recorded()
+
+    async def _settles(self) -> bool:
+        """Wait until everything has settled, and that it stays so; False if the process is told to stop before."""
+        while self._edits or not all(self._is_settled(name) for name in self.scenario.ends):
+            if self.clock.seconds > LIMIT_SECONDS:
+                self.wrongs.append(f"not settled after {LIMIT_SECONDS:.0f} s: {self._states()}")
+                raise WrongError("\n".join(dict.fromkeys(self.wrongs)))
+            if await self._told_to_stop(_TICK_SECONDS):
+                return False
+            self._edit()
+        self.settled_at = len(self.effects.done)
+        if await self._told_to_stop(_QUIET_SECONDS):
+            return False
+        writes = self.writes
+        if await self._told_to_stop(IDLE_SECONDS):
+            return False
+        if self.writes != writes:
+            self.wrongs.append(f"{self.writes - writes} writes although nothing changes")
+        return True
+
+    async def _told_to_stop(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.effects.stopping.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _check_recorded(self) -> None:
+        """A process that ended in order recorded the answer of the call that was under way (rule P9)."""
+        last = self.effects.hits.get(len(self.effects.done) - 1)
+        stopped = [h for h in self.effects.hits.values() if h.fate is Fate.STOP and h.effect.cloud and h.effect.writes]
+        for name in self.scenario.specs if stopped and last is None else ():
+            found = self.read(name)
+            if found is not None and any(batch.phase is Phase.SUBMITTING for batch in found.status.jobs):
+                self.wrongs.append("the process ended in order and the answer to its call is not recorded (P9)")
+
+    def _edit(self) -> None:
+        if not self._edits:
+            return
+        edit = self._edits[0]
+        found = self.read(edit.name)
+        if found is not None and edit.when(found):
+            self._edits.pop(0)
+            method = "DELETE" if edit.patch is None else "PATCH"
+            self._request(method, PLURAL, edit.name, None if edit.patch is None else dict(edit.patch))
+
+    def _is_settled(self, name: str) -> bool:
+        found = self.read(name)
+        if found is None or self.scenario.ends[name] is None:
+            return found is None
+        status, meta = found.status, found.metadata
+        ready = status.condition("Ready")
+        current = ready is not None and ready.observed_generation == status.observed_generation == meta.generation
+        done = status.condition("Reconciling") is None and ready is not None and ready.status != "Unknown"
+        waits = any(batch.is_open or batch.phase is Phase.QUEUED for batch in status.jobs)
+        return current and done and not waits and FINALIZER not in meta.finalizers
+
+    def _states(self) -> str:
+        return json.dumps([stored.get("status") for key, stored in self.api.objects.items() if key[0] == PLURAL])
+
+    def _changed(self, old: Wire | None, new: Wire | None) -> None:
+        """A membership was stored: hold it against what holds always, and wake the operator as its watch does."""
+        self.writes += 1
+        stored = new or old or {}
+        meta = mapping(stored["metadata"])
+        if self._queue is not None and (new is None or old is None or _mark(old) != _mark(new)):
+            self._queue.add((NAMESPACE, str(meta["name"])))
+        if old is None or new is None or old.get("status") == new.get("status"):
+            return
+        found = parse_membership(json.dumps(new).encode())
+        if not isinstance(found, Membership):
+            self.wrongs.append(f"a status that cannot be read was stored: {found.problem}")
+            return
+        try:
+            check_status(found, found.status)
+        except AssertionError as error:
+            self.wrongs.append(f"a status that must not be was stored: {error}")
+
+
+def _mark(stored: Wire) -> tuple[object, ...]:
+    meta = mapping(stored["metadata"])
+    return meta["generation"], meta.get("deletionTimestamp"), json.dumps(meta.get("annotations"))
+
+
+def _differences(world: World) -> Iterator[str]:
+    """What is not as it has to be at the end."""
+    scenario, ledger, cloud = world.scenario, world.simulator.ledger, world.simulator.world
+    summary = ledger.summary()
+    if summary.double_adds:
+        yield f"{summary.double_adds} double adds: {summary.double_added}"
+    removed = {server for entry in ledger.entries for server in entry.removed}
+    if removed != scenario.removed or summary.delete_calls:
+        yield f"removed: {sorted(removed)}, {summary.delete_calls} deletes"
+    if any(peak > OPTIONS.writes_per_minute for peak in summary.peak_writes_per_minute.values()):
+        yield f"more writes than the budget allows: {summary.peak_writes_per_minute}"
+    wanted: set[str] = set()
+    for name, end in scenario.ends.items():
+        if end is not None:
+            wanted |= end.members
+            yield from _differences_of(world.read(name), end)
+    for server in sorted(wanted | scenario.accepted.keys() | ledger.accepted_per_server.keys()):
+        times, allowed = ledger.accepted_per_server[server], scenario.accepted.get(server, (1,))
+        if times not in allowed:
+            yield f"server {server} was accepted {times} times, not {allowed}"
+    for server in sorted(wanted):
+        node = cloud.node_of(server)
+        if node is None or node.phase != "Active":
+            yield f"lost server {server}: its node is {None if node is None else node.phase}"
+
+
+def _differences_of(found: Membership | None, end: End) -> Iterator[str]:
+    if found is None:
+        yield "the membership is gone"
+        return
+    status = found.status
+    failed = {server: group.reason for group in status.failures for server in group.server_ids}
+    if set(status.members) != end.members:
+        yield f"members {sorted(status.members)}, not {sorted(end.members)}"
+    if failed.keys() != end.failed.keys() or any(failed[i] not in allowed for i, allowed in end.failed.items()):
+        yield f"failures {failed}, not {dict(end.failed)}"
+    ready, stalled = status.condition("Ready"), status.condition("Stalled")
+    if ready is None or (ready.status == "True") == bool(end.failed) or (stalled is not None) != bool(end.failed):
+        yield f"Ready is {ready}, Stalled {stalled}"
+
+
+def play(scenario: Scenario, hits: Iterable[Hit] = ()) -> list[Effect]:
+    """One run; the effects until everything had settled.
+
+    Raises:
+        WrongError: a promise was broken; it names the hits.
+    """
+    struck = tuple(hits)
+    world = World(scenario, Effects.of(struck))
+    try:
+        world.live()
+    except WrongError as error:
+        where = ", then ".join(map(str, struck)) or "nothing hit"
+        raise WrongError(f"{scenario.name}, {where}: {error}") from error
+    return world.effects.done[: world.settled_at]
