@@ -27,7 +27,7 @@ Wire = dict[str, Json]
 
 _CRD: Final = Path(__file__).parents[2] / "crds" / "nodepoolmemberships.yaml"
 _MERGE: Final = "application/merge-patch+json"
-_REASONS: Final = {400: "BadRequest", 404: "NotFound", 409: "Conflict", 422: "Invalid"}
+_REASONS: Final = {404: "NotFound", 409: "Conflict", 422: "Invalid"}
 _SSL: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _NAMESPACE_SEGMENTS: Final = 2
 """`namespaces`, and its name."""
@@ -194,7 +194,7 @@ class MemoryApi:
             unknown = list(_unknown(new, _schema(), ""))
             if unknown:
                 names = ", ".join(f'unknown field "{name}"' for name in unknown)
-                raise RefusalError(400, f"strict decoding error: {names}")
+                raise RefusalError(422, f"strict decoding error: {names}")
         return self._update(key, old, new, target.subresource)
 
     def _patched(self, old: Wire, content_type: str, body: Json) -> Wire:

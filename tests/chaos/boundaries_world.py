@@ -220,9 +220,8 @@ class World:
 
     def _check_recorded(self) -> None:
         """A process that ended in order recorded the answer of the call that was under way (rule P9)."""
-        last = self.effects.hits.get(len(self.effects.done) - 1)
-        stopped = [h for h in self.effects.hits.values() if h.fate is Fate.STOP and h.effect.cloud and h.effect.writes]
-        for name in self.scenario.specs if stopped and last is None else ():
+        stopped = any(h.fate is Fate.STOP and h.effect.cloud and h.effect.writes for h in self.effects.hits.values())
+        for name in self.scenario.specs if stopped else ():
             found = self.read(name)
             if found is not None and any(batch.phase is Phase.SUBMITTING for batch in found.status.jobs):
                 self.wrongs.append("the process ended in order and the answer to its call is not recorded (P9)")
