@@ -70,12 +70,23 @@ def spec(ids: Collection[str], **fields: Json) -> dict[str, Mapping[str, Json]]:
     return {NAME: {"serverIDs": listed, "batchSize": 2, "maxAttempts": 5, **fields}}
 
 
+_UNKIND: Final = {
+    "job_seconds": 60,
+    "node_visibility": "late",
+    "node_visible_after_seconds": 90,
+    "repeat_add": "accept",
+}
+
+
 def cloud(
     *faults: FaultRule, bad: tuple[BadServer, ...] = (), there: tuple[str, ...] = (), **switches: object
 ) -> SimulatorConfig:
-    """One cluster and one pool; jobs of a minute. It takes a server twice: nothing saves it but the operator."""
+    """One cluster and one pool; jobs of a minute.
+
+    It is as unkind as it may be: nodes show after their job has ended, and a server that is named twice is taken twice.
+    """
     pool = NodePoolConfig(id=NODE_POOL_ID, servers=there)
-    behaviour = Behaviour.model_validate({"job_seconds": 60, "repeat_add": "accept", **switches})
+    behaviour = Behaviour.model_validate({**_UNKIND, **switches})
     clusters = (ClusterConfig(id=CLUSTER_ID, node_pools=(pool,)),)
     return SimulatorConfig(clusters=clusters, behaviour=behaviour, bad_servers=bad, faults=faults)
 
@@ -112,6 +123,7 @@ _LOCKED: Final = FaultRule(
 SCENARIOS: Final = (
     Scenario("plain", spec(_FIVE), joined(_FIVE), cloud()),
     Scenario("parallel", spec(_FIVE, maxParallelJobs=3), joined(_FIVE), cloud()),
+    Scenario("seen at once", spec(_FIVE), joined(_FIVE), cloud(node_visibility="atOnce")),
     Scenario("adoption", spec(_FIVE), joined(_FIVE), cloud(there=_FIVE[:2]), accepted=dict.fromkeys(_FIVE[:2], (0,))),
     Scenario("locked and throttled", spec(_FIVE), joined(_FIVE), cloud(_LOCKED, throttled())),
     Scenario("lost answer", spec(_FIVE), joined(_FIVE), cloud(lost_answer())),
@@ -119,7 +131,7 @@ SCENARIOS: Final = (
         "lost answer, seen late",
         spec(_FIVE),
         joined(_FIVE),
-        cloud(lost_answer(status=504), node_visibility="late", node_visible_after_seconds=400, job_seconds=500),
+        cloud(lost_answer(status=504), node_visible_after_seconds=400, job_seconds=500),
     ),
     Scenario("dropped on its way", spec(_FIVE), joined(_FIVE), cloud(FaultRule(route="addNodes", times=1, drop=True))),
     Scenario(

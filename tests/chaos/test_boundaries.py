@@ -13,7 +13,7 @@ PLAIN = next(scenario for scenario in SCENARIOS if scenario.name == PAIRS_OF)
 
 def test_the_operator_recovers_from_whatever_happens_at_any_boundary() -> None:
     swept = sweep(PLAIN)
-    assert swept.boundaries > 40
+    assert swept.boundaries > 50
     assert swept.runs > 3 * swept.boundaries
     assert not swept.wrongs, f"{len(swept.wrongs)} of {swept.runs} runs: " + "\n".join(swept.wrongs[:3])
 
@@ -26,6 +26,6 @@ def test_the_operator_recovers_from_what_happens_at_some_boundaries(scenario: Sc
 
 
 def test_the_operator_recovers_from_a_crash_while_it_recovers() -> None:
-    swept = sweep_pairs(PLAIN, lambda seconds: seconds[:: len(seconds) // 2 or 1])
-    assert swept.runs > 100
+    swept = sweep_pairs(PLAIN, some(2, writes=1, reads=0))
+    assert swept.runs > 80
     assert not swept.wrongs, f"{len(swept.wrongs)} of {swept.runs} runs: " + "\n".join(swept.wrongs[:3])
