@@ -6,8 +6,10 @@ Not for: what a run is (`boundaries_world`) or kills of the real process (`kills
 import logging
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -139,12 +141,12 @@ def some(seed: int, writes: int, reads: int) -> Callable[[Sequence[Hit]], Sequen
 
 
 def run(say: Say, scenarios: Sequence[Scenario] = SCENARIOS) -> BoundaryReport:
-    """Everything: every boundary of every scenario, and all pairs of crashes of the plain one."""
+    """Everything: every boundary of every scenario, and all pairs of crashes of the plain one; on every core."""
+    works = [partial(sweep, scenario) for scenario in scenarios]
+    works += [partial(sweep_pairs, scenario) for scenario in scenarios if scenario.name == PAIRS_OF]
     sweeps: list[Sweep] = []
-    for scenario in scenarios:
-        sweeps.append(sweep(scenario))
-        say(sweeps[-1].line())
-        if scenario.name == PAIRS_OF:
-            sweeps.append(sweep_pairs(scenario))
+    with ProcessPoolExecutor() as pool:
+        for done in as_completed([pool.submit(work) for work in works]):
+            sweeps.append(done.result())
             say(sweeps[-1].line())
-    return BoundaryReport(tuple(sweeps))
+    return BoundaryReport(tuple(sorted(sweeps, key=lambda swept: swept.scenario)))

@@ -265,6 +265,8 @@ class World:
             return
         try:
             check_status(found, found.status)
+            last = mapping(old.get("status")).get("lastBatch") or 0
+            assert (found.status.last_batch or 0) >= int(str(last)), "the counter of batches went back (P2)"
         except AssertionError as error:
             self.wrongs.append(f"a status that must not be was stored: {error}")
 

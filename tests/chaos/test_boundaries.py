@@ -1,20 +1,23 @@
-"""The short form of `boundaries`: all boundaries of the plain scenario, some of every other one.
+"""The short form of `boundaries`: all writes of the plain scenario, some boundaries of every other one.
 
 Not for: the full form, `make chaos`. Rules P1..P12, P20.
 """
 
+import asyncio
+
 import pytest
 
 from chaos.boundaries import PAIRS_OF, some, sweep, sweep_pairs
+from chaos.boundaries_effects import Crash, Effects
 from chaos.boundaries_scenario import SCENARIOS, Scenario
+from chaos.boundaries_time import VirtualClock, run
 
 PLAIN = next(scenario for scenario in SCENARIOS if scenario.name == PAIRS_OF)
 
 
-def test_the_operator_recovers_from_whatever_happens_at_any_boundary() -> None:
-    swept = sweep(PLAIN)
-    assert swept.boundaries > 50
-    assert swept.runs > 3 * swept.boundaries
+def test_the_operator_recovers_from_whatever_happens_at_any_write() -> None:
+    swept = sweep(PLAIN, some(1, writes=1000, reads=20))
+    assert swept.runs > 120
     assert not swept.wrongs, f"{len(swept.wrongs)} of {swept.runs} runs: " + "\n".join(swept.wrongs[:3])
 
 
@@ -29,3 +32,45 @@ def test_the_operator_recovers_from_a_crash_while_it_recovers() -> None:
     swept = sweep_pairs(PLAIN, some(2, writes=1, reads=0))
     assert swept.runs > 80
     assert not swept.wrongs, f"{len(swept.wrongs)} of {swept.runs} runs: " + "\n".join(swept.wrongs[:3])
+
+
+def test_a_crash_ends_every_task_where_it_stands_whatever_it_catches() -> None:
+    clock, ticks = VirtualClock(), list[float]()
+
+    def die() -> None:
+        raise Crash
+
+    async def other() -> None:
+        while True:
+            await asyncio.sleep(1)
+            ticks.append(clock.seconds)
+
+    async def crashes() -> None:
+        try:
+            await asyncio.sleep(3.5)
+            die()
+        except Exception:  # noqa: BLE001 - a crash must not be caught here
+            await asyncio.sleep(100)
+
+    async def main() -> None:
+        tasks = [asyncio.create_task(other()), asyncio.create_task(crashes())]
+        await asyncio.shield(asyncio.gather(*tasks, return_exceptions=True))
+
+    with pytest.raises(Crash):
+        run(clock, main())
+    assert ticks == [1, 2, 3]
+    assert clock.seconds == 3.5
+
+
+async def test_a_dead_process_has_no_effect() -> None:
+    effects, acts = Effects.of(()), list[str]()
+
+    async def act() -> None:
+        acts.append("done")
+
+    number = effects.begin()
+    await effects.make(number, "a write", act, writes=True, lost=TimeoutError(), unsent=None)
+    effects.end()
+    with pytest.raises(Crash):
+        await effects.make(number, "a write", act, writes=True, lost=TimeoutError(), unsent=None)
+    assert (acts, len(effects.done)) == (["done"], 1)
