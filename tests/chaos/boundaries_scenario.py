@@ -64,10 +64,10 @@ class Scenario:
     """Servers that a removal was accepted for."""
 
 
-def spec(ids: Collection[str], **fields: Json) -> dict[str, Mapping[str, Json]]:
+def spec(ids: Collection[str], name: str = NAME, **fields: Json) -> dict[str, Mapping[str, Json]]:
     """One membership that lists these servers."""
     listed: list[Json] = [*ids]
-    return {NAME: {"serverIDs": listed, "batchSize": 2, "maxAttempts": 5, **fields}}
+    return {name: {"serverIDs": listed, "batchSize": 2, "maxAttempts": 5, **fields}}
 
 
 _UNKIND: Final = {
@@ -92,8 +92,8 @@ def cloud(
     return SimulatorConfig(clusters=clusters, behaviour=behaviour, bad_servers=bad, faults=faults)
 
 
-def joined(ids: Collection[str]) -> dict[str, End | None]:
-    return {NAME: End(frozenset(ids))}
+def joined(ids: Collection[str], name: str = NAME) -> dict[str, End | None]:
+    return {name: End(frozenset(ids))}
 
 
 def mostly(ids: Collection[str], failed: str, *reasons: FailureReason) -> dict[str, End | None]:
@@ -124,6 +124,12 @@ _LOCKED: Final = FaultRule(
 SCENARIOS: Final = (
     Scenario("plain", spec(_FIVE), joined(_FIVE), cloud()),
     Scenario("parallel", spec(_FIVE, maxParallelJobs=3), joined(_FIVE), cloud()),
+    Scenario(
+        "two memberships",
+        spec(_FIVE) | spec(_EIGHT[5:], "others"),
+        joined(_FIVE) | joined(_EIGHT[5:], "others"),
+        cloud(lost_answer()),
+    ),
     Scenario("seen at once", spec(_FIVE), joined(_FIVE), cloud(node_visibility="atOnce")),
     Scenario("adoption", spec(_FIVE), joined(_FIVE), cloud(there=_FIVE[:2]), accepted=dict.fromkeys(_FIVE[:2], (0,))),
     Scenario("locked and throttled", spec(_FIVE), joined(_FIVE), cloud(_LOCKED, throttled())),
