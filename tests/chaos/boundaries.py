@@ -95,7 +95,7 @@ def sweep_pairs(scenario: Scenario, choose: Callable[[Sequence[Hit]], Sequence[H
     """Let the operator die at a write, and again at a write of its recovery."""
     with _silence():
         effects = [effect for effect in play(scenario) if effect.writes]
-        firsts = [hit for effect in effects for hit in hits(effect) if hit.fate is Fate.CRASH]
+        firsts = choose([hit for effect in effects for hit in hits(effect) if hit.fate is Fate.CRASH])
         pairs: list[tuple[Hit, ...]] = []
         for first in firsts:
             later = [effect for effect in play(scenario, (first,))[first.effect.number + 1 :] if effect.writes]
@@ -126,18 +126,30 @@ def _silence() -> Iterator[None]:
 
 
 def some(seed: int, writes: int, reads: int) -> Callable[[Sequence[Hit]], Sequence[Hit]]:
-    """So many hits at writes, and at reads, drawn by the seed."""
+    """All hits at the first call to the cloud and its record; so many others at writes, and at reads."""
     draw = random.Random(seed)  # noqa: S311 - which boundaries a short run tries is no secret
 
     def choose(every: Sequence[Hit]) -> Sequence[Hit]:
-        at_writes = [hit for hit in every if hit.effect.writes]
-        at_reads = [hit for hit in every if not hit.effect.writes]
+        first = _first_call([hit.effect for hit in every])
+        rest = [hit for hit in every if hit.effect not in first]
+        at_writes = [hit for hit in rest if hit.effect.writes]
+        at_reads = [hit for hit in rest if not hit.effect.writes]
         return [
+            *(hit for hit in every if hit.effect in first),
             *draw.sample(at_writes, min(writes, len(at_writes))),
             *draw.sample(at_reads, min(reads, len(at_reads))),
         ]
 
     return choose
+
+
+def _first_call(effects: Sequence[Effect]) -> set[Effect]:
+    """The first call to the cloud that changes something, and the write of a status after it."""
+    call = next((effect for effect in effects if effect.cloud and effect.writes), None)
+    if call is None:
+        return set()
+    later = (effect for effect in effects if effect.number > call.number)
+    return {call} | {next(effect for effect in later if effect.what.endswith("status"))}
 
 
 def run(say: Say, scenarios: Sequence[Scenario] = SCENARIOS) -> BoundaryReport:

@@ -1,4 +1,4 @@
-"""The short form of `boundaries`: all writes of the plain scenario, some boundaries of every other one.
+"""The short form of `boundaries`: many writes of the plain scenario, the first call of every other one.
 
 Not for: the full form, `make chaos`. Rules P1..P12, P20.
 """
@@ -15,23 +15,23 @@ from chaos.boundaries_time import VirtualClock, run
 PLAIN = next(scenario for scenario in SCENARIOS if scenario.name == PAIRS_OF)
 
 
-def test_the_operator_recovers_from_whatever_happens_at_any_write() -> None:
-    swept = sweep(PLAIN, some(1, writes=1000, reads=20))
+def test_the_operator_recovers_from_whatever_happens_at_a_write() -> None:
+    swept = sweep(PLAIN, some(1, writes=50, reads=6))
     assert not swept.wrongs, f"{len(swept.wrongs)} of {swept.runs} runs: " + "\n".join(swept.wrongs[:3])
-    assert swept.runs > 120
+    assert swept.runs > 60
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_the_operator_recovers_from_what_happens_at_some_boundaries(scenario: Scenario) -> None:
-    swept = sweep(scenario, some(1, writes=12, reads=3))
+    swept = sweep(scenario, some(1, writes=1, reads=0))
     assert not swept.wrongs, f"{len(swept.wrongs)} of {swept.runs} runs: " + "\n".join(swept.wrongs[:3])
-    assert swept.runs == 1 + 12 + 3
+    assert swept.runs > 10
 
 
 def test_the_operator_recovers_from_a_crash_while_it_recovers() -> None:
     swept = sweep_pairs(PLAIN, some(2, writes=1, reads=0))
     assert not swept.wrongs, f"{len(swept.wrongs)} of {swept.runs} runs: " + "\n".join(swept.wrongs[:3])
-    assert swept.runs > 80
+    assert swept.runs > 20
 
 
 def test_a_crash_ends_every_task_where_it_stands_whatever_it_catches() -> None:
