@@ -42,6 +42,7 @@ _REACH_SECONDS: Final = 60.0
 _MORE_WORK_SECONDS: Final = 3.0
 _CONVERGE_SECONDS: Final = 240.0
 _LOOK_SECONDS: Final = 0.5
+_READS_THAT_FAIL: Final = 0.2
 _READS: Final = ("listNodes", "getJob", "getNodePool", "getCluster")
 
 Say = Callable[[str], None]
@@ -86,7 +87,7 @@ def _stage(seed: int, kills: int, replicas: int) -> Iterator["_Chaos"]:
             token=control_plane.service_account_token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT),
         )
         random = dice(seed, "chaos")
-        operators = Operators(workdir, kubeconfig, endpoint, _OPTIONS, control_plane, random, replicas=replicas)
+        operators = Operators(workdir, kubeconfig, endpoint, _OPTIONS, random, replicas=replicas)
         stack.callback(operators.close)
         yield _Chaos(cluster, simulator, wire, steering, operators, members, endpoint, random, kills=kills)
 
@@ -145,27 +146,39 @@ class _Chaos:
         self._note(moment, records, decided)
 
     def _disturb(self) -> None:
-        """Now and then a read fails, or the holder of the lease is frozen past its end."""
-        if self._random.random() < 0.2:
+        """Now and then a read fails, or the leader is frozen past the end of its lease."""
+        if self._random.random() < _READS_THAT_FAIL:
             answer = {"status": 503, "html": True}
             rule = {"name": "read", "route": self._random.choice(_READS), "times": 1, "answer": answer}
             self._simulator.post("faults", rule)
         if self._operators.several and self._random.random() < 1 / _KILLS_PER_FREEZE:
-            self._freezes += self._operators.freeze()
+            self._freeze()
+
+    def _freeze(self) -> None:
+        """Freeze the leader between an intent and its call: on waking it must not make it (rules P5, P22)."""
+        self._steering.hold_intent()
+        self._work_until_reached("an intent is stored")
+        self._operators.freeze(self._steering.release)
+        self._operators.start()
+        self._freezes += 1
 
     def _reach(self, plan: Plan) -> None:
-        """Return when a call is where the plan wants it; memberships are made until there are calls enough."""
+        """Return when a call is where the plan wants it."""
         self._make(_OPEN_MEMBERSHIPS - sum(not self._steering.called.issuperset(m.servers) for m in self.made))
         if plan.position is None:
             return
+        self._work_until_reached(f"an add call can be cut at {plan.position}")
+        if plan.position is Position.ACCEPTED:
+            wait_for("the cloud decides", lambda: self._is_decided() or None, every=0.02)
+
+    def _work_until_reached(self, what: str) -> None:
+        """Make memberships until there are calls enough."""
         deadline = time.monotonic() + _REACH_SECONDS
         while not self._steering.reached.wait(_MORE_WORK_SECONDS):
             self._check()
             if time.monotonic() > deadline:
-                raise TimeoutError(f"no add call within {_REACH_SECONDS:.0f} s that could be cut at {plan.position}")
+                raise TimeoutError(f"not within {_REACH_SECONDS:.0f} s: {what}")
             self._make(1)
-        if plan.position is Position.ACCEPTED:
-            wait_for("the cloud decides", lambda: self._is_decided() or None, every=0.02)
 
     def _is_decided(self) -> bool:
         """Whether the call that the plan is for is in the ledger."""
@@ -210,7 +223,7 @@ class _Chaos:
         say("no more kills: everything is to converge")
         while self._unsettled() and time.monotonic() < deadline:
             self._check()
-            self._operators.check()
+            self._operators.start()
             time.sleep(_LOOK_SECONDS)
 
     def _unsettled(self) -> dict[str, str]:

@@ -3,19 +3,17 @@
 Not for: when (`kills`).
 """
 
-import json
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
 
-from controlplane import ControlPlane
 from harness import Operator, wait_for
-from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE
+from harness.cluster import OPERATOR_NAMESPACE
 
-LEASE_SECONDS: Final = 3
-_LEASE: Final = ("--leader-elect", f"--lease-duration={LEASE_SECONDS}s", "--renew-deadline=2s")
+_LEASE: Final = ("--leader-elect", "--lease-duration=2s", "--renew-deadline=1s")
+_LEADS: Final = '"leading"'
 _ALONE: Final = {"NODEPOOL_MEMBERSHIP_LEADER_ELECT": "false"}
 
 
@@ -28,7 +26,6 @@ class Operators:
         kubeconfig: Path,
         endpoint: str,
         options: Sequence[str],
-        control_plane: ControlPlane,
         random: Random,
         *,
         replicas: int,
@@ -39,7 +36,6 @@ class Operators:
         self._options = (*options, *(_LEASE if replicas > 1 else ()))
         # One alone need not wait until the lease of the one before it ends.
         self._environment = {"POD_NAMESPACE": OPERATOR_NAMESPACE, **({} if replicas > 1 else _ALONE)}
-        self._control_plane = control_plane
         self._random = random
         self._running: dict[str, Operator | None] = dict.fromkeys(f"replica-{n}" for n in range(replicas))
 
@@ -73,25 +69,32 @@ class Operators:
                 self._running[name] = None
 
     def kill(self) -> None:
-        """SIGKILL the one that acts: the holder of the lease, where there is one."""
-        name = self._holder() or self._random.choice(sorted(self._running))
+        """SIGKILL one that leads; while none does, any."""
+        name = self._random.choice(self._leading() or sorted(self._running))
         operator = self._running[name]
         if operator is not None:
             operator.kill()
             self._running[name] = None
 
-    def freeze(self) -> bool:
-        """Stop the holder until another one has the lease, and wake it; whether there was one to stop."""
-        name = self._holder()
-        operator = None if name is None else self._running[name]
-        if operator is None or operator.exit_code is not None:
-            return False
+    def freeze(self, meanwhile: Callable[[], None]) -> None:
+        """Stop the leader, do something, and wake it when another one leads: it is to end by itself (rule P22).
+
+        Raises:
+            TimeoutError: it did not end.
+            ProgramError: it ended as if nothing had happened.
+        """
+        name = wait_for("a replica leads", lambda: next(iter(self._leading()), None))
+        operator = self._running[name]
+        assert operator is not None
         operator.signal(signal.SIGSTOP)
         try:
-            wait_for("another replica has the lease", lambda: self._holder() not in {None, name} or None)
+            meanwhile()
+            wait_for("another replica leads", lambda: self._leading() != [name] or None)
         finally:
             operator.signal(signal.SIGCONT)
-        return True
+        if wait_for("the replica that was frozen ends", lambda: operator.exit_code) == 0:
+            raise operator.failed("ended with 0 after its lease was lost")
+        self.check()
 
     def close(self) -> None:
         """End them all."""
@@ -99,10 +102,7 @@ class Operators:
             if operator is not None:
                 operator.kill()
 
-    def _holder(self) -> str | None:
-        if not self.several:
-            return next(iter(self._running))
-        command = ("get", "lease", OPERATOR_ACCOUNT, "-n", OPERATOR_NAMESPACE, "-o", "json")
-        lease = json.loads(self._control_plane.kubectl(*command).stdout)
-        identity = str(lease.get("spec", {}).get("holderIdentity", ""))
-        return next((name for name in self._running if identity.startswith(name)), None)
+    def _leading(self) -> list[str]:
+        """Those that say so in their logs; one that leads no longer ends."""
+        running = {name: o for name, o in self._running.items() if o is not None and o.exit_code is None}
+        return [name for name, operator in running.items() if not self.several or _LEADS in operator.output()]

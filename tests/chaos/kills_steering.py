@@ -11,9 +11,10 @@ import asyncio
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -39,6 +40,7 @@ _WAYS_TO_LOSE: Final[tuple[dict[str, object], ...]] = (
     {"when": "after", "answer": _PAGE},
     {"when": "before", "answer": _PAGE},
 )
+_SUBMITTING: Final = b'"Submitting"'
 _STATUS: Final = re.compile(r"/nodepoolmemberships/([^/?]+)/status(?:\?|$)")
 
 
@@ -96,6 +98,8 @@ class Steering:
         self._calls: Counter[str] = Counter()
         self._under_way: dict[str, tuple[str, ...]] = {}
         self._calm = False
+        self._hold_intent = False
+        self._release: Callable[[], object] | None = None
         self.reached = threading.Event()
         """Set when the call that the plan is for is where the plan wants it."""
         self.taken: tuple[str, ...] = ()
@@ -109,6 +113,18 @@ class Steering:
         self._held, self._recording = None, None
         self.taken = ()
         self._armed = None if plan.position is None else plan
+
+    def hold_intent(self) -> None:
+        """The operator is not told that its next intent is stored until `release`: it will call when it is."""
+        self.reached.clear()
+        self._hold_intent = True
+
+    def release(self) -> None:
+        """Tell it. Nothing happens if none is held."""
+        self._hold_intent = False
+        if self._release is not None:
+            self._release()
+            self._release = None
 
     def calm(self) -> None:
         """From now on nothing is held and nothing goes wrong."""
@@ -160,7 +176,13 @@ class Steering:
             self.reached.set()
             await _for_ever()
 
-    async def after_write(self, name: str) -> None:
+    async def after_write(self, name: str, body: bytes) -> None:
+        if self._hold_intent and _SUBMITTING in body:
+            released = asyncio.Event()
+            self._hold_intent = False
+            self._release = partial(asyncio.get_running_loop().call_soon_threadsafe, released.set)
+            self.reached.set()
+            await released.wait()
         if name == self._recording:
             self.reached.set()
             await _for_ever()
@@ -212,7 +234,7 @@ class ApiGate:
 
     async def after(self, call: WireCall, status: int) -> None:
         if (name := _written(call)) and httpx.codes.is_success(status):
-            await self._steering.after_write(name)
+            await self._steering.after_write(name, call.body)
 
 
 def _added(call: WireCall) -> tuple[str, ...]:
