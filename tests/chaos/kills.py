@@ -26,7 +26,7 @@ from harness import Cluster, SimulatorProcess, wait_for
 from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE
 from harness.simulator_process import Document
 
-SETTLE_SECONDS: Final = 6
+SETTLE_SECONDS: Final = 12
 """Longer than a held call and a late node take together."""
 _OPTIONS: Final = (
     f"--namespace={NAMESPACE}",

@@ -69,7 +69,7 @@ def fleet(seed: int, count: int) -> tuple[Member, ...]:
 
 
 def _member(random: Random, seed: str, number: int) -> Member:
-    servers = tuple(server_id(f"kills-{seed}", index) for index in range(random.randint(4, 10)))
+    servers = tuple(server_id(f"kills-{seed}", index) for index in range(random.randint(2, 9)))
     # At most two: three single refusals in a row would be the pool's fault (rule P15), three failures in a batch pull
     # the brake (rule P26).
     chosen = random.sample(servers, random.choice((0, 0, 1, 2)))

@@ -28,8 +28,9 @@ from chaos.kills_wire import WireCall
 MAX_CUTS: Final = 2
 """Calls of one server that are cut, lest a good server uses up its attempts."""
 LONGEST_HOLD: Final = 2.0
-LATEST_VISIBLE: Final = 2.0
-"""Seconds; both together, and a look, are less than `kills.SETTLE_SECONDS`."""
+LATEST_VISIBLE: Final = 8.0
+"""Seconds; both together are less than `kills.SETTLE_SECONDS`, and longer than a new process takes to its first call:
+one that did not wait would be found out."""
 LOST: Final = "lost-answer"
 """Name of the fault of calls whose answer the operator does not get."""
 _LATE: Final = 0.4
@@ -63,6 +64,8 @@ class Plan:
 
     position: Position | None
     hold: float
+    visible: float
+    """SENT, ACCEPTED: from the cloud's decision until the nodes show."""
     pause: float
     """From the position to the kill."""
     stored: bool
@@ -81,7 +84,8 @@ def plans(seed: int, kills: int) -> list[Plan]:
 def _plan(random: Random, position: Position | None) -> Plan:
     hold = random.uniform(LONGEST_HOLD / 2, LONGEST_HOLD)
     pause = random.uniform(0, 2.0) if position is None else random.uniform(0, LONGEST_HOLD / 4)
-    return Plan(position, hold, pause, random.choice((True, False)))
+    visible = random.uniform(0.8 * LATEST_VISIBLE, LATEST_VISIBLE)
+    return Plan(position, hold, visible, pause, random.choice((True, False)))
 
 
 class Steering:
@@ -150,9 +154,9 @@ class Steering:
             await _for_ever()
         fields = {} if self._calm else self._deviation(servers, may_be_lost=may_cut and plan is None)
         if plan is not None and position is Position.SENT:
-            fields["delaySeconds"] = plan.hold
+            fields |= {"delaySeconds": plan.hold, "visibleAfterSeconds": plan.visible}
         elif plan is not None and position is Position.ACCEPTED:
-            fields["answerDelaySeconds"] = plan.hold
+            fields |= {"answerDelaySeconds": plan.hold, "visibleAfterSeconds": plan.visible}
         if plan is not None or "name" in fields:
             self._cuts.update(servers)
         if fields:
