@@ -86,10 +86,16 @@ class Operators:
         name = wait_for("a replica leads", lambda: next(iter(self._leading()), None))
         operator = self._running[name]
         assert operator is not None
+
+        def is_replaced() -> bool | None:
+            # The other one may have lost a lease of its own and ended since it was started.
+            self.start()
+            return self._leading() != [name] or None
+
         operator.signal(signal.SIGSTOP)
         try:
             meanwhile()
-            wait_for("another replica leads", lambda: self._leading() != [name] or None)
+            wait_for("another replica leads", is_replaced)
         finally:
             operator.signal(signal.SIGCONT)
         if wait_for("the replica that was frozen ends", lambda: operator.exit_code) == 0:
