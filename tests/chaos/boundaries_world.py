@@ -72,6 +72,9 @@ class _Watched:
             self.wrongs.append(f"a look ended in {type(error).__name__}: {error}")
             raise
 
+    def start(self) -> None:
+        self.inner.start()
+
     async def close(self) -> None:
         await self.inner.close()
 
@@ -170,6 +173,8 @@ class World:
                     secrets,
                     events,
                     metrics,
+                    lambda: True,
+                    queue.add,
                     open_http=open_http,
                     now=clock.now,
                     monotonic=clock.monotonic,

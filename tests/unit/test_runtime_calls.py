@@ -129,7 +129,7 @@ async def test_a_refusal_is_unknown_once_the_pool_was_seen_to_carry_out_a_refuse
 async def test_nothing_is_sent_long_after_its_signature_or_with_one_of_the_future(late: int, *, sent: bool) -> None:
     """Rules P5, P21: the settle window counts on a signature that ends 15 minutes after the call at the latest."""
     memory = Memory(intended())
-    sender = Sender(a_store(memory), now=lambda: NOW + late * SECOND, monotonic=lambda: 0.0)
+    sender = Sender(a_store(memory), now=lambda: NOW + late * SECOND, monotonic=lambda: 0.0, may_call=lambda: True)
     await sender.send(memory.stored, an_intent(), refusing())
     phase = memory.stored.status.jobs[0].phase
     assert phase is (Phase.REFUSED if sent else Phase.WITHDRAWN)

@@ -63,7 +63,8 @@ def with_open(membership: Membership, *ids: str) -> Membership:
 
 
 def intent(*ids: str, operation: Operation = Operation.ADD) -> Batch:
-    return replace(a_batch(Phase.SUBMITTING, *ids), operation=operation)
+    nodes = ids if operation is Operation.REMOVE else ()
+    return replace(a_batch(Phase.SUBMITTING, *ids), operation=operation, node_ids=nodes)
 
 
 def test_the_older_membership_has_the_right_and_is_named() -> None:

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
 import pytest
@@ -106,11 +106,20 @@ class EmptyCloud(Clouds):
     def is_at_hand(self, _look: Look, _access: Access) -> bool:
         return True
 
-    def take(self, access: Access) -> Taken | float:
-        return access.budget.try_take(0.0)
+    def take(self, membership: Membership, access: Access) -> Taken | float:
+        return access.budget.try_take(0.0, membership.metadata.uid)
 
     def is_throttled(self, _access: Access) -> bool:
         return False
+
+    def ended(self, _access: Access, _place: Taken) -> None:
+        return None
+
+    async def recall(self, _membership: Membership, _now: datetime) -> None:
+        return None
+
+    def forget(self, _uid: str) -> None:
+        return None
 
 
 class Calls(Sender):
@@ -147,7 +156,17 @@ class Process:
         store = self.store = Store(api, Quiet(), Metrics(), SETTINGS, claims, now=lambda: NOW)
         clock = Clock(timedelta(seconds=15), timedelta(minutes=5))
         self.reconciler = Reconciler(
-            api, store, self.calls, EmptyCloud(), Metrics(), SETTINGS, clock, claims, census, now=lambda: NOW
+            api,
+            store,
+            self.calls,
+            EmptyCloud(),
+            Metrics(),
+            SETTINGS,
+            clock,
+            claims,
+            census,
+            now=lambda: NOW,
+            may_call=lambda: True,
         )
 
     async def started(self) -> None:

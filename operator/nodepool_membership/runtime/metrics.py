@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from nodepool_membership.api.status import OPEN_PHASES, Phase, Status
+from nodepool_membership.runtime.progress import request_ended
 from nodepool_membership.runtime.queue import Key
 
 _PREFIX: Final = "nodepool_membership"
@@ -92,9 +93,11 @@ class Metrics:
 
     def kube_request(self, kind: str, outcome: str, _seconds: float) -> None:
         self._kube.labels(kind, outcome).inc()
+        request_ended()
 
     def cloud_request(self, route: str, outcome: str, seconds: float) -> None:
         self._cloud.labels(route, outcome).observe(seconds)
+        request_ended()
 
     def stored(self, namespace: str, name: str, old: Status, new: Status) -> None:
         """A status was written: count the batches that it finishes, and show it."""
