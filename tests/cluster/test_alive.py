@@ -6,6 +6,7 @@ parameter.
 """
 
 import asyncio
+import gc
 import logging
 import re
 import threading
@@ -104,6 +105,25 @@ async def test_a_watch_that_stalls_silently_is_opened_again(
         await until(lambda: watch.ready() is None)
         assert watch.alive() is None
         proxy.cut()
+
+
+@pytest.mark.usefixtures("crd")
+@pytest.mark.filterwarnings("always::ResourceWarning")
+async def test_connections_that_nobody_answers_do_not_outlive_the_watch(
+    control_plane: ControlPlane, proxy: Proxy, namespace: str, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    admin = control_plane.admin_kubeconfig
+    async with (
+        connect(proxy.kubeconfig(admin, tmp_path)) as api,
+        watching(api, namespace, inactivity_seconds=2) as (watch, _),
+    ):
+        await until(lambda: watch.ready() is None)
+        proxy.stall()
+        before = proxy.opened
+        await until(lambda: proxy.opened > before)
+    gc.collect()
+    left = (ResourceWarning, pytest.PytestUnraisableExceptionWarning)
+    assert [str(warning.message) for warning in recwarn if warning.category in left] == []
 
 
 @pytest.mark.usefixtures("crd")

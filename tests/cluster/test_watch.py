@@ -1,14 +1,13 @@
 """The watch on a real API server: what wakes a key, what does not, and that kopf writes nothing."""
 
 import asyncio
-import gc
 import json
 import logging
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -219,23 +218,6 @@ async def test_kopf_leaves_our_signals_and_tasks_alone(control_plane: ControlPla
             bystander.cancel()
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
-
-
-@pytest.mark.usefixtures("crd")
-@pytest.mark.filterwarnings("always::ResourceWarning")
-async def test_a_watch_that_ends_leaves_no_connection_although_nobody_says_farewell(
-    control_plane: ControlPlane, namespace: str, recwarn: pytest.WarningsRecorder
-) -> None:
-    async with connect(control_plane) as api:
-        async with watching(api, namespace) as (watch, _):
-            await until_ready(watch)
-            stack = ExitStack()
-            stack.enter_context(control_plane.frozen_apiserver())
-        with stack:
-            gc.collect()
-    assert [
-        str(w.message) for w in recwarn if w.category in (ResourceWarning, pytest.PytestUnraisableExceptionWarning)
-    ] == []
 
 
 class Counting:

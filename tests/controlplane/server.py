@@ -8,14 +8,12 @@ import errno
 import os
 import secrets
 import shutil
-import signal
 import socket
 import ssl
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -99,16 +97,6 @@ class ControlPlane:
     def stop_apiserver(self) -> None:
         """End the API server only, as a crash: connections break, and are refused until `start_apiserver`."""
         self._children.stop(_APISERVER)
-
-    @contextmanager
-    def frozen_apiserver(self) -> Iterator[None]:
-        """While the block runs the API server answers nothing, and keeps its connections."""
-        pid = self._children.pids[_APISERVER]
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
 
     def start_apiserver(self) -> None:
         """Start the API server and return when it is ready. Raises ControlPlaneError as `start` does."""

@@ -41,6 +41,11 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._end.set)
         self._thread.join(_START_SECONDS)
 
+    @property
+    def opened(self) -> int:
+        """How many connections there have been."""
+        return len(self._connections)
+
     def stall(self) -> None:
         """Forward nothing any more: what is open stays open and dead for good, and so does what is opened meanwhile."""
         self._gate.clear()

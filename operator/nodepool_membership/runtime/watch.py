@@ -10,12 +10,14 @@ worker that has a call to the cloud under way.
 import asyncio
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Final, Literal
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import aiohttp
 import kopf
@@ -39,6 +41,7 @@ _DISCOVERY_SECONDS: Final = 2.0
 _REMIND_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
+_FAREWELL_SECONDS: Final = 1.0
 _CHUNK: Final = 100
 """Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
 
@@ -53,11 +56,7 @@ class Endless:
 
 
 class _MetadataResponse(aiohttp.ClientResponse):
-    """The API server writes an empty metadata-only list as `"items": null`, which kopf cannot iterate over.
-
-    An answer that is left before its end, as a watch is, drops its connection: a farewell of TLS would have to be
-    waited for, and kopf's loop ends before it comes.
-    """
+    """The API server writes an empty metadata-only list as `"items": null`, which kopf cannot iterate over."""
 
     async def json(
         self,
@@ -71,18 +70,31 @@ class _MetadataResponse(aiohttp.ClientResponse):
             value["items"] = value["items"] or []
         return value
 
-    def close(self) -> None:
-        self._drop_connection()
-        super().close()
 
-    def release(self) -> object:
-        self._drop_connection()
-        return super().release()
+class _Sockets:
+    """The connections of one run of kopf. Its loop ends before TLS has said farewell, which would leave them open."""
 
-    def _drop_connection(self) -> None:
-        """An answer that was read to its end has no connection left."""
-        if self.connection is not None and self.connection.transport is not None:
-            self.connection.transport.abort()
+    def __init__(self) -> None:
+        self._made: WeakSet[socket.socket] = WeakSet()
+
+    def make(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        self._made.add(made)
+        return made
+
+    async def end(self) -> None:
+        """Have every transport find its connection closed, and wait until it has let go of it."""
+        for connection in self._open():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                while self._open():  # noqa: ASYNC110 - transports tell nobody
+                    await asyncio.sleep(0)
+
+    def _open(self) -> list[socket.socket]:
+        return [made for made in self._made if made.fileno() >= 0]
 
 
 class Watch:
@@ -240,6 +252,7 @@ class _KopfThread:
         self._prefix = urlsplit(login.server).path.rstrip("/")
         self._on_key = on_key
         self._on_end = on_end
+        self._sockets = _Sockets()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_flag: asyncio.Event | None = None
         self._stopped = False
@@ -268,14 +281,17 @@ class _KopfThread:
         self._loop = asyncio.get_running_loop()
         if self._stopped:
             return
-        await kopf.operator(
-            registry=self._registry(),
-            settings=_settings(self._inactivity),
-            standalone=True,
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
-            stop_flag=self._stop_flag,
-        )
+        try:
+            await kopf.operator(
+                registry=self._registry(),
+                settings=_settings(self._inactivity),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=self._stop_flag,
+            )
+        finally:
+            await self._sockets.end()
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -284,7 +300,7 @@ class _KopfThread:
         return registry
 
     async def _log_in(self, **_: object) -> kopf.AiohttpSession:
-        connector = aiohttp.TCPConnector(ssl=self._login.ssl_context)
+        connector = aiohttp.TCPConnector(ssl=self._login.ssl_context, socket_factory=self._sockets.make)
         session = aiohttp.ClientSession(
             connector=connector,
             middlewares=(self._adjust,),
