@@ -25,7 +25,7 @@ _FLEETS = (
         1000,
         10_000,
         suspend=True,
-        peak_mib=120,
+        peak_mib=230,
         resync=180,
         quota_backend_bytes=8 * GIB,
         needs_bytes=14 * GIB,

@@ -25,6 +25,7 @@ from cluster.objects import create, object_path
 from controlplane import ControlPlane
 from harness import Operator, Scene, wait_for
 from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, ROOT, jobs
+from harness.operator_process import FAST
 from harness.proxy import Proxy
 from harness.scene import server_ids
 from nodepool_membership.kube.api import KubeApi
@@ -35,7 +36,7 @@ from nodepool_membership.runtime.watch import Watch
 QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
 CRD = ROOT / "crds" / "nodepoolmemberships.yaml"
 HARNESS = ROOT / "tests" / "harness"
-RARE_RESYNC = ("--poll-interval=200ms", "--resync-interval=10m", "--settle-window=4s", "--writes-per-minute=600")
+RARE_RESYNC = tuple("--resync-interval=10m" if option.startswith("--resync-interval") else option for option in FAST)
 """So that only the watch can wake a key."""
 
 Stage = Callable[..., Scene]
