@@ -33,8 +33,6 @@ HEALTHY: Final = {
     Reason.DELETING,
 }
 """They share the page `healthy.md`."""
-WRITTEN_AHEAD: Final = {"Conflict", "ForeignAdd"}
-"""Of rules P16 and P17; pages may be there before their code is."""
 
 _FENCE: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SPAN: Final = re.compile(r"`([^`]+)`")
@@ -125,7 +123,7 @@ def test_every_reason_has_a_page(reason: Reason | FailureReason) -> None:
 
 
 def test_no_page_is_without_a_reason() -> None:
-    known = {str(reason) for reason in (*Reason, *FailureReason, *EventReason)} | WRITTEN_AHEAD
+    known = {str(reason) for reason in (*Reason, *FailureReason, *EventReason)}
     assert {page.stem for page in REASONS.iterdir()} - known == {"README", "healthy"}
 
 
