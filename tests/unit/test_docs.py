@@ -179,7 +179,8 @@ def test_tests_that_are_named_exist(path: Path) -> None:
 def test_options_that_are_named_exist(path: Path) -> None:
     """A span that begins with an option, or with the operator's command, is about the operator."""
     assert isinstance(cli, click.Group)
-    known = {name for command in (cli, *cli.commands.values()) for p in command.params for name in p.opts}
+    params = [p for command in (cli, *cli.commands.values()) for p in command.params]
+    known = {name for p in params for name in (*p.opts, *p.secondary_opts)}
     known |= {"--help", "--version"}
     ours = [span for span in _spans(path.read_text()) if span.startswith(("--", "nodepool-membership "))]
     assert [option for span in ours for option in _OPTION.findall(span) if option not in known] == []
