@@ -136,7 +136,8 @@ def test_every_rule_has_a_section() -> None:
     text = (ROOT / "docs" / "rules.md").read_text()
     assert re.findall(r"^### P(\d+) \w", text, re.MULTILINE) == [str(number) for number in range(1, 27)]
     sections = re.split(r"^### ", text, flags=re.MULTILINE)[1:]
-    assert [s[:3] for s in sections if "- **Rule.**" not in s or "- **Without it.**" not in s] == []
+    parts = ("- **Rule.** ", "- **Without it.** ", "- **Kept in** `", "- **Tests** `tests/")
+    assert [f"{s[:3]} {part}" for s in sections for part in parts if part not in s] == []
 
 
 @pytest.mark.parametrize("path", DOCS, ids=_name)
