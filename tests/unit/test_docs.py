@@ -1,4 +1,4 @@
-"""The documents name only what exists: reasons, links, modules, tests, options, fields, and messages of the code.
+"""The documents name only what exists: reasons, links, modules, tests, options, fields, metrics, messages of the code.
 
 Not for: whether what they say is true. What a document puts into a code span is checked; prose is not.
 """
@@ -18,6 +18,7 @@ import yaml
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
 from nodepool_membership.cli import cli
+from nodepool_membership.runtime.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent.parent
 SOURCES: Final = ROOT / "operator" / "nodepool_membership"
@@ -42,6 +43,7 @@ _MODULE: Final = re.compile(r"(?:api|core|cce|kube|runtime)(?:\.\w+)+")
 _TEST: Final = re.compile(r"(tests/[\w/]+\.py)?::(\w+)")
 _OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _FIELD: Final = re.compile(r"(?<![\w/])(spec|status)((?:\.[A-Za-z]+)+)")
+_METRIC: Final = re.compile(r"(nodepool_membership_[a-z_]+?)(?:_total|_count|_sum|_bucket)?(?![a-z_])")
 _PLACEHOLDER: Final = re.compile(r"'?<[^<>]*>'?|…|[;,] ")
 MIN_FRAGMENT: Final = 3
 
@@ -196,6 +198,15 @@ def test_fields_that_are_named_exist(path: Path) -> None:
         f"{top}{path}" for top, path in sorted(named) if not _has_field(_schema(top), path.strip(".").split("."))
     ]
     assert unknown == []
+
+
+def test_metrics_that_are_named_exist() -> None:
+    metrics = Metrics()
+    metrics.watch_leadership(lambda: True)
+    metrics.watch_queue(lambda: 0.0, lambda: 0.0)
+    named = {name for path in DOCS for span in _spans(path.read_text()) for name in _METRIC.findall(span)}
+    assert named
+    assert named - {family.name for family in metrics.registry.collect()} == set()
 
 
 @pytest.mark.parametrize("path", sorted(REASONS.glob("*.md")), ids=_name)
