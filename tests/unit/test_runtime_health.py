@@ -66,6 +66,7 @@ async def test_metrics_are_served_in_the_text_format() -> None:
         jobs=(replace(batch, phase=Phase.SUCCEEDED),),
         conditions=(Condition("Ready", "True", Reason.SUCCEEDED),),
         joined=2,
+        surplus=1,
         joining=0,
     )
     metrics.stored("ns", "a", Status(), running)
@@ -86,6 +87,7 @@ async def test_metrics_are_served_in_the_text_format() -> None:
         'nodepool_membership_batches_finished_total{phase="Succeeded"} 1.0',
         'nodepool_membership_ready{name="a",namespace="ns"} 1.0',
         'nodepool_membership_servers{name="a",namespace="ns",state="joined"} 2.0',
+        'nodepool_membership_servers{name="a",namespace="ns",state="surplus"} 1.0',
     ):
         assert line in lines
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines)

@@ -20,7 +20,7 @@ _PREFIX: Final = "nodepool_membership"
 _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 _READY: Final = {"True": 1.0, "False": 0.0, "Unknown": -1.0}
-_STATES: Final = ("joined", "joining", "failed", "pending")
+_STATES: Final = ("joined", "joining", "failed", "pending", "surplus")
 _FINISHED: Final = frozenset(Phase) - OPEN_PHASES - {Phase.QUEUED}
 
 
@@ -29,7 +29,7 @@ class _Sample:
     """What the gauges show of one membership; `servers` in the order of `_STATES`."""
 
     ready: float
-    servers: tuple[int, int, int, int]
+    servers: tuple[int, int, int, int, int]
 
 
 class _Memberships(Collector):
@@ -43,7 +43,9 @@ class _Memberships(Collector):
             f"{_PREFIX}_ready", "Condition Ready: 1 True, 0 False, -1 Unknown", labels=("namespace", "name")
         )
         servers = GaugeMetricFamily(
-            f"{_PREFIX}_servers", "Desired servers of a membership by state", labels=("namespace", "name", "state")
+            f"{_PREFIX}_servers",
+            "Servers of a membership by state (surplus: off the list, owed removal)",
+            labels=("namespace", "name", "state"),
         )
         for key, sample in self.samples.items():
             ready.add_metric(key, sample.ready)
@@ -112,7 +114,7 @@ class Metrics:
         ready = status.condition("Ready")
         self._memberships.samples[namespace, name] = _Sample(
             ready=_READY[ready.status] if ready is not None else _READY["Unknown"],
-            servers=(status.joined, status.joining, status.failed, status.pending),
+            servers=(status.joined, status.joining, status.failed, status.pending, status.surplus),
         )
 
     def forget(self, namespace: str, name: str) -> None:
