@@ -28,6 +28,8 @@ def _cluster_reports(config: pytest.Config, outcome: str) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput"):
+        return  # One of several processes of pytest-xdist: the one that started them counts.
     ran = sum(_cluster_reports(session.config, outcome) for outcome in ("passed", "failed"))
     missing = session.config.getoption(_REQUIRE) and ran == 0
     if _cluster_reports(session.config, "skipped") or missing:

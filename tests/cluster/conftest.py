@@ -32,12 +32,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not wanted or session.config.option.collectonly:
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    assert isinstance(reporter, pytest.TerminalReporter)
 
     def say(line: str) -> None:
-        # pytest captures what is printed; its reporter writes past that.
-        reporter.write_line(line)
-        reporter.flush()
+        # pytest captures what is printed; its reporter, which a process of pytest-xdist has none of, writes past that.
+        if isinstance(reporter, pytest.TerminalReporter):
+            reporter.write_line(line)
+            reporter.flush()
 
     ensure_binaries(say=say)
 
