@@ -22,20 +22,20 @@ QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.2), writes_per_minute=
 
 def settled(membership: Object) -> bool:
     now = status(membership)
-    return now.get("joined", 0) == 447 and now.get("failed") == 3
+    stalled = condition(membership, "Stalled").get("status") == "True"
+    return now.get("joined", 0) == 447 and now.get("failed") == 3 and stalled
 
 
-def failed_servers(membership: Object) -> dict[str, str]:
+def failed_servers(membership: Object, field: str = "reason") -> dict[str, object]:
     failures = status(membership)["failures"]
     assert isinstance(failures, list)
-    return {server: group["reason"] for group in failures for server in group["serverIDs"]}
+    return {server: group[field] for group in failures for server in group["serverIDs"]}
 
 
 def play(cluster: Cluster, namespace: str, simulator: SimulatorProcess, **more: object) -> Object:
     cluster.create_secret(namespace, simulator.config)
-    cluster.create(MembershipSpec("poisoned", IDS, simulator.url, namespace, more={"maxAttempts": 1, **more}))
-    done = cluster.wait(namespace, "poisoned", "447 joined, 3 failed", settled, seconds=120)
-    assert condition(done, "Stalled")["status"] == "True"
+    cluster.create(MembershipSpec("poisoned", IDS, simulator.url, namespace, more=more))
+    done = cluster.wait(namespace, "poisoned", "447 joined, 3 failed, Stalled", settled, seconds=120)
     assert sorted(failed_servers(done)) == sorted(BAD)
     good = {server: times for server, times in simulator.accepted().items() if server not in BAD}
     assert good == dict.fromkeys(set(IDS) - set(BAD), 1)
@@ -49,7 +49,7 @@ def test_a_refused_call_is_narrowed_down_to_its_culprits(
 ) -> None:
     simulator = simulate(QUICK.model_copy(update={"bad_servers": (BadServer(servers=tuple(BAD), naming=naming),)}))
     operate(simulator)
-    done = play(cluster, namespace, simulator)
+    done = play(cluster, namespace, simulator, maxAttempts=1)
     assert set(failed_servers(done).values()) == {"Refused"}
     calls = len(simulator.entries("addNodes"))
     print(f"{naming}: {calls} calls for 3 bad servers among 450")
@@ -57,6 +57,17 @@ def test_a_refused_call_is_narrowed_down_to_its_culprits(
         assert calls <= 3 + 2 * len(BAD) * ceil(log2(200))
     else:
         assert calls <= 3 + 2 * len(BAD)
+
+
+def test_bad_servers_are_found_out_also_when_they_are_tried_again(
+    cluster: Cluster, namespace: str, simulate: Simulate, operate: Operate
+) -> None:
+    """With the default of three attempts the three are retried together: that they are refused again is their fault."""
+    simulator = simulate(QUICK.model_copy(update={"bad_servers": (BadServer(servers=tuple(BAD), naming="none"),)}))
+    operate(simulator)
+    done = play(cluster, namespace, simulator)
+    assert set(failed_servers(done).values()) == {"Refused"}
+    assert set(failed_servers(done, "attempts").values()) == {3}
 
 
 @pytest.mark.parametrize("failed_nodes", ["stay", "vanish"])
@@ -67,7 +78,7 @@ def test_a_partly_failed_job_costs_its_failed_servers_only(
     bad = BadServer(servers=tuple(BAD), way="failInstall")
     simulator = simulate(config.model_copy(update={"bad_servers": (bad,)}))
     operate(simulator)
-    done = play(cluster, namespace, simulator)
+    done = play(cluster, namespace, simulator, maxAttempts=1)
     wanted = {"stay": "DiskPartitioned", "vanish": "NeverAppeared"}[failed_nodes]
     assert set(failed_servers(done).values()) == {wanted}
 

@@ -7,13 +7,27 @@ from datetime import timedelta
 
 import pytest
 
+from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.calls import Accepted, Refused, Unknown, record
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.narrowing import named
 from nodepool_membership.core.observation import JobPhase
-from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_batch, a_job, a_node, a_spec, active, an_object, servers
+from unit.core_builders import (
+    JOB,
+    SETTINGS,
+    Cloud,
+    Run,
+    a_batch,
+    a_failure,
+    a_job,
+    a_node,
+    a_spec,
+    active,
+    an_object,
+    servers,
+)
 
 IDS = servers(8)
 REFUSED = refusal(400, "CCE.01400001")
@@ -113,6 +127,50 @@ def test_one_server_refused_three_times_is_no_three() -> None:
         run.wait(timedelta(hours=1))
     run.step()
     assert (run.ready.reason, run.status.failed) == (FailureReason.REFUSED, 1)
+
+
+@pytest.mark.parametrize("attempts", [3, 5])
+@pytest.mark.parametrize("reset", [False, True])
+def test_bad_servers_that_are_tried_again_say_nothing_of_the_pool(attempts: int, *, reset: bool) -> None:
+    """They are retried together, and so refused one after the other with none accepted in between."""
+    bad = {IDS[0], IDS[3], IDS[6]}
+    run = Run(an_object(a_spec(*IDS, attempts=attempts), Status(1, last_batch=0)))
+    try_until_settled(run, bad)
+    assert run.causes == dict.fromkeys(bad, (FailureReason.REFUSED, attempts))
+    assert (run.ready.reason, run.status.joined, run.status.failed) == (FailureReason.REFUSED, 5, 3)
+    if reset:
+        run.annotate(dict.fromkeys((RECONCILE_ANNOTATIONS[0], RESET_ANNOTATIONS[0]), "again"))
+        try_until_settled(run, bad)
+        assert run.causes == dict.fromkeys(bad, (FailureReason.REFUSED, attempts))
+
+
+def test_a_pool_that_refuses_servers_that_failed_otherwise_before_is_found_out_each_time() -> None:
+    failures = (a_failure(FailureReason.NEVER_APPEARED, *IDS[:4], attempts=1),)
+    run = Run(an_object(a_spec(*IDS[:4]), Status(1, last_batch=1, failures=failures)))
+    for generation in (1, 2):
+        for _ in range(6):
+            assert run.step(refused()).intent is not None
+        assert (run.status.failed, run.ready.reason) == (0, Reason.POOL_REFUSES)
+        assert {attempts for _, attempts in run.causes.values()} == {1}
+        run.edit(a_spec(*IDS[:4], parallel=generation + 1))
+        run.wait(timedelta(hours=1))
+
+
+def try_until_settled(run: Run, bad: set[str]) -> None:
+    for _ in range(200):
+        intent = run.decide().intent
+        if intent is None:
+            run.step()
+            if run.condition("Stalled") is not None:
+                return
+            run.wait(timedelta(minutes=15))
+        elif bad.isdisjoint(intent.server_ids):
+            run.step(Accepted(JOB))
+            run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+            run.cloud.nodes += active(intent.server_ids)
+        else:
+            run.step(refused())
+    pytest.fail("it does not settle")
 
 
 def test_an_acceptance_in_between_ends_the_run_of_refusals() -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Final
 
+from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.failures import Cause
@@ -19,6 +20,10 @@ from nodepool_membership.core.state import State
 
 SINGLES: Final = 3
 """So many single servers refused with one text, and none accepted in between, say that it is not about servers."""
+
+_AGAIN: Final = "again: "
+"""Begins what a batch says of a server that was refused by itself with the same text before."""
+_NOT_BLAMED: Final = "the pool refused it: "
 
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -40,9 +45,12 @@ def narrow(state: State, intent: Batch, said: str, cause: Cause, now: datetime) 
 
     `said` is the cloud's text with its ids, `cause` what a culprit is recorded with.
     """
-    closed = replace(intent, phase=Phase.REFUSED, server_ids=(), finish_time=now, message=cause.message)
     ids = intent.server_ids
     culprits = ids if len(ids) == 1 else named(said, ids)
+    alone = len(ids) == 1 and cause.reason is not FailureReason.SERVER_IN_USE
+    again = alone and ids[0] in _blamed(state, cause)
+    message = plain_text(_AGAIN + cause.message) if again else cause.message
+    closed = replace(intent, phase=Phase.REFUSED, server_ids=(), finish_time=now, message=message)
     state = state.with_batch(closed).with_causes((server_id, cause) for server_id in culprits)
     rest = [server_id for server_id in ids if server_id not in set(culprits)]
     if culprits:
@@ -53,7 +61,7 @@ def narrow(state: State, intent: Batch, said: str, cause: Cause, now: datetime) 
         parts = [rest[half:], rest[:half]]
     for part in parts:
         state = _queue(state, intent.attempt, part)
-    return _unless_about_the_pool(state, cause, len(ids)) if culprits else state
+    return _unless_about_the_pool(state, cause) if alone and not again else state
 
 
 def _queue(state: State, attempt: int, ids: Sequence[str]) -> State:
@@ -69,15 +77,25 @@ def _queue(state: State, attempt: int, ids: Sequence[str]) -> State:
     return replace(state, last_batch=number).with_batch(part)
 
 
-def _unless_about_the_pool(state: State, cause: Cause, size: int) -> State:
-    """Blame nobody when single servers are refused one after the other with the same text."""
-    blamed = {i: c for i, c in state.book.items() if (c.reason, c.message) == (cause.reason, cause.message)}
-    if cause.reason is FailureReason.SERVER_IN_USE or size > 1:
-        return state
-    # One server that is tried again and again is no three.
+def _blamed(state: State, cause: Cause) -> dict[str, Cause]:
+    """Servers that are recorded with the same reason and text, however often it happened."""
+    return {i: c for i, c in state.book.items() if (c.reason, c.message) == (cause.reason, cause.message)}
+
+
+def _unless_about_the_pool(state: State, cause: Cause) -> State:
+    """Blame nobody when single servers are refused one after the other with the same text.
+
+    One that was refused by itself before is known to be bad: that it is refused again says nothing about the pool.
+    """
+    blamed = _blamed(state, cause)
+    # Those of an earlier run were given back: after an edit or a reset it takes as many again.
     if min(len(blamed), _singles_in_a_row(state, cause.message)) < SINGLES:
         return state
-    before = {i: replace(c, attempts=c.attempts - 1) for i, c in blamed.items() if c.attempts > 1}
+    before = {
+        i: replace(c, attempts=c.attempts - 1, message=plain_text(_NOT_BLAMED + c.message))
+        for i, c in blamed.items()
+        if c.attempts > 1
+    }
     state = state.without_queued().without_causes(blamed).with_causes(before.items())
     return replace(state, halt=Reason.POOL_REFUSES)
 
