@@ -12,6 +12,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core import conditions, removals
+from nodepool_membership.core.batches import INTERRUPTED
 from nodepool_membership.core.carry import is_lost
 from nodepool_membership.core.catalogue import About, Entry
 from nodepool_membership.core.decide import acknowledge
@@ -21,7 +22,7 @@ from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.plan import backoff
 from nodepool_membership.core.servers import sort_out
 from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import State, to_status
+from nodepool_membership.core.state import KEPT_FINISHED, State, to_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class NotSent:
     """Certainly not sent: the connection was never made, or the process decided against it."""
 
     message: str
+    reason: Reason = Reason.CLOUD_UNREACHABLE
+    """`Progressing` for a decision of the process, which tells of no trouble."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,12 @@ Answer = Accepted | NotSent | NotNow | Refused | Unknown
 def record(membership: Membership, intent: Batch, answer: Answer, now: datetime, settings: Settings) -> Status:
     """The status with the answer to `intent` in it, whatever the status held before.
 
-    Not decided from the batch as stored: a status that lost it meanwhile gets it back (rule P9).
+    Not decided from the batch as stored: a status that lost it meanwhile gets it back (rule P9). What a successor has
+    found out about the batch meanwhile outranks an answer that says less, or was stored already.
     """
-    closed = {Phase.REFUSED, Phase.WITHDRAWN}
-    if any(batch.batch == intent.batch and batch.phase in closed for batch in membership.status.jobs):
-        # Stored by an earlier try whose own answer was lost: a second split would queue the same servers again.
-        return membership.status
+    stored = next((b for b in membership.status.jobs if b.batch == intent.batch), None)
+    if not _takes(stored, intent, answer, membership.status):
+        return _with_job(membership.status, stored, answer)
     if is_lost(membership):
         # Other batches may have been lost with it: the wait of rule P2 begins, with the counter at 0 as its mark.
         membership = replace(membership, status=acknowledge(membership, now, settings))
@@ -83,17 +86,21 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
     else:
         state = State.of(membership.status)
         state = replace(state, last_batch=max(state.last_batch, intent.batch))
+    # A removal is called while adding is halted, too.
+    state = replace(state, halt=conditions.halt_of(membership.status))
     match answer:
         case Accepted(job_id):
-            running = replace(intent, phase=Phase.RUNNING, job_id=job_id)
-            state = replace(state.with_batch(running), last_job_id=job_id)
-            return _stored(membership, state, None, now)
+            known = intent if stored is None else stored
+            message = None if known.message == INTERRUPTED else known.message
+            # The job is followed to its end, also where the nodes seen so far were thought to be the end of it.
+            running = replace(known, phase=Phase.RUNNING, job_id=job_id, finish_time=None, message=message)
+            return _stored(membership, replace(state.with_batch(running), last_job_id=job_id), None, now)
         case Unknown(message):
             state = state.with_batch(replace(intent, phase=Phase.VERIFYING, message=plain_text(message)))
             return _stored(membership, state, None, now)
-        case NotSent(message):
+        case NotSent(message, reason):
             state = _given_back(state, intent, _closed(intent, Phase.WITHDRAWN, message, now))
-            return _later(membership, state, Trouble(Reason.CLOUD_UNREACHABLE, message), now, settings)
+            return _later(membership, state, Trouble(reason, message), now, settings)
         case NotNow(reason, message, retry_after):
             state = _given_back(state, intent, _closed(intent, Phase.REFUSED, message, now))
             return _later(membership, state, Trouble(reason, message, retry_after), now, settings)
@@ -115,13 +122,40 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
             assert_never(answer)
 
 
+def _takes(stored: Batch | None, intent: Batch, answer: Answer, status: Status) -> bool:
+    """Whether the answer says more than the status does.
+
+    A batch that is over stays so: its servers may be in the next one already. Unless nothing was seen of its servers
+    yet, a batch is not given up for a no: whoever made the nodes, they are followed to their end (rules P8, P11).
+    """
+    if stored is None:
+        over = [b.batch for b in status.jobs if not b.is_open and b.phase is not Phase.QUEUED]
+        return len(over) < KEPT_FINISHED or min(over) < intent.batch
+    match answer:
+        case Accepted():
+            return stored.is_open and stored.job_id is None
+        case Unknown():
+            return stored.phase is Phase.SUBMITTING
+        case NotSent() | NotNow() | Refused():
+            waits = stored.phase in {Phase.SUBMITTING, Phase.VERIFYING} and stored.job_id is None
+            return waits and stored.finish_time is None and stored.server_ids == intent.server_ids
+        case _:
+            assert_never(answer)
+
+
+def _with_job(status: Status, stored: Batch | None, answer: Answer) -> Status:
+    """The status with the job of a batch that is over, if it was not known."""
+    if stored is None or stored.is_open or stored.job_id is not None or not isinstance(answer, Accepted):
+        return status
+    told = replace(stored, job_id=answer.job_id)
+    return replace(status, jobs=tuple(told if b.batch == told.batch else b for b in status.jobs))
+
+
 def _refused_for_servers(
     membership: Membership, state: State, intent: Batch, answer: Refused, now: datetime, settings: Settings
 ) -> Status:
-    """Narrow it down (rule P15), once: a record that was stored although its write had no answer holds the parts."""
+    """Narrow it down (rule P15)."""
     entry, text = answer.entry, answer.message
-    if any(b.batch == intent.batch and b.phase is Phase.REFUSED for b in state.batches):
-        return membership.status
     if entry.reason is not FailureReason.SERVER_IN_USE:
         state = narrow(state, intent, answer.said, Cause(entry.failure, text, intent.attempt), now)
         return _stored(membership, state, None, now)

@@ -94,9 +94,14 @@ def shows(parts: Iterable[Batch], table: NodeTable) -> bool:
 
 
 def without_idle_parts(state: State, spec: Spec) -> State:
-    """Drop queued parts none of whose servers is listed any more (rule P7: an edit during the wait is honoured)."""
-    idle = {part.batch for part in state.queued if spec.server_ids.isdisjoint(part.server_ids)}
+    """Drop queued parts of which nothing is left to send (rule P7: an edit during the wait is honoured)."""
+    idle = {part.batch for part in state.queued if not _sendable(part, state, spec)}
     return replace(state, batches=tuple(b for b in state.batches if b.batch not in idle)) if idle else state
+
+
+def _sendable(part: Batch, state: State, spec: Spec) -> frozenset[str]:
+    """Those of a queued part that are still listed, and in no open batch (rule P1)."""
+    return (spec.server_ids & frozenset(part.server_ids)) - state.engaged
 
 
 def next_part(state: State, spec: Spec) -> Eligible | None:
@@ -104,7 +109,7 @@ def next_part(state: State, spec: Spec) -> Eligible | None:
     if not state.queued:
         return None
     part = state.queued[-1]
-    ids = spec.server_ids & frozenset(part.server_ids)
+    ids = _sendable(part, state, spec)
     return Eligible(ids, part.attempt, len(ids), part.batch)
 
 
