@@ -11,7 +11,7 @@ import pytest
 
 from nodepool_membership.cce.client import CloudClient, make_http
 from nodepool_membership.cce.credentials import AccessKey
-from nodepool_membership.cce.errors import NotSentError
+from nodepool_membership.cce.errors import WithheldError
 from scripted_cloud import CLUSTER, INTENT, JOB, KEY, POOL, PROJECT, SERVERS
 
 ANSWER = b'{"jobid": "' + JOB.encode() + b'"}'
@@ -77,7 +77,7 @@ async def test_a_fence_that_closes_while_the_connection_is_made_keeps_every_byte
         asked.append(server.received)
         return "the lease is gone"
 
-    with pytest.raises(NotSentError, match="the lease is gone"):
+    with pytest.raises(WithheldError, match="the lease is gone"):
         await add(url, closed)
     await server.over()
     # The connection was there: the fence was asked after it was made.
@@ -89,7 +89,7 @@ async def test_a_fence_that_closes_while_the_connection_is_made_keeps_every_byte
 async def test_a_fence_that_closes_within_the_request_keeps_the_servers(listener: tuple[Listener, str]) -> None:
     server, url = listener
     answers = iter([None, "the lease is gone"])
-    with pytest.raises(NotSentError, match="the lease is gone"):
+    with pytest.raises(WithheldError, match="the lease is gone"):
         await add(url, lambda: next(answers))
     await server.over()
     assert all(server_id.encode() not in server.received for server_id in SERVERS)
@@ -98,6 +98,6 @@ async def test_a_fence_that_closes_within_the_request_keeps_the_servers(listener
 async def test_a_connection_that_is_kept_is_fenced_too(listener: tuple[Listener, str]) -> None:
     server, url = listener
     answers = iter([None, None, "the lease is gone"])
-    with pytest.raises(NotSentError, match="the lease is gone"):
+    with pytest.raises(WithheldError, match="the lease is gone"):
         await add(url, lambda: next(answers), times=2)
     assert server.received.count(b"POST") == server.connections == 1

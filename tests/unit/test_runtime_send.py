@@ -11,10 +11,13 @@ import httpx
 import pytest
 
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Phase
 from nodepool_membership.cce.budget import Budgets
+from nodepool_membership.cce.errors import CloudError, NotSentError, WithheldError
 from nodepool_membership.cce.listings import ListingKey
 from nodepool_membership.core.calls import Accepted, Answer, NotSent
+from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.clouds import Access
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
@@ -68,23 +71,37 @@ async def test_a_call_is_sent_until_60_s_after_its_intent(world: World) -> None:
 async def test_nothing_is_sent_later(world: World) -> None:
     world.at(NOW + timedelta(seconds=61))
     answer = await world.send()
-    assert isinstance(answer, NotSent)
-    assert "more than 60 s" in answer.message
+    assert answer == NotSent("more than 60 s lie between the stored intent and the call", Reason.PROGRESSING)
     assert world.wire.seen == []
 
 
 async def test_nothing_is_sent_without_the_lease_but_recorded(world: World) -> None:
     world.leads = False
     answer = await world.send()
-    assert isinstance(answer, NotSent)
-    assert "lost its lease" in answer.message
+    assert answer == NotSent("the operator lost its lease before the call was sent", Reason.PROGRESSING)
     assert world.wire.seen == []
 
 
 async def test_nothing_is_sent_once_the_end_began(world: World) -> None:
     await world.sender.close()
-    assert isinstance(await world.send(), NotSent)
+    assert await world.send() == NotSent("the operator is stopping", Reason.PROGRESSING)
     assert world.wire.seen == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (NotSentError("connection refused"), Reason.CLOUD_UNREACHABLE),
+        (NotSentError("Incorrect IAM authentication", status=401, code="APIGW.0301"), Reason.UNAUTHENTICATED),
+        (WithheldError("the operator is stopping"), Reason.PROGRESSING),
+    ],
+)
+def test_what_kept_a_call_from_being_sent_is_no_trouble_of_the_network_unless_it_is(
+    error: CloudError, reason: Reason
+) -> None:
+    answer = troubles.of_call(error)
+    assert isinstance(answer, NotSent)
+    assert answer.reason is reason
 
 
 async def test_an_end_that_cannot_wait_names_the_call_that_is_under_way(

@@ -27,6 +27,7 @@ from nodepool_membership.cce.errors import (
     NotSentError,
     OutcomeUnknownError,
     UnavailableError,
+    WithheldError,
     from_answer,
     from_transport,
 )
@@ -126,7 +127,8 @@ class CloudClient:
         https://support.huaweicloud.com/intl/en-us/api-cce/AddNodesToNodePool.html
 
         Raises:
-            NotSentError: certainly nothing happened, no connection was made or the fence was closed.
+            NotSentError: certainly nothing happened, no connection was made.
+            WithheldError: the same, because the fence was closed.
             RefusedError: certainly nothing happened; its subclasses say why.
             OutcomeUnknownError: it may have been accepted.
         """
@@ -261,7 +263,7 @@ class CloudClient:
         async def guard(event: str, _info: object) -> None:
             # Getting a connection may take long: after that, and after a pause of the process, is what counts.
             if event.endswith(_LEAVING) and (reason := fence()) is not None:
-                raise NotSentError(reason)
+                raise WithheldError(reason)
 
         changes = method != "GET"
         headers = self._headers if signed_at is None else {**self._headers, DATE_HEADER: sdk_date(signed_at)}

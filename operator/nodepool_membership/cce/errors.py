@@ -39,7 +39,11 @@ class CloudError(Exception):
 
 
 class NotSentError(CloudError):
-    """Certainly not sent: no connection could be made. The call may be repeated."""
+    """Certainly not sent: no connection could be made, or none was tried. The call may be repeated."""
+
+
+class WithheldError(NotSentError):
+    """Certainly not sent: whoever called decided against it at the last moment."""
 
 
 class RefusedError(CloudError):

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledError
 from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
@@ -45,7 +46,7 @@ class Sender:
 
     async def withdraw(self, membership: Membership, intent: Batch, why: str) -> None:
         """Record that a stored intent was certainly not sent."""
-        await self._shielded(self._store.answer(membership, intent, NotSent(why)), intent)
+        await self._shielded(self._store.answer(membership, intent, NotSent(why, Reason.PROGRESSING)), intent)
 
     def doubt(self, membership: Membership) -> None:
         """Take no further refusal of this node pool for certain: one was carried out in part (rule P15)."""
@@ -95,9 +96,9 @@ class Sender:
         pool = membership.spec.node_pool
         signed_at, what = intent.submit_time, intent.operation.value.lower()
         if signed_at is None:
-            return NotSent("the intent has no time")
+            return NotSent("the intent has no time", Reason.PROGRESSING)
         if (reason := self._why_not(signed_at)) is not None:
-            return NotSent(reason)
+            return NotSent(reason, Reason.PROGRESSING)
 
         def fence() -> str | None:
             return self._why_not(signed_at)

@@ -19,6 +19,7 @@ from nodepool_membership.cce.errors import (
     RefusedError,
     ThrottledError,
     UnauthenticatedError,
+    WithheldError,
 )
 from nodepool_membership.core import catalogue, clock
 from nodepool_membership.core.calls import Answer, NotNow, NotSent, Refused, Unknown
@@ -76,11 +77,15 @@ def of_look(error: CloudError, subject: str, clock_offset_seconds: float | None 
 
 
 def of_call(error: CloudError) -> Answer:
-    """What the answer to an add call means."""
+    """What the answer to a call that changes something means."""
     text = said(error)
     match error:
+        case WithheldError():
+            return NotSent(text, Reason.PROGRESSING)
         case NotSentError():
-            return NotSent(f"the call was not sent: {text}")
+            # It has a status if an answer to an earlier call is the reason: the key is not used for a while.
+            reason = _entry(error).condition if error.status else Reason.CLOUD_UNREACHABLE
+            return NotSent(f"the call was not sent: {text}", reason)
         case RefusedError():
             entry = _entry(error)
             if entry.about is not About.MOMENT:
