@@ -1,5 +1,6 @@
 """Each reason for which a server fails: how it begins, whether it is final, how it ends; and the grouping in status."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -105,6 +106,46 @@ def test_a_node_without_a_creation_time_times_out_from_the_batch() -> None:
     run.step()
     assert run.newest.phase is Phase.RUNNING
     run.wait(SECOND)
+    run.step()
+    assert run.causes == {A: (FailureReason.JOIN_TIMEOUT, 1)}
+
+
+@pytest.mark.parametrize("attempts", [0, 1, 3])
+@pytest.mark.parametrize(
+    "reason", [FailureReason.JOIN_TIMEOUT, FailureReason.NODE_ERROR, FailureReason.OTHER_POOL], ids=str
+)
+def test_a_failed_server_whose_node_has_time_again_is_waited_for(attempts: int, reason: FailureReason) -> None:
+    """As when spec.joinTimeoutSeconds was raised, or the node was repaired; the attempts stay known (rule P12)."""
+    run = known(reason, attempts=attempts, nodes=(a_node(A, "Installing", created=NOW),))
+    run.edit(replace(a_spec(A), join_timeout_seconds=7200))
+    run.now = NOW + 2 * TIMEOUT
+    assert run.step().intent is None
+    assert run.causes == ({A: (FailureReason.INSTALLING, attempts)} if attempts else {})
+    assert (run.status.failed, run.status.pending, run.condition("Stalled")) == (0, 1, None)
+    before = run.status
+    run.step()
+    assert run.status == before
+    run.wait(SECOND)
+    run.step()
+    assert run.causes == {A: (FailureReason.JOIN_TIMEOUT, attempts)}
+    assert "7200" in run.status.failures[0].message
+
+
+def test_a_node_that_was_waited_for_again_and_vanished_is_not_sent_at_once() -> None:
+    run = known(FailureReason.JOIN_TIMEOUT, nodes=(a_node(A, "Installing", created=NOW),))
+    run.now = NOW + WINDOW - SECOND
+    run.step()
+    run.cloud.nodes = []
+    assert run.step().intent is None
+    assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
+
+
+@pytest.mark.parametrize("node", [a_node(A, "Installing"), a_node(A, "Error", created=NOW)])
+def test_a_failure_stays_while_the_node_does_not_say_otherwise(node: Node) -> None:
+    run = known(FailureReason.DISK_PARTITIONED, nodes=(node,))
+    run.step()
+    assert run.causes == {A: (FailureReason.DISK_PARTITIONED, 1)}
+    run = known(FailureReason.JOIN_TIMEOUT, nodes=(a_node(A, "Installing"),))
     run.step()
     assert run.causes == {A: (FailureReason.JOIN_TIMEOUT, 1)}
 

@@ -69,6 +69,7 @@ class FailureReason(StrEnum):
     OTHER_POOL = "OtherPool"
     NEVER_APPEARED = "NeverAppeared"
     JOIN_TIMEOUT = "JoinTimeout"
+    INSTALLING = "Installing"
     MEMBER_MISSING = "MemberMissing"
     LISTING_IMPLAUSIBLE = "ListingImplausible"
     MEMBER_NOT_ACTIVE = "MemberNotActive"
@@ -93,6 +94,7 @@ HOLDS_NODE: Final = frozenset(
         FailureReason.NODE_ERROR,
         FailureReason.OTHER_POOL,
         FailureReason.JOIN_TIMEOUT,
+        FailureReason.INSTALLING,
         FailureReason.MEMBER_NOT_ACTIVE,
     }
 )

@@ -25,6 +25,8 @@ class Cause:
 
     def is_final(self, max_attempts: int) -> bool:
         """Whether the server counts as failed: attempts used up, or nothing a retry could change now."""
+        if self.reason is FailureReason.INSTALLING:
+            return False
         return self.reason in HOLDS_NODE or self.reason in DRIFT or self.attempts >= max_attempts
 
 

@@ -33,6 +33,15 @@ _IMPLAUSIBLE: Final = Cause(
 )
 
 
+_OF_A_NODE: Final = frozenset({FailureReason.JOIN_TIMEOUT, FailureReason.NODE_ERROR, FailureReason.OTHER_POOL})
+"""Failures that only the node tells of: they end with what it tells, or when `spec.joinTimeoutSeconds` is raised."""
+
+_ON_ITS_WAY: Final = (
+    "it failed before, its node is on its way again: it is waited for until spec.joinTimeoutSeconds after the node was"
+    " made"
+)
+
+
 def sort_out(state: State, membership: Membership) -> State:
     """Hold what is recorded against the spec: what left the list is owed or released (rule P18).
 
@@ -85,6 +94,7 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished:
     others = mine - active
     nodes = table.nodes(others)
     causes: dict[str, Cause] = {}
+    over: set[str] = set()
     for server_id in others:
         known, node = state.book.get(server_id), nodes.get(server_id)
         if node is None:
@@ -93,10 +103,15 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished:
             cause = _drifted(node, spec)
         else:
             cause = node_trouble(node, state.attempts(server_id), spec, now, now)
-            cause = known if cause is None or _says_more(known, cause) else cause
+            if cause is None:
+                cause = _in_time(known, node)
+            elif _says_more(known, cause):
+                cause = known
         if cause is not None:
             causes[server_id] = cause
-    return _take_leave(state.with_causes(causes.items()), spec, vanished)
+        elif known is not None:
+            over.add(server_id)
+    return _take_leave(state.without_causes(over).with_causes(causes.items()), spec, vanished)
 
 
 def _without_node(known: Cause) -> Cause:
@@ -106,6 +121,17 @@ def _without_node(known: Cause) -> Cause:
     # Also without an attempt: a reset has taken the count, the add that made the node may be minutes old.
     text = "its node is gone; it is tried again when the settle window has passed since the last batch"
     return Cause(FailureReason.NODE_VANISHED, text, known.attempts)
+
+
+def _in_time(known: Cause | None, node: Node) -> Cause | None:
+    """What remains of a failure while the server's node is on its way and may become a member, as after a repair.
+
+    A cause that a job told is kept, and so is any if the node's age is not known: its time would never be over.
+    """
+    if known is None or known.reason not in _OF_A_NODE or node.created is None:
+        return known
+    # The attempts stay known (rule P12).
+    return Cause(FailureReason.INSTALLING, _ON_ITS_WAY, known.attempts) if known.attempts else None
 
 
 def _take_leave(state: State, spec: Spec, vanished: Vanished) -> State:
