@@ -6,7 +6,7 @@ intent is stored before the call is made, the answer is recorded before the key 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -14,9 +14,8 @@ from typing import Final
 
 from nodepool_membership.api.membership import InvalidObjectError, Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import HOLDS_NODE, Reason
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Status
-from nodepool_membership.cce.budget import Taken
 from nodepool_membership.core import conditions
 from nodepool_membership.core.carry import unhandled_reset
 from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
@@ -25,15 +24,16 @@ from nodepool_membership.core.observation import Look, Observation, Trouble
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.errors import StaleError, UnansweredError
 from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime import leftovers
 from nodepool_membership.runtime.census import Census
 from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Access, Clouds
 from nodepool_membership.runtime.leader import MayCall
+from nodepool_membership.runtime.looking import Looking
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.pace import Clock
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store, about
-from nodepool_membership.runtime.troubles import TroubleError
 
 _log = logging.getLogger(__name__)
 
@@ -164,17 +164,17 @@ class Reconciler:
 
     async def _work(self, membership: Membership, tracked: _Tracked) -> float | None:
         self._metrics.show(membership.metadata.namespace, membership.metadata.name, membership.status)
-        look = _Looking(
+        look = Looking(
             self._clouds,
             self._memberships,
             membership,
             Observation(self._now(), membership.wire_bytes, absences=tracked.absences),
-            tracked,
+            tracked.failed_looks,
         )
         try:
             decision = await self._decide(look)
             membership = look.membership
-            self._tell_of_nodes(membership, decision, look.seen)
+            leftovers.tell_of_failed(membership, decision.status, look.seen)
             if decision.intent is not None and look.access is not None and look.taken is not None:
                 place, look.taken = look.taken, None
                 try:
@@ -201,7 +201,7 @@ class Reconciler:
             self._clouds.forget(membership.metadata.uid)
         return self._wait(membership, decision, tracked)
 
-    async def _decide(self, look: "_Looking") -> Decision:
+    async def _decide(self, look: Looking) -> Decision:
         answered: list[Look] = []
         while True:
             membership = look.membership
@@ -257,33 +257,9 @@ class Reconciler:
     async def _let_go(self, membership: Membership, status: Status, seen: Observation) -> None:
         """Let a deleted object go; what it leaves behind is in the log (rules P19, P20)."""
         if FINALIZER in membership.metadata.finalizers:
-            if seen.home is not None and seen.home.keeps is not None:
-                extra = {**about(membership), **_nodes(membership.status.members, seen)}
-                _log.warning("the servers are kept: %s", seen.home.keeps, extra=extra)
-            for batch in status.open_batches:
-                left = {"serverIDs": list(batch.server_ids), "nodeUIDs": list(batch.node_ids)}
-                _log.warning("released with an open batch", extra={**about(membership, batch), **left})
-            for group in status.failures:
-                if group.reason in HOLDS_NODE:
-                    _log.warning(
-                        "released with nodes of failed servers: %s",
-                        group.reason,
-                        extra={**about(membership), **_nodes(group.server_ids, seen)},
-                    )
-            if status.surplus:
-                extra = {**about(membership), **_nodes(status.members, seen)}
-                _log.warning("released with members whose removal is owed", extra=extra)
+            leftovers.tell_on_release(membership, status, seen)
             await self._store.release(membership)
             self._clouds.forget(membership.metadata.uid)
-
-    def _tell_of_nodes(self, membership: Membership, decision: Decision, seen: Observation) -> None:
-        """Name the nodes that failed adds left behind; status holds no ids beside its own (rule P19)."""
-        known = {i for group in membership.status.failures if group.reason in HOLDS_NODE for i in group.server_ids}
-        for group in decision.status.failures:
-            new = [i for i in group.server_ids if i not in known] if group.reason in HOLDS_NODE else []
-            if new:
-                extra = {**about(membership), **_nodes(new, seen)}
-                _log.warning("servers failed and hold a node: %s", group.reason, extra=extra)
 
     async def _report(self, found: UnreadableStatus, tracked: _Tracked) -> float | None:
         """Say that the status cannot be understood; nothing is called for it (rule P24)."""
@@ -330,70 +306,3 @@ class Reconciler:
 
     def _second(self) -> datetime:
         return self._now().replace(microsecond=0)
-
-
-def _nodes(server_ids: Iterable[str], seen: Observation) -> dict[str, list[str]]:
-    """Log fields that name servers and, where the listing shows them, their nodes."""
-    ids = list(server_ids)
-    nodes = seen.listing.nodes(ids) if seen.listing is not None else {}
-    return {"serverIDs": ids, "nodeUIDs": [nodes[i].uid if i in nodes else "" for i in ids]}
-
-
-class _Looking:
-    """What was seen of the cloud for one object during one reconcile; the first trouble ends it."""
-
-    def __init__(
-        self, clouds: Clouds, memberships: Memberships, membership: Membership, seen: Observation, tracked: _Tracked
-    ) -> None:
-        self._clouds = clouds
-        self._memberships = memberships
-        self._failed_before = tracked.failed_looks
-        self.membership = membership
-        self.seen = seen
-        self.access: Access | None = None
-        self.taken: Taken | None = None
-
-    async def is_at_hand(self, look: Look) -> bool:
-        """Whether the answer needs no call to the cloud; a trouble on the way counts as an answer."""
-        access = await self._open()
-        return access is None or self._clouds.is_at_hand(look, access)
-
-    async def answer(self, look: Look) -> None:
-        if look.home:
-            self.seen = replace(self.seen, home=await self._memberships.home(self.membership.metadata.namespace))
-            return
-        access = await self._open()
-        if access is None:
-            return
-        if look.write:
-            taken = self._clouds.take(self.membership, access)
-            self.taken = taken if isinstance(taken, Taken) else None
-            wait = 0.0 if isinstance(taken, Taken) else taken
-            self.seen = replace(self.seen, write_wait=wait, throttled=self._clouds.is_throttled(access))
-            return
-        try:
-            self.seen = await self._clouds.answer(look, self.membership, access, self.seen)
-        except TroubleError as error:
-            self._stop(error)
-
-    def give_back(self) -> None:
-        """Return a place in the write budget that was not used."""
-        if self.taken is not None and self.access is not None:
-            self.access.budget.give_back(self.taken)
-            self.taken = None
-
-    async def _open(self) -> Access | None:
-        if self.access is None and self.seen.trouble is None:
-            try:
-                # After a look that failed, the Secret may have been the cause and may be repaired by now.
-                self.access = await self._clouds.access(self.membership, fresh_secret=self._failed_before > 0)
-            except TroubleError as error:
-                self._stop(error)
-        return self.access if self.seen.trouble is None else None
-
-    def _stop(self, error: TroubleError) -> None:
-        self.give_up(error.trouble)
-
-    def give_up(self, trouble: Trouble) -> None:
-        """Look no further: this is why."""
-        self.seen = replace(self.seen, trouble=trouble, failed_looks=self._failed_before + 1)
