@@ -81,6 +81,7 @@ def test_a_partly_failed_job_costs_its_failed_servers_only(
     done = play(cluster, namespace, simulator, maxAttempts=1)
     wanted = {"stay": "DiskPartitioned", "vanish": "NeverAppeared"}[failed_nodes]
     assert set(failed_servers(done).values()) == {wanted}
+    assert all("detach or wipe" in str(told) for told in failed_servers(done, "message").values())
 
 
 def test_a_refusal_about_the_pool_is_found_out_and_blamed_on_nobody(

@@ -155,7 +155,7 @@ def test_a_full_write_budget_is_waited_for_without_a_word() -> None:
     assert run.ready.reason is Reason.PROGRESSING
 
 
-@pytest.mark.parametrize("size", [0, ROOM - plan.BYTES_PER_ID - plan.BYTES_PER_OUTCOME, MAX_OBJECT_BYTES])
+@pytest.mark.parametrize("size", [0, ROOM - 2 * plan.BYTES_PER_ID - plan.BYTES_PER_OUTCOME, MAX_OBJECT_BYTES])
 def test_an_intent_is_made_only_if_its_worst_outcome_fits(size: int) -> None:
     run = Run(replace(an_object(a_spec(A)), wire_bytes=size))
     decision = run.step()
@@ -172,10 +172,11 @@ def test_an_intent_is_made_only_if_its_worst_outcome_fits(size: int) -> None:
 
 
 def test_every_open_batch_is_counted_into_what_must_fit() -> None:
-    room = ROOM - 200 * plan.BYTES_PER_ID
+    """With its text, and its server once more: it may stand among the failures before it leaves the batch."""
+    room = ROOM - 400 * plan.BYTES_PER_ID
     none, one = State.of(Status()), State.of(Status(jobs=(a_batch(Phase.RUNNING, A),)))
     for state, outcomes in ((none, 1), (one, 2)):
-        limit = room - outcomes * plan.BYTES_PER_OUTCOME
+        limit = room - outcomes * plan.BYTES_PER_OUTCOME - (outcomes - 1) * plan.BYTES_PER_ID
         assert plan.fits(limit, state, 200)
         assert not plan.fits(limit + 1, state, 200)
 

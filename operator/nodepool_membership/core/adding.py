@@ -90,12 +90,12 @@ def _add(membership: Membership, state: State, chosen: plan.Eligible, seen: Obse
     return Step(planned, intent=intent)
 
 
-def in_the_way(state: State, seen: Observation, pool_id: str, ids: int) -> Step | Look | None:
-    """What keeps a call that names so many ids from being made now, apart from the membership itself."""
+def in_the_way(state: State, seen: Observation, pool_id: str, servers: int) -> Step | Look | None:
+    """What keeps a call that names so many servers from being made now, apart from the membership itself."""
     hindrance = _not_usable(seen, pool_id)
     if hindrance is not None:
         return Step(state, hindrance=conditions.waiting(hindrance))
-    if not plan.fits(seen.object_bytes, state, ids):
+    if not plan.fits(seen.object_bytes, state, servers):
         text = (
             f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"
             " annotations, or split spec.serverIDs over several memberships"

@@ -14,13 +14,16 @@ from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core import provenance
-from nodepool_membership.core.catalogue import explain
+from nodepool_membership.core.catalogue import explain, explain_without_node
 from nodepool_membership.core.failures import Cause
-from nodepool_membership.core.observation import ACTIVE, BROKEN, JobReport, Node, NodeTable, Observation
+from nodepool_membership.core.observation import ACTIVE, BROKEN, JobPhase, JobReport, Node, NodeTable, Observation
 from nodepool_membership.core.settings import JOB_GRACE, Settings
 from nodepool_membership.core.state import State
 
 BRAKE_AT: Final = 3
+_NEVER_APPEARED: Final = (
+    "no node appeared for the server within the settle window; check that it exists, is running and reachable"
+)
 INTERRUPTED = "the operator stopped between the intent and the cloud's answer; looking for the servers in the node list"
 
 
@@ -146,16 +149,34 @@ def _record(state: State, batch: Batch, verdict: _Verdict, look: _Look, since: d
         failed=_all_failed(batch, verdict.failed),
         message=_said(batch, verdict, _what_failed(verdict.failed.values())) or batch.message,
     )
-    return _take_over(state, verdict, look).with_batch(open_batch)
+    told = _told_of_absent(state, batch, verdict, look)
+    kept = {i: Cause(FailureReason.NEVER_APPEARED, text, state.attempts(i)) for i, text in told.items()}
+    return _take_over(state, verdict, look).with_causes(kept.items()).with_batch(open_batch)
+
+
+def _told_of_absent(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> dict[str, str]:
+    """What the job says of servers without a node. It is asked once: until the batch ends, `book` keeps what it said.
+
+    Also where it says nothing: what is kept of a server must not be what the job of an earlier attempt said.
+    """
+    report = look.seen.jobs.get(batch.job_id) if batch.job_id else None
+    told: dict[str, str] = {}
+    for server_id in verdict.absent:
+        known = state.book.get(server_id)
+        is_known = known is not None and known.reason is FailureReason.NEVER_APPEARED
+        if report is not None:
+            text = report.explanations.get(server_id) or (report.reason if report.phase is JobPhase.FAILED else "")
+            if text or is_known:
+                told[server_id] = explain_without_node(text) if text else _NEVER_APPEARED
+        elif known is not None and is_known and batch.job_id:
+            told[server_id] = known.message
+    return told
 
 
 def _finish(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State:
-    lost = Cause(
-        FailureReason.NEVER_APPEARED,
-        "no node appeared for the server within the settle window; check that it exists, is running and reachable",
-        batch.attempt,
-    )
-    failed = {**verdict.failed, **dict.fromkeys(verdict.absent, lost)}
+    told = _told_of_absent(state, batch, verdict, look)
+    lost = {i: Cause(FailureReason.NEVER_APPEARED, told.get(i, _NEVER_APPEARED), batch.attempt) for i in verdict.absent}
+    failed = {**verdict.failed, **lost}
     trouble = _what_failed(failed.values())
     remarks = _said(batch, verdict, None)
     adopted = any(remark.startswith(provenance.ADOPTED) for remark in provenance.remarked(remarks))

@@ -275,6 +275,7 @@ _JOB_TEXTS: Final = (
         ),
     ),
 )
+_WITHOUT_NODE: Final = "look at the job in the CCE console"
 _UNKNOWN_TEXT: Final = Entry(
     About.SERVER, FailureReason.INSTALL_FAILED, "look at the node in the CCE console, remove it there"
 )
@@ -289,3 +290,10 @@ def explain(text: str) -> tuple[FailureReason, str]:
     """Reason and one-line message for the text of a failed job: known texts get a name and a remedy."""
     entry = job_failure(text)
     return entry.failure, f"{plain_text(text, 600)}; {entry.remedy}"
+
+
+def explain_without_node(text: str) -> str:
+    """The same message for a server of which no node is left; its reason is not the job's, since there is no node."""
+    entry = job_failure(text)
+    remedy = _WITHOUT_NODE if entry is _UNKNOWN_TEXT else entry.remedy.removesuffix(f", {_REMOVE}")
+    return f"no node is left of the server: {plain_text(text, 600)}; {remedy}"

@@ -142,9 +142,13 @@ def backoff(failures: int, seed: int, settings: Settings, *, slow: bool = False)
     return timedelta(seconds=math.ceil(base * (1 + zlib.crc32(str(seed).encode()) / 2**32 / 5)))
 
 
-def fits(object_bytes: int, state: State, ids: int) -> bool:
-    """Whether the object still fits with the worst outcome of every open batch and one more with so many ids (P4)."""
+def fits(object_bytes: int, state: State, servers: int) -> bool:
+    """Whether the object still fits with the worst outcome of every open batch and one more of so many servers (P4).
+
+    An add may have a server in the batch and, with what its job said, among the failures; a removal names its node.
+    """
     texts = len(state.open_batches) + 1 + MAX_GROUPS
+    ids = 2 * servers + sum(len(batch.server_ids) for batch in state.open_batches)
     worst = object_bytes + BYTES_PER_ID * ids + BYTES_PER_OUTCOME * texts
     return worst <= MAX_OBJECT_BYTES
 

@@ -99,8 +99,7 @@ def next_removal(
         return _waiting(added, adding.seconds(min(moments) - now) if moments else None)
     if batches.in_flight(state) >= spec.max_parallel_jobs:
         return replace(added, more=True)
-    # Each names a server and its node.
-    blocked = adding.in_the_way(state, seen, spec.node_pool.node_pool_id, 2 * min(len(nodes), spec.batch_size))
+    blocked = adding.in_the_way(state, seen, spec.node_pool.node_pool_id, min(len(nodes), spec.batch_size))
     if isinstance(blocked, Step):
         delay = added.delay if blocked.delay is None else blocked.delay
         hindrance = added.hindrance or blocked.hindrance

@@ -120,6 +120,8 @@ def _without_node(known: Cause) -> Cause:
         return known
     # Also without an attempt: a reset has taken the count, the add that made the node may be minutes old.
     text = "its node is gone; it is tried again when the settle window has passed since the last batch"
+    if known.reason in EXPLAINED:
+        text = plain_text(f"{text}; before: {known.message}")
     return Cause(FailureReason.NODE_VANISHED, text, known.attempts)
 
 
