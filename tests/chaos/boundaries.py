@@ -66,6 +66,8 @@ def hits(effect: Effect) -> Iterator[Hit]:
         yield Hit(effect, side, Fate.CRASH)
         yield Hit(effect, side, Fate.LOST)
     yield Hit(effect, Side.BEFORE, Fate.STOP)
+    if effect.writes:
+        yield Hit(effect, Side.BEFORE, Fate.CANCEL)
     if effect.writes and effect.cloud:
         yield Hit(effect, Side.BEFORE, Fate.NOT_SENT)
 

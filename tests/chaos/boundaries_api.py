@@ -1,4 +1,4 @@
-"""An API server in memory, behind `kube.api.KubeApi`: guards, generations, subresources, finalizers, deletion.
+"""An API server in memory, behind `kube.api.KubeApi`: guards, generations, subresources, finalizers, deletion, pages.
 
 Not for: anything but the requests that the operator and the scenarios make; validation is defaults and unknown fields
 from the CRD. `tests/cluster/test_memory_api.py` holds its answers against a real API server.
@@ -21,7 +21,8 @@ import jsonpatch
 import yaml
 
 from nodepool_membership.api.membership import Json
-from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, Login
+from nodepool_membership.api.names import GROUP, PLURAL
+from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, Login
 
 Wire = dict[str, Json]
 
@@ -29,8 +30,9 @@ _CRD: Final = Path(__file__).parents[2] / "crds" / "nodepoolmemberships.yaml"
 _MERGE: Final = "application/merge-patch+json"
 _REASONS: Final = {404: "NotFound", 409: "Conflict", 422: "Invalid"}
 _SSL: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-_NAMESPACE_SEGMENTS: Final = 2
-"""`namespaces`, and its name."""
+NAMESPACES: Final = "namespaces"
+DEFINITIONS: Final = "customresourcedefinitions"
+_META: Final = "meta.k8s.io/v1"
 
 
 class RefusalError(Exception):
@@ -54,12 +56,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a request's path names."""
+    """What a request's path names. `namespace` is empty for all of them, and for what is in none."""
 
     plural: str
     namespace: str
-    name: str | None
-    subresource: str | None
+    name: str | None = None
+    subresource: str | None = None
 
 
 def mapping(value: Json) -> Wire:
@@ -76,12 +78,13 @@ def text(value: Json) -> str:
 
 
 def target_of(path: str) -> Target:
-    """Read `/api/v1/namespaces/NS/PLURAL/NAME/SUBRESOURCE`, or the same below `/apis/GROUP/VERSION`."""
+    """Read `/api/v1[/namespaces/NS]/PLURAL[/NAME[/SUBRESOURCE]]`, or the same below `/apis/GROUP/VERSION`."""
     parts = path.strip("/").split("/")
     rest = parts[2 if parts[0] == "api" else 3 :]
-    assert rest[0] == "namespaces", f"no namespaced resource: {path}"
+    if rest[0] != NAMESPACES or len(rest) <= len((NAMESPACES, "NS")):
+        return Target(rest[0], "", *rest[1:])
     namespace, plural, *more = rest[1:]
-    return Target(plural, namespace, *more, *[None] * (_NAMESPACE_SEGMENTS - len(more)))
+    return Target(plural, namespace, *more)
 
 
 @cache
@@ -141,6 +144,11 @@ class MemoryApi:
     objects: dict[tuple[str, str, str], Wire] = field(default_factory=dict)
     changed: Callable[[Wire | None, Wire | None], None] = lambda _old, _new: None
     version: int = 1000
+    rests: dict[str, list[Wire]] = field(default_factory=dict)
+    """What is left of lists that were begun, by the token that continues them."""
+
+    def __post_init__(self) -> None:
+        self._create(Target(DEFINITIONS, ""), {"metadata": {"name": f"{PLURAL}.{GROUP}"}})
 
     @property
     def login(self) -> Login:
@@ -170,7 +178,7 @@ class MemoryApi:
             status = {"kind": "Status", "status": "Failure", "reason": reason, "message": str(refusal)}
             return Answer(refusal.status, json.dumps(status).encode())
         if header_params["Accept"] == METADATA_ONLY:
-            found = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": found["metadata"]}
+            found = _metadata_only(found)
         return Answer(200, json.dumps(found).encode())
 
     async def close(self) -> None:
@@ -180,7 +188,11 @@ class MemoryApi:
         """One request. Raises RefusalError."""
         if method == "POST":
             return self._create(target, mapping(copy.deepcopy(body)))
-        key = (target.plural, target.namespace, target.name or "")
+        if target.name is None:
+            assert method == "GET", f"nobody asks for {method} of many"
+            assert headers["Accept"] == METADATA_ONLY_LIST, "nobody lists whole objects"
+            return self._list(target, query)
+        key = (target.plural, target.namespace, target.name)
         if key not in self.objects:
             raise RefusalError(404, f"{target.plural} {target.name!r} not found")
         old = self.objects[key]
@@ -197,6 +209,22 @@ class MemoryApi:
                 raise RefusalError(422, f"strict decoding error: {names}")
         return self._update(key, old, new, target.subresource)
 
+    def _list(self, target: Target, query: dict[str, str]) -> Wire:
+        """One page of metadata, as of when the list was begun."""
+        token, limit = query.get("continue"), int(query["limit"])
+        items = self.rests[token] if token else [
+            _metadata_only(wire)
+            for key, wire in sorted(self.objects.items())
+            if key[0] == target.plural and target.namespace in ("", key[1])
+        ]  # fmt: skip
+        meta: Wire = {"resourceVersion": str(self.version)}
+        page: list[Json] = [*items[:limit]]
+        if len(items) > limit:
+            more = f"{self.version}/{len(self.rests)}"
+            self.rests[more] = items[limit:]
+            meta |= {"continue": more, "remainingItemCount": len(items) - limit}
+        return {"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": meta, "items": page or None}
+
     def _patched(self, old: Wire, content_type: str, body: Json) -> Wire:
         if content_type == JSON_PATCH:
             try:
@@ -212,12 +240,12 @@ class MemoryApi:
         key = (target.plural, target.namespace, text(meta["name"]))
         if key in self.objects:
             raise RefusalError(409, f"{target.plural} {key[2]!r} already exists")
-        if target.plural == "nodepoolmemberships":
+        if target.plural == PLURAL:
             body.pop("status", None)
             body = mapping(_with_defaults(body, _schema()))
         body["metadata"] = {
             **meta,
-            "namespace": target.namespace,
+            **({"namespace": target.namespace} if target.namespace else {}),
             "uid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{key}/{self.version}")),
             "generation": 1,
             "creationTimestamp": self._moment(),
@@ -242,7 +270,7 @@ class MemoryApi:
             meta["deletionTimestamp"] = old_meta["deletionTimestamp"]
             if not set(_finalizers(meta)) <= set(_finalizers(old_meta)):
                 raise RefusalError(422, "no new finalizers can be added if the object is being deleted")
-        if key[0] == "nodepoolmemberships":
+        if key[0] == PLURAL:
             new = mapping(_with_defaults({**new, "status": old["status"]}, _schema()))
             if new["spec"] != old["spec"]:
                 meta["generation"] = _generation(old_meta) + 1
@@ -253,7 +281,8 @@ class MemoryApi:
 
     def _delete(self, key: tuple[str, str, str], old: Wire) -> Wire:
         meta = mapping(old["metadata"])
-        if not _finalizers(meta):
+        # A namespace goes when a controller has emptied it; here as on the control plane of the tests there is none.
+        if not _finalizers(meta) and key[0] != NAMESPACES:
             return self._drop(key, old, old)
         if "deletionTimestamp" in meta:
             return old
@@ -266,17 +295,22 @@ class MemoryApi:
         self.version += 1
         new = {**new, "metadata": {**mapping(new["metadata"]), "resourceVersion": str(self.version)}}
         self.objects[key] = new
-        if key[0] == "nodepoolmemberships":
+        if key[0] == PLURAL:
             self.changed(old, new)
         return new
 
     def _drop(self, key: tuple[str, str, str], old: Wire, answer: Wire) -> Wire:
         del self.objects[key]
-        self.changed(old, None)
+        if key[0] == PLURAL:
+            self.changed(old, None)
         return answer
 
     def _moment(self) -> str:
         return self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _metadata_only(wire: Wire) -> Wire:
+    return {"kind": "PartialObjectMetadata", "apiVersion": _META, "metadata": wire["metadata"]}
 
 
 def _finalizers(meta: Wire) -> list[str]:

@@ -39,7 +39,9 @@ class Fate(StrEnum):
 
     CRASH = "crash"
     STOP = "stop"
-    """SIGTERM whose patience has run out: looks are cancelled, a call and its record are not."""
+    """SIGTERM: looks, calls and records under way are waited for."""
+    CANCEL = "cancel"
+    """SIGTERM, and the patience has run out: all that is under way is cancelled where it stands."""
     LOST = "lost answer"
     NOT_SENT = "no connection"
 
@@ -75,6 +77,8 @@ class Effects:
     process: int = 0
     """The number of the process that lives: what another one still tries is denied."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    patient: bool = True
+    """Whether a process that is told to stop waits for what is under way."""
 
     @staticmethod
     def of(hits: Iterable[Hit]) -> "Effects":
@@ -130,7 +134,8 @@ class Effects:
             case Fate.CRASH:
                 self.end()
                 raise Crash
-            case Fate.STOP:
+            case Fate.STOP | Fate.CANCEL:
+                self.patient = hit.fate is Fate.STOP
                 self.stopping.set()
             case Fate.LOST:
                 raise lost
@@ -186,7 +191,8 @@ class KubeWire:
         _request_timeout: aiohttp.ClientTimeout,
     ) -> Answer:
         target = target_of(url.partition("?")[0])
-        what = " ".join(filter(None, ("kube", method, target.plural, target.subresource)))
+        verb = "LIST" if method == "GET" and target.name is None else method
+        what = " ".join(filter(None, ("kube", verb, target.plural, target.subresource)))
 
         async def act() -> Answer:
             return await self._api.call_api(method, url, header_params, body, post_params, _request_timeout)

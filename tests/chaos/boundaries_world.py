@@ -17,7 +17,7 @@ import httpx
 
 from cce_simulator import Simulator
 from cce_simulator.config import CLUSTER_ID, NODE_POOL_ID, PROJECT_ID
-from chaos.boundaries_api import MemoryApi, Target, Wire, mapping
+from chaos.boundaries_api import NAMESPACES, MemoryApi, Target, Wire, mapping
 from chaos.boundaries_effects import CloudWire, Crash, Effect, Effects, Fate, Hit, KubeWire
 from chaos.boundaries_scenario import Edit, End, Scenario
 from chaos.boundaries_time import VirtualClock, run
@@ -45,6 +45,8 @@ LIMIT_SECONDS: Final = 6 * 3600.0
 DOWN_SECONDS: Final = 7.0
 """From the end of a process to the start of the next."""
 IDLE_SECONDS: Final = 1.5 * OPTIONS.resync_interval.total_seconds()
+_PATIENCE_SECONDS: Final = OPTIONS.http_timeout.total_seconds() + 15.0
+"""Of a process that is told to stop, with what is under way."""
 _QUIET_SECONDS: Final = 60.0
 """After settling: Events are posted."""
 _TICK_SECONDS: Final = 10.0
@@ -100,6 +102,7 @@ class World:
         key = self.scenario.cloud.access_keys[0]
         data = {"accessKey": key.access_key, "secretKey": key.secret_key}
         encoded: Wire = {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
+        self.api.handle("POST", Target(NAMESPACES, ""), {}, {}, {"metadata": {"name": NAMESPACE}})
         self._request("POST", "secrets", None, {"metadata": {"name": _SECRET}, "data": encoded})
         pool: Wire = {
             "region": "cn-north-4", "projectID": PROJECT_ID, "clusterID": CLUSTER_ID, "nodePoolID": NODE_POOL_ID
@@ -193,8 +196,9 @@ class World:
                 queue.add((NAMESPACE, name))
             if await self._settles():
                 settled.append(True)
-            await workers.stop(0.0)
-        self._check_recorded()
+            recorded = await workers.stop(_PATIENCE_SECONDS if self.effects.patient else 0.0)
+        if recorded:
+            self._check_recorded()
 
     async def _settles(self) -> bool:
         """Wait until everything has settled, and that it stays so; False if the process is told to stop before."""
@@ -224,7 +228,7 @@ class World:
         return True
 
     def _check_recorded(self) -> None:
-        """A process that ended in order recorded the answer of the call that was under way (rule P9)."""
+        """A process that ended in order has recorded the answer of the call that was under way (rule P9)."""
         stopped = any(h.fate is Fate.STOP and h.effect.cloud and h.effect.writes for h in self.effects.hits.values())
         for name in self.scenario.specs if stopped else ():
             found = self.read(name)

@@ -1,18 +1,20 @@
 """The API server in memory that `chaos.boundaries` crashes against answers as a real one does."""
 
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
 
-from chaos.boundaries_api import MemoryApi, Wire, mapping
+from chaos.boundaries_api import NAMESPACES, MemoryApi, Target, Wire, mapping
 from cluster.objects import connect, manifest, object_path, server_ids
 from controlplane import ControlPlane
 from nodepool_membership.api.membership import Json
-from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER
-from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, KubeApi
+from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PLURAL
+from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
 from nodepool_membership.kube.errors import KubeError
+from nodepool_membership.kube.memberships import Memberships
 
 pytestmark = pytest.mark.usefixtures("crd")
 
@@ -55,6 +57,34 @@ class Talk:
         """A guarded and strict JSON Patch, as the operator sends it; answered with metadata only."""
         guard: Json = {"op": "replace", "path": "/metadata/resourceVersion", "value": version or self.version}
         await self._hear("PATCH", object_path(self.namespace, *rest), [guard, *edits], JSON_PATCH, {**STRICT, **query})
+
+    async def list(self, **query: str) -> str:
+        """A page of metadata of the namespace's memberships; the token that continues it, or nothing."""
+        resource = object_path(self.namespace)
+        answer = await self.api.request("test", "GET", resource, query=query, accept=METADATA_ONLY_LIST)
+        page = mapping(json.loads(answer))
+        meta, items = mapping(page["metadata"]), page["items"]
+        assert items is None or isinstance(items, list)
+        shown = items and [{**mapping(item), "metadata": kept(mapping(item))["metadata"]} for item in items]
+        token = str(meta.get("continue") or "")
+        self.heard.append(("LIST", page["kind"], shown, bool(token), meta.get("remainingItemCount")))
+        return token
+
+    async def look(self, where: str) -> None:
+        """The metadata of something else than a membership; only whether it is being deleted is of interest."""
+        try:
+            answer = await self.api.request("test", "GET", where, accept=METADATA_ONLY)
+        except KubeError as error:
+            self.heard.append((where, type(error).__name__))
+            return
+        wire = mapping(json.loads(answer))
+        meta = mapping(wire["metadata"])
+        self.heard.append((where, wire["kind"], meta["name"], "deletionTimestamp" in meta))
+
+    async def keys(self, *namespaces: str) -> None:
+        """What the census asks, in all namespaces if none is given."""
+        found = await Memberships(self.api).keys(namespaces)
+        self.heard.append(("keys", sorted(key for key in found if key[0] == self.namespace)))
 
     async def _hear(self, method: str, resource: str, body: Json, kind: str, query: dict[str, str]) -> None:
         accept = METADATA_ONLY if kind == JSON_PATCH else "application/json"
@@ -124,12 +154,41 @@ async def converse(talk: Talk) -> None:
     await talk.ask("GET", "pool")
 
 
-async def test_the_api_server_in_memory_answers_as_a_real_one(control_plane: ControlPlane, namespace: str) -> None:
+async def converse_of_many(talk: Talk) -> None:
+    """What the census asks at the start, and what is asked before servers are removed on a deletion."""
+    await talk.list(limit="2")
+    await talk.keys(talk.namespace)
+    for name in ("b", "c", "a"):
+        await talk.ask("POST", body=json.loads(json.dumps(manifest(name, server_ids(1)))))
+    await talk.list(limit="3")
+    token = await talk.list(limit="2")
+    # A list goes on as of when it was begun.
+    await talk.ask("DELETE", "c")
+    await talk.list(limit="2", **{"continue": token})
+    first = await talk.list(limit="1")
+    await talk.list(limit="1", **{"continue": first})
+    await talk.list(limit="2")
+    await talk.keys(talk.namespace)
+    await talk.keys()
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    for name in (f"{PLURAL}.{GROUP}", f"others.{GROUP}"):
+        await talk.look(path(crds, name))
+    for where in (path("/api/v1/namespaces", talk.namespace), path("/api/v1/namespaces", "no-such-namespace")):
+        await talk.look(where)
+    await talk.api.request("test", "DELETE", path("/api/v1/namespaces", talk.namespace))
+    await talk.look(path("/api/v1/namespaces", talk.namespace))
+
+
+@pytest.mark.parametrize("said", [converse, converse_of_many])
+async def test_the_api_server_in_memory_answers_as_a_real_one(
+    control_plane: ControlPlane, namespace: str, said: Callable[[Talk], Awaitable[None]]
+) -> None:
     memory = MemoryApi(lambda: NOW)
+    memory.handle("POST", Target(NAMESPACES, ""), {}, {}, {"metadata": {"name": namespace}})
     imagined = Talk(KubeApi(memory, memory.login), namespace)
-    await converse(imagined)
+    await said(imagined)
     async with connect(control_plane) as api:
         real = Talk(api, namespace)
-        await converse(real)
+        await said(real)
     pairs = enumerate(zip(imagined.heard, real.heard, strict=True))
-    assert [(n, said, wanted) for n, (said, wanted) in pairs if said != wanted] == []
+    assert [(n, told, wanted) for n, (told, wanted) in pairs if told != wanted] == []
