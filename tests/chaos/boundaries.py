@@ -5,7 +5,7 @@ Not for: what a run is (`boundaries_world`) or kills of the real process (`kills
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,30 +15,36 @@ from typing import Final
 
 from chaos.boundaries_effects import Effect, Fate, Hit, Side
 from chaos.boundaries_scenario import SCENARIOS, Scenario
-from chaos.boundaries_world import WrongError, play
+from chaos.boundaries_verdict import BrokenRun, Promise, WrongError
+from chaos.boundaries_world import play
 
-PAIRS_OF: Final = "plain"
-"""The scenario in which the operator also dies a second time, while it recovers from the first."""
+PAIRS_OF: Final = ("plain", "removal")
+"""The scenarios in which the operator also dies a second time, while it recovers from the first."""
 
-READS: Final = 6
-"""Of the reads between two writes, so many from each end are boundaries."""
+_SHOWN: Final = 2000
+"""Characters of a broken run: it shows whole statuses."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What came of all runs of one scenario. `wrongs`: one text for each run that broke a promise."""
+    """What came of all runs of one scenario. `broken`: the runs that broke a promise."""
 
     scenario: str
     boundaries: int
-    """Effects of the run in which nothing is hit, without the repeated reads of long waits."""
+    """Of the run in which nothing is hit: its effects, without those that are like others."""
     runs: int
-    wrongs: tuple[str, ...]
+    broken: tuple[BrokenRun, ...]
 
     def line(self) -> str:
-        verdict = f"{len(self.wrongs)} WRONG" if self.wrongs else "all converged"
-        return f"{self.scenario:32} {self.boundaries:4} boundaries {self.runs:5} runs, {verdict}"
+        verdict = f"{len(self.broken)} BROKEN" if self.broken else "all converged"
+        return f"{self.scenario:42} {self.boundaries:4} boundaries {self.runs:5} runs, {verdict}"
+
+    def check(self) -> None:
+        """Raises AssertionError if any run broke a promise."""
+        first = "\n".join(str(run)[:_SHOWN] for run in self.broken[:3])
+        assert not self.broken, f"{len(self.broken)} of {self.runs} runs broke a promise, the first: {first}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,38 +53,58 @@ class BoundaryReport:
 
     sweeps: tuple[Sweep, ...] = field(default_factory=tuple)
 
+    def broken(self, promise: Promise) -> int:
+        """Runs that broke this promise."""
+        every = (run for swept in self.sweeps for run in swept.broken)
+        return sum(any(wrong.promise is promise for wrong in run.wrongs) for run in every)
+
     def lines(self) -> list[str]:
         boundaries, runs = sum(s.boundaries for s in self.sweeps), sum(s.runs for s in self.sweeps)
-        wrongs = [wrong for sweep in self.sweeps for wrong in sweep.wrongs]
-        total = f"{boundaries} boundaries x {len(self.sweeps)} scenarios, {runs} runs: {len(wrongs)} wrong"
-        return [*(sweep.line() for sweep in self.sweeps), total]
+        broken = ", ".join(f"{promise} {self.broken(promise)}" for promise in Promise)
+        total = f"{boundaries} boundaries x scenarios ({len(self.sweeps)}) covered, {runs} runs"
+        return [*(swept.line() for swept in self.sweeps), total, f"runs with {broken}"]
 
     def check(self) -> None:
         """Raises AssertionError if any run broke a promise."""
-        wrongs = [wrong for sweep in self.sweeps for wrong in sweep.wrongs]
-        assert not wrongs, f"{len(wrongs)} runs broke a promise, the first: {wrongs[0]}"
+        for swept in self.sweeps:
+            swept.check()
 
 
 def hits(effect: Effect) -> Iterator[Hit]:
-    """Everything that can go wrong at one effect; to lose the answer of a read is as good as not to read."""
-    sides = Side if effect.writes else (Side.BEFORE,)
-    for side in sides:
-        yield Hit(effect, side, Fate.CRASH)
-        yield Hit(effect, side, Fate.LOST)
+    """What can go wrong at one effect, without what comes to the same.
+
+    To lose the answer of a read is as good as not to read. An Event is never read, and nothing waits for it.
+    """
+    yield Hit(effect, Side.BEFORE, Fate.CRASH)
+    yield Hit(effect, Side.BEFORE, Fate.LOST)
+    if effect.is_event:
+        return
     yield Hit(effect, Side.BEFORE, Fate.STOP)
-    if effect.writes:
-        yield Hit(effect, Side.BEFORE, Fate.CANCEL)
-    if effect.writes and effect.cloud:
+    if not effect.writes:
+        return
+    yield Hit(effect, Side.BEFORE, Fate.CANCEL)
+    yield Hit(effect, Side.AFTER, Fate.CRASH)
+    yield Hit(effect, Side.AFTER, Fate.LOST)
+    if effect.cloud:
         yield Hit(effect, Side.BEFORE, Fate.NOT_SENT)
 
 
 def boundaries(effects: Sequence[Effect]) -> list[Effect]:
-    """All writes; of the reads between two writes the first and the last: those of a long wait are alike."""
+    """All writes; of the reads and Events between two of them the first and the last of each kind.
+
+    Those of a long wait are alike.
+    """
     chosen: list[Effect] = []
-    for writes, group in groupby(effects, key=lambda effect: effect.writes):
+    for writes, group in groupby(effects, key=_changes):
         run = list(group)
-        chosen += run if writes or len(run) <= 2 * READS else [*run[:READS], *run[-READS:]]
+        first = {effect.what: effect for effect in reversed(run)}
+        last = {effect.what: effect for effect in run}
+        chosen += run if writes else sorted({*first.values(), *last.values()}, key=lambda effect: effect.number)
     return chosen
+
+
+def _changes(effect: Effect) -> bool:
+    return effect.writes and not effect.is_event
 
 
 def sweep(scenario: Scenario, choose: Callable[[Sequence[Hit]], Sequence[Hit]] = lambda every: every) -> Sweep:
@@ -87,7 +113,7 @@ def sweep(scenario: Scenario, choose: Callable[[Sequence[Hit]], Sequence[Hit]] =
         try:
             effects = boundaries(play(scenario))
         except WrongError as error:
-            return Sweep(scenario.name, 0, 1, (str(error),))
+            return Sweep(scenario.name, 0, 1, (_broken(scenario, (), error),))
         chosen = choose([hit for effect in effects for hit in hits(effect)])
         outcomes = [_outcome(scenario, (hit,)) for hit in chosen]
     return Sweep(scenario.name, len(effects), 1 + len(chosen), tuple(filter(None, outcomes)))
@@ -95,25 +121,35 @@ def sweep(scenario: Scenario, choose: Callable[[Sequence[Hit]], Sequence[Hit]] =
 
 def sweep_pairs(scenario: Scenario, choose: Callable[[Sequence[Hit]], Sequence[Hit]] = lambda every: every) -> Sweep:
     """Let the operator die at a write, and again at a write of its recovery."""
+    broken: list[BrokenRun] = []
+    runs = 1
     with _silence():
-        effects = [effect for effect in play(scenario) if effect.writes]
-        firsts = choose([hit for effect in effects for hit in hits(effect) if hit.fate is Fate.CRASH])
-        pairs: list[tuple[Hit, ...]] = []
-        for first in firsts:
-            later = [effect for effect in play(scenario, (first,))[first.effect.number + 1 :] if effect.writes]
-            seconds = [hit for effect in later for hit in hits(effect) if hit.fate is Fate.CRASH]
-            pairs += [(first, second) for second in choose(seconds)]
-        outcomes = [_outcome(scenario, pair) for pair in pairs]
-    name = f"{scenario.name}, crashed twice"
-    return Sweep(name, len(effects), 1 + len(firsts) + len(pairs), tuple(filter(None, outcomes)))
+        effects = [effect for effect in play(scenario) if _changes(effect)]
+        for first in choose([hit for effect in effects for hit in hits(effect) if hit.fate is Fate.CRASH]):
+            runs += 1
+            try:
+                recovery = play(scenario, (first,))[first.effect.number + 1 :]
+            except WrongError as error:
+                broken.append(_broken(scenario, (first,), error))
+                continue
+            later = [effect for effect in recovery if _changes(effect)]
+            seconds = choose([hit for effect in later for hit in hits(effect) if hit.fate is Fate.CRASH])
+            runs += len(seconds)
+            broken += filter(None, (_outcome(scenario, (first, second)) for second in seconds))
+    return Sweep(f"{scenario.name}, crashed twice", len(effects), runs, tuple(broken))
 
 
-def _outcome(scenario: Scenario, struck: Iterable[Hit]) -> str | None:
+def _outcome(scenario: Scenario, struck: Sequence[Hit]) -> BrokenRun | None:
     try:
         play(scenario, struck)
     except WrongError as error:
-        return str(error)
+        return _broken(scenario, struck, error)
     return None
+
+
+def _broken(scenario: Scenario, struck: Sequence[Hit], error: WrongError) -> BrokenRun:
+    where = ", then ".join(map(str, struck)) or "nothing hit"
+    return BrokenRun(f"{scenario.name}, {where}", error.wrongs)
 
 
 @contextmanager
@@ -155,9 +191,9 @@ def _first_call(effects: Sequence[Effect]) -> set[Effect]:
 
 
 def run(say: Say, scenarios: Sequence[Scenario] = SCENARIOS) -> BoundaryReport:
-    """Everything: every boundary of every scenario, and all pairs of crashes of the plain one; on every core."""
-    works = [partial(sweep, scenario) for scenario in scenarios]
-    works += [partial(sweep_pairs, scenario) for scenario in scenarios if scenario.name == PAIRS_OF]
+    """Everything: every boundary of every scenario, and all pairs of crashes of some; on every core."""
+    works = [partial(sweep_pairs, scenario) for scenario in scenarios if scenario.name in PAIRS_OF]
+    works += [partial(sweep, scenario) for scenario in scenarios]
     sweeps: list[Sweep] = []
     with ProcessPoolExecutor() as pool:
         for done in as_completed([pool.submit(work) for work in works]):

@@ -55,6 +55,11 @@ class Effect:
     writes: bool
     cloud: bool
 
+    @property
+    def is_event(self) -> bool:
+        """Whether an Event is written: never read by the operator, and nothing waits for it."""
+        return self.what.endswith(" events")
+
 
 @dataclass(frozen=True, slots=True)
 class Hit:

@@ -19,7 +19,8 @@ from cce_simulator.config import (
 )
 from cce_simulator.faults import Answer, FaultRule, lost_answer, throttled
 from nodepool_membership.api.membership import Json, Membership
-from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.status import Operation
 
 NAME: Final = "workers"
 
@@ -30,11 +31,16 @@ def servers(count: int, first: int = 0) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What a user does once the object has come so far: a merge patch, or (None) a deletion."""
+    """What a user does once a membership has come so far: a merge patch, or (None) a deletion."""
 
     when: Callable[[Membership], bool]
     patch: Mapping[str, Json] | None
     name: str = NAME
+    """Of the membership that is edited."""
+    sees: str = NAME
+    """The membership that `when` looks at."""
+    home: bool = False
+    """It is the namespace that is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,9 @@ class End:
 
     members: frozenset[str]
     failed: Mapping[str, Collection[FailureReason]] = field(default_factory=dict)
-    """The reasons that each may have: who did not hear of a job cannot tell what it said. None: it is all well."""
+    """The reasons that each may have: who did not hear of a job cannot tell what it said."""
+    conflict: bool = False
+    """Another membership has the right to some of its servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,8 @@ class Scenario:
     """`specs`: fields of spec by the name of the membership; `ends`: None where the object has to be gone.
 
     Every server that is a member at the end, or in the pool, was accepted exactly once, but for `accepted`:
-    how often each of these may have been.
+    how often each of these may have been. None was removed but for `removed`: so with these. The membership that is
+    named first is the oldest.
     """
 
     name: str
@@ -60,8 +69,9 @@ class Scenario:
     cloud: SimulatorConfig
     edits: tuple[Edit, ...] = ()
     accepted: Mapping[str, Collection[int]] = field(default_factory=dict)
-    removed: frozenset[str] = frozenset()
-    """Servers that a removal was accepted for."""
+    removed: Mapping[str, Collection[int]] = field(default_factory=dict)
+    empties: bool = False
+    """No server that was accepted is a node at the end."""
 
 
 def spec(ids: Collection[str], name: str = NAME, **fields: Json) -> dict[str, Mapping[str, Json]]:
@@ -110,6 +120,19 @@ def _joining(membership: Membership) -> bool:
     return membership.status.joining > 0
 
 
+def _conflicting(membership: Membership) -> bool:
+    ready = membership.status.condition("Ready")
+    return ready is not None and ready.reason == Reason.CONFLICT
+
+
+def _owes(membership: Membership) -> bool:
+    return membership.status.surplus > 0
+
+
+def _removing(membership: Membership) -> bool:
+    return any(batch.operation is Operation.REMOVE for batch in membership.status.open_batches)
+
+
 def _names(ids: Collection[str]) -> dict[str, Json]:
     listed: list[Json] = [*ids]
     return {"spec": {"serverIDs": listed}}
@@ -117,9 +140,30 @@ def _names(ids: Collection[str]) -> dict[str, Json]:
 
 _FIVE: Final = servers(5)
 _EIGHT: Final = servers(8)
-_LOCKED: Final = FaultRule(
-    route="addNodes", times=1, answer=Answer(status=429, error_code="CCE.01429002", message="the cluster is locked")
-)
+
+
+def _lock(route: str) -> FaultRule:
+    answer = Answer(status=429, error_code="CCE.01429002", message="the cluster is locked")
+    return FaultRule(route=route, times=1, answer=answer)
+
+
+def _removal(
+    name: str, left: Collection[str], removed: Mapping[str, Collection[int]], config: SimulatorConfig | None = None
+) -> Scenario:
+    """Five servers under `removalPolicy: Remove`, of which some leave the list when all have joined."""
+    edits = (Edit(_ready, _names(left)),)
+    return Scenario(
+        name, spec(_FIVE, removalPolicy="Remove"), joined(left), config or cloud(), edits=edits, removed=removed
+    )
+
+
+_CLAIMED_TWICE: Final = spec(_FIVE[:3]) | spec(_FIVE[2:], "others")
+
+
+def _conflict(ids: Collection[str]) -> dict[str, End | None]:
+    """What the younger of two is left with."""
+    return {"others": End(frozenset(ids), conflict=True)}
+
 
 SCENARIOS: Final = (
     Scenario("plain", spec(_FIVE), joined(_FIVE), cloud()),
@@ -132,7 +176,7 @@ SCENARIOS: Final = (
     ),
     Scenario("seen at once", spec(_FIVE), joined(_FIVE), cloud(node_visibility="atOnce")),
     Scenario("adoption", spec(_FIVE), joined(_FIVE), cloud(there=_FIVE[:2]), accepted=dict.fromkeys(_FIVE[:2], (0,))),
-    Scenario("locked and throttled", spec(_FIVE), joined(_FIVE), cloud(_LOCKED, throttled())),
+    Scenario("locked and throttled", spec(_FIVE), joined(_FIVE), cloud(_lock("addNodes"), throttled())),
     Scenario("lost answer", spec(_FIVE), joined(_FIVE), cloud(lost_answer())),
     Scenario(
         "lost answer, long job",
@@ -186,4 +230,93 @@ SCENARIOS: Final = (
     ),
     Scenario("deleted while joining", spec(_FIVE), {NAME: None}, cloud(), edits=(Edit(_joining, None),)),
     Scenario("deleted when joined", spec(_FIVE), {NAME: None}, cloud(), edits=(Edit(_ready, None),)),
+    _removal("removal", _FIVE[1:], dict.fromkeys(_FIVE[:1], (1,))),
+    _removal(
+        "removal, lost answer",
+        _FIVE[1:],
+        dict.fromkeys(_FIVE[:1], (1,)),
+        cloud(lost_answer(route="removeNodes")),
+    ),
+    _removal(
+        "removal, dropped, then locked",
+        _FIVE[1:],
+        dict.fromkeys(_FIVE[:1], (1,)),
+        cloud(FaultRule(route="removeNodes", times=1, drop=True), _lock("removeNodes")),
+    ),
+    _removal("some removed, others added", _EIGHT[3:], dict.fromkeys(_EIGHT[:3], (1,))),
+    Scenario(
+        "put back before its removal",
+        spec(_FIVE, removalPolicy="Remove"),
+        joined(_FIVE),
+        cloud(),
+        edits=(Edit(_ready, _names(_FIVE[1:])), Edit(_owes, _names(_FIVE))),
+    ),
+    Scenario(
+        "put back during its removal",
+        spec(_FIVE, removalPolicy="Remove"),
+        joined(_FIVE),
+        cloud(remove_seconds=200),
+        edits=(Edit(_ready, _names(_FIVE[1:])), Edit(_removing, _names(_FIVE))),
+        # The removal may not have been sent, and is found out not to have happened.
+        accepted={_FIVE[0]: (1, 2)},
+        removed={_FIVE[0]: (0, 1)},
+    ),
+    Scenario(
+        "removed on deletion",
+        spec(_FIVE, deletionPolicy="Remove"),
+        {NAME: None},
+        cloud(lost_answer(route="removeNodes")),
+        edits=(Edit(_ready, None),),
+        removed=dict.fromkeys(_FIVE, (1,)),
+        empties=True,
+    ),
+    Scenario(
+        "removed on deletion while joining",
+        spec(_FIVE, deletionPolicy="Remove", batchSize=5),
+        {NAME: None},
+        cloud(),
+        edits=(Edit(_joining, None),),
+        # The call may not have been sent.
+        accepted=dict.fromkeys(_FIVE, (0, 1)),
+        removed=dict.fromkeys(_FIVE, (0, 1)),
+        empties=True,
+    ),
+    Scenario(
+        "removal on deletion called off",
+        spec(_FIVE, deletionPolicy="Remove"),
+        {NAME: None},
+        cloud(),
+        edits=(Edit(_ready, None), Edit(_removing, {"spec": {"deletionPolicy": "Retain"}})),
+        removed=dict.fromkeys(_FIVE, (0, 1)),
+    ),
+    Scenario(
+        "deleted with its namespace",
+        spec(_FIVE, deletionPolicy="Remove"),
+        {NAME: None},
+        cloud(),
+        edits=(Edit(_ready, None, home=True), Edit(_ready, None)),
+    ),
+    Scenario("listed twice", _CLAIMED_TWICE, joined(_FIVE[:3]) | _conflict(_FIVE[3:]), cloud()),
+    Scenario(
+        "listed twice, then let go",
+        _CLAIMED_TWICE,
+        joined(_FIVE[:2]) | joined(_FIVE[2:], "others"),
+        cloud(),
+        edits=(Edit(_conflicting, _names(_FIVE[:2]), sees="others"),),
+    ),
+    Scenario(
+        "listed twice, then off a list that removes",
+        _CLAIMED_TWICE | spec(_FIVE[:3], removalPolicy="Remove"),
+        joined(_FIVE[:2]) | joined(_FIVE[2:], "others"),
+        cloud(lost_answer()),
+        edits=(Edit(_conflicting, _names(_FIVE[:2]), sees="others"),),
+    ),
+    Scenario(
+        "listed twice, the owner deleted",
+        _CLAIMED_TWICE,
+        {NAME: None} | joined(_FIVE[2:], "others"),
+        cloud(),
+        edits=(Edit(_conflicting, None, sees="others"),),
+        accepted=dict.fromkeys(_FIVE[:2], (0, 1)),
+    ),
 )
