@@ -46,7 +46,8 @@ lint: $(READY) ## linters, types, import rules, and counts of what was let throu
 bench: $(READY) ## figures as counts and ratios (QUICK=1: counts only, small sizes)
 	@$(BIN)/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
-chaos: $(READY) ## crashes at every boundary, and 200 kills on a real control plane (SEED= repeats a run)
+chaos: $(READY) ## crashes at every boundary, model runs, 200 kills on a real control plane (SEED=, ARGS="--only kills")
+	@$(BIN)/python -m controlplane build
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lock: $(READY) ## resolve requirements/*.in again, without download addresses
