@@ -31,6 +31,8 @@ class Step:
     doubted: bool = False
     more: bool = False
     """Servers could be named in a call but wait for a place: a running job, or the budget."""
+    retries: bool = False
+    """Calls wait for the next retry of a failed server, and for nothing else: a removal need not."""
 
 
 STATUS_LOST: Final = Trouble(
@@ -69,9 +71,11 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
     if state.next_attempt is not None and state.next_attempt > now:
         # A wait is a hindrance only to servers that could be sent: its cause may be gone since it began.
         waited_for = _waited_for(membership) if isinstance(chosen, plan.Eligible) else None
-        return Step(state, hindrance=waited_for, delay=seconds(state.next_attempt - now))
+        retries = isinstance(chosen, plan.RetryAt) and chosen.moment == state.next_attempt
+        return Step(state, hindrance=waited_for, delay=seconds(state.next_attempt - now), retries=retries)
     if isinstance(chosen, plan.RetryAt):
-        return Step(replace(state, next_attempt=chosen.moment), delay=seconds(chosen.moment - now))
+        state = replace(state, next_attempt=chosen.moment)
+        return Step(state, delay=seconds(chosen.moment - now), retries=True)
     state = replace(state, next_attempt=None)
     if chosen is None:
         return Step(state)

@@ -91,7 +91,7 @@ def next_removal(
     settled = _settled_at(membership, state, now, settings)
     if now < settled:
         return _waiting(added, adding.seconds(settled - now))
-    if state.next_attempt is not None and state.next_attempt > now:
+    if state.next_attempt is not None and state.next_attempt > now and not added.retries:
         return _waiting(added, adding.seconds(state.next_attempt - now))
     nodes = due(membership, state, seen, now, settings)
     if not nodes:
