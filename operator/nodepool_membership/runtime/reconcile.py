@@ -174,6 +174,10 @@ class Reconciler:
         try:
             decision = await self._decide(look)
             membership = look.membership
+            tracked.absences = decision.absences
+            if decision.doubted:
+                # Before a call: a removal may be part of the same decision.
+                self._sender.doubt(membership)
             leftovers.tell_of_failed(membership, decision.status, look.seen)
             if decision.intent is not None and look.access is not None and look.taken is not None:
                 place, look.taken = look.taken, None
@@ -184,9 +188,6 @@ class Reconciler:
                 return 0.0
         finally:
             look.give_back()
-        tracked.absences = decision.absences
-        if decision.doubted:
-            self._sender.doubt(membership)
         tracked.failed_looks = tracked.failed_looks + 1 if look.seen.trouble is not None else 0
         growing = decision.pace is Pace.BACKOFF and (look.seen.trouble is not None or decision.delay is None)
         tracked.backoffs = tracked.backoffs + 1 if growing else 0
