@@ -50,6 +50,20 @@ def test_a_node_that_is_older_than_the_call_is_adopted_and_no_success_of_the_bat
     assert run.ready.status == "True"
 
 
+def test_what_was_found_out_about_a_call_without_an_answer_stays_told_when_its_own_nodes_appear() -> None:
+    run = sent(A, B, C, unknown=True)
+    run.cloud.nodes = [a_node(A, created=NOW - 10 * MINUTE), a_node(B, "Error", created=NOW - 10 * MINUTE)]
+    run.step()
+    assert newest(run) == (Phase.VERIFYING, (C,))
+    run.cloud.nodes.append(a_node(C, "Installing", created=NOW + MINUTE))
+    run.step()
+    assert newest(run) == (Phase.RUNNING, (C,))
+    run.cloud.nodes[2] = a_node(C, created=NOW + MINUTE)
+    run.step()
+    assert run.newest.phase is Phase.PARTLY_FAILED
+    assert run.newest.message == "failed: 1 NodeError; adopted: 1 had nodes before the call"
+
+
 def test_a_batch_all_of_whose_servers_had_nodes_has_done_nothing_but_pulls_no_brake() -> None:
     run = sent(*IDS)
     run.cloud.nodes = [a_node(i, created=NOW - 10 * MINUTE) for i in IDS]

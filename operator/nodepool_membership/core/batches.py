@@ -119,7 +119,9 @@ def _settle(state: State, batch: Batch, look: _Look) -> State:
 def _settle_without_job(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State:
     """An add whose answer was lost, or came without a job id (rules P8, P11)."""
     if batch.phase is Phase.VERIFYING and verdict.accepted:
-        batch = replace(batch, phase=Phase.RUNNING, message=None)
+        # Why the answer was unknown is over; what was found out about servers is not.
+        message = batch.message if batch.failed else "; ".join(provenance.remarked(batch.message)) or None
+        batch = replace(batch, phase=Phase.RUNNING, message=message)
         state = state.with_batch(batch)
     since = begun(batch, look.now)
     if batch.phase is Phase.RUNNING and not verdict.on_the_way:
