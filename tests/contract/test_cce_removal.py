@@ -11,7 +11,7 @@ import pytest
 
 from nodepool_membership import cce
 from nodepool_membership.cce.client import Accepted, CloudClient
-from nodepool_membership.cce.errors import CloudError, LockedError, NotFoundError, OutcomeUnknownError, RefusedError
+from nodepool_membership.cce.errors import CloudError, LockedError, NotFoundError, OutcomeUnknownError
 from scripted_cloud import CLUSTER, ENDPOINT, GONE, HTML, INTENT, JOB, PROJECT, always, client
 
 UIDS = ["bbbbbbbb-bbbb-cccc-dddd-eeeeeeeeeeee", "bbbbbbbb-bbbb-cccc-dddd-ffffffffffff"]
@@ -50,7 +50,7 @@ async def test_an_accepting_status_without_a_job_id_leaves_the_outcome_unknown(b
 @pytest.mark.parametrize(
     ("status", "document", "kind"),
     [
-        (403, {"errorCode": "CCE.01403006"}, RefusedError),
+        (403, {"errorCode": "CCE.01403006"}, LockedError),
         (404, GONE, NotFoundError),
         (429, {"errorCode": "CCE.01429002"}, LockedError),
         (409, {"errorCode": "CCE.01409002"}, OutcomeUnknownError),

@@ -82,6 +82,6 @@ def test_a_server_that_appears_after_all_has_no_failure() -> None:
 def test_what_the_job_said_outlives_the_node() -> None:
     failures = (a_failure(FailureReason.DISK_PARTITIONED, A),)
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, failures=failures)))
-    run.step()
+    run.step_thrice()
     assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
     assert run.status.failures[0].message.endswith("before: why")

@@ -133,10 +133,9 @@ def test_a_failed_server_whose_node_has_time_again_is_waited_for(attempts: int, 
 
 def test_a_node_that_was_waited_for_again_and_vanished_is_not_sent_at_once() -> None:
     run = known(FailureReason.JOIN_TIMEOUT, nodes=(a_node(A, "Installing", created=NOW),))
-    run.now = NOW + WINDOW - SECOND
     run.step()
     run.cloud.nodes = []
-    assert run.step().intent is None
+    assert run.step_thrice().intent is None
     assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
 
 
@@ -174,7 +173,7 @@ def test_the_job_explains_a_broken_node_by_server_by_node_or_as_a_whole() -> Non
 def test_a_failed_node_that_is_gone_is_retried_after_the_settle_window(reason: FailureReason, attempts: int) -> None:
     run = known(reason, attempts=attempts)
     run.wait(SECOND)
-    assert run.step().intent is None
+    assert run.step_thrice().intent is None
     assert run.causes == {A: (FailureReason.NODE_VANISHED, attempts)}
     assert run.status.next_attempt_time == NOW + WINDOW
     run.now = NOW + WINDOW - SECOND
@@ -193,8 +192,28 @@ def test_a_vanished_node_waits_also_while_its_own_batch_is_still_watched() -> No
     assert (run.newest.phase, run.newest.server_ids) == (Phase.VERIFYING, (B,))
     run.cloud.nodes = []
     run.wait(timedelta(minutes=2))
-    assert run.step().intent is None
+    assert run.step_thrice().intent is None
     assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
+
+
+def test_one_listing_without_the_node_of_a_failed_server_frees_it_never() -> None:
+    """A listing can be wrong for a moment, however long the add that made the node is over (rules P8, P13)."""
+    run = known(FailureReason.NODE_ERROR, nodes=(a_node(A, "Error"),))
+    run.now = NOW + 10 * WINDOW
+    for _ in range(3):
+        run.cloud.nodes = []
+        for _ in range(2):
+            run.wait(SETTINGS.resync_interval)
+            assert run.step().intent is None
+        run.cloud.nodes = [a_node(A, "Error")]
+        run.wait(SETTINGS.resync_interval)
+        run.step()
+        assert run.causes == {A: (FailureReason.NODE_ERROR, 1)}
+    run.cloud.nodes = []
+    run.wait(SETTINGS.resync_interval)
+    intent = run.step_thrice().intent
+    assert intent is not None
+    assert intent.server_ids == (A,)
 
 
 def test_a_reset_does_not_shorten_the_window_of_a_node_that_vanishes_after_it() -> None:

@@ -132,8 +132,8 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
 def _count_absences(state: State, spec: Spec, seen: Observation, settings: Settings) -> Absences:
     if seen.listing is None or not seen.proves_absence(spec.node_pool.node_pool_id):
         return seen.absences
-    recorded = state.members | state.owed
-    absent = recorded - seen.listing.present(recorded)
+    known = state.members | state.owed | servers.holding_nodes(state)
+    absent = known - seen.listing.present(known)
     return drift.track(seen.absences, absent, seen.listing.begun, settings.resync_interval)
 
 

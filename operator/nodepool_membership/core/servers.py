@@ -78,7 +78,7 @@ def adoptable(state: State, spec: Spec, table: NodeTable) -> Set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Vanished:
-    """Members that count as gone (rule P13), and whether so many at once are not to be believed."""
+    """Servers whose nodes count as gone (rule P13), and whether so many members at once are not to be believed."""
 
     ids: frozenset[str] = frozenset()
     implausible: bool = False
@@ -98,7 +98,8 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished:
     for server_id in others:
         known, node = state.book.get(server_id), nodes.get(server_id)
         if node is None:
-            cause = known if known is None or server_id in state.members else _without_node(known)
+            stands = known is None or server_id in state.members or server_id not in vanished.ids
+            cause = known if known is None or stands else _without_node(known)
         elif server_id in state.members:
             cause = _drifted(node, spec)
         else:
@@ -114,10 +115,13 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished:
     return _take_leave(state.without_causes(over).with_causes(causes.items()), spec, vanished)
 
 
+def holding_nodes(state: State) -> Set[str]:
+    """Failed servers that had a node when they were last seen: one listing without it frees none (rules P8, P13)."""
+    return {i for i, cause in state.book.items() if cause.reason in HOLDS_NODE | DRIFT} - state.engaged
+
+
 def _without_node(known: Cause) -> Cause:
     """What remains of a failure once the server's node is gone."""
-    if known.reason not in HOLDS_NODE | DRIFT:
-        return known
     # Also without an attempt: a reset has taken the count, the add that made the node may be minutes old.
     text = "its node is gone; it is tried again when the settle window has passed since the last batch"
     if known.reason in EXPLAINED:
