@@ -21,6 +21,7 @@ from chaos.boundaries_world import play
 PAIRS_OF: Final = ("plain", "removal")
 """The scenarios in which the operator also dies a second time, while it recovers from the first."""
 
+_REMOVE: Final = "cloud removeNodes"
 _SHOWN: Final = 2000
 """Characters of a broken run: it shows whole statuses."""
 
@@ -164,11 +165,11 @@ def _silence() -> Iterator[None]:
 
 
 def some(seed: int, writes: int, reads: int) -> Callable[[Sequence[Hit]], Sequence[Hit]]:
-    """All hits at the first call to the cloud and its record; so many others at writes, and at reads."""
+    """All hits at the call that matters most and its record; so many others at writes, and at reads."""
     draw = random.Random(seed)  # noqa: S311 - which boundaries a short run tries is no secret
 
     def choose(every: Sequence[Hit]) -> Sequence[Hit]:
-        first = _first_call([hit.effect for hit in every])
+        first = _main_call([hit.effect for hit in every])
         rest = [hit for hit in every if hit.effect not in first]
         at_writes = [hit for hit in rest if hit.effect.writes]
         at_reads = [hit for hit in rest if not hit.effect.writes]
@@ -181,13 +182,12 @@ def some(seed: int, writes: int, reads: int) -> Callable[[Sequence[Hit]], Sequen
     return choose
 
 
-def _first_call(effects: Sequence[Effect]) -> set[Effect]:
-    """The first call to the cloud that changes something, and the write of a status after it."""
-    call = next((effect for effect in effects if effect.cloud and effect.writes), None)
-    if call is None:
-        return set()
-    later = (effect for effect in effects if effect.number > call.number)
-    return {call} | {next(effect for effect in later if effect.what.endswith("status"))}
+def _main_call(effects: Sequence[Effect]) -> set[Effect]:
+    """The first removal, where there is none the first add; and the write of a status after it."""
+    calls = [effect for effect in effects if effect.cloud and effect.writes]
+    main = [*(effect for effect in calls if effect.what == _REMOVE), *calls][:1]
+    records = [e for e in effects if main and e.number > main[0].number and e.what.endswith("status")]
+    return {*main, *records[:1]}
 
 
 def run(say: Say, scenarios: Sequence[Scenario] = SCENARIOS) -> BoundaryReport:

@@ -1,4 +1,4 @@
-"""The short form of `boundaries`: many writes of the plain scenario, the first call of every other one.
+"""The short form of `boundaries`: many writes of the plain scenario, the main call of every other one.
 
 Not for: the full form, `make chaos`. Rules P1..P12, P16, P18, P20.
 """
@@ -33,7 +33,7 @@ def test_the_operator_recovers_from_what_happens_at_some_boundaries(scenario: Sc
 def test_the_operator_recovers_from_a_crash_while_it_recovers(scenario: Scenario) -> None:
     swept = sweep_pairs(scenario, some(2, writes=1, reads=0))
     swept.check()
-    assert swept.runs > 20
+    assert swept.runs > 15
 
 
 def test_a_crash_ends_every_task_where_it_stands_whatever_it_catches() -> None:
