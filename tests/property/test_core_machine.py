@@ -349,9 +349,12 @@ def test_the_finalizer_stays_while_a_batch_of_servers_off_the_list_is_open_and_t
 
 def test_a_wait_says_nothing_when_the_servers_that_waited_have_nodes_again() -> None:
     machine = a_machine(1)
-    machine.cloud.weather = CallPlan(fates=(Fate.BLINKS,), job=600, installs=700)
-    machine.run(20)
+    machine.cloud.weather = CallPlan(fates=(Fate.BREAKS,))
+    machine.run(5)
+    machine.others_remove(IDS[0])
+    machine.run(16)
     assert machine.stored.status["nextAttemptTime"]
+    machine.others_add(IDS[0], POOL, "Error")
     machine.run(5)
     status = machine.stored.read().status
     assert [(c.type, c.status, c.reason) for c in status.conditions] == [

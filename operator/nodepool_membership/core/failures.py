@@ -23,6 +23,10 @@ class Cause:
     message: str
     attempts: int
 
+    def may_be_sent(self, max_attempts: int) -> bool:
+        """Whether a retry may name the server once its time has come: never while it had a node when last seen."""
+        return self.reason not in HOLDS_NODE and not self.is_final(max_attempts)
+
     def is_final(self, max_attempts: int) -> bool:
         """Whether the server counts as failed: attempts used up, or nothing a retry could change now."""
         if self.reason is FailureReason.INSTALLING:

@@ -56,7 +56,7 @@ def candidates(state: State, spec: Spec) -> frozenset[str]:
 def may_come(server_id: str, state: State, spec: Spec) -> bool:
     """Whether a candidate may be sent sooner or later without anything else happening to it."""
     cause = state.book.get(server_id)
-    return cause is None or not cause.is_final(spec.max_attempts)
+    return cause is None or cause.may_be_sent(spec.max_attempts)
 
 
 def eligible(
@@ -72,7 +72,7 @@ def eligible(
     waits: list[datetime] = []
     for server_id in absent & state.book.keys():
         cause = state.book[server_id]
-        if cause.is_final(spec.max_attempts):
+        if not cause.may_be_sent(spec.max_attempts):
             continue
         moment = retry_at(cause, state, now, settings)
         if moment <= now:
