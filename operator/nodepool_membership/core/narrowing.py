@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import islice
+from itertools import dropwhile, islice
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
@@ -89,7 +89,11 @@ def _unless_about_the_pool(state: State, cause: Cause) -> State:
     """
     blamed = _blamed(state, cause)
     # Those of an earlier run were given back: after an edit or a reset it takes as many again.
-    if min(len(blamed), _singles_in_a_row(state, cause.message)) < SINGLES:
+    run = min(len(blamed), _singles_in_a_row(state, cause.message))
+    if run < SINGLES:
+        return _with_probe(state) if run == SINGLES - 1 else state
+    if not state.queued and _accepted_in_search(state, cause.message):
+        # The last ones of the search: there was nobody left to tell them from the pool by, but those who joined.
         return state
     before = {
         i: replace(c, attempts=c.attempts - 1, message=plain_text(_NOT_BLAMED + c.message))
@@ -98,6 +102,22 @@ def _unless_about_the_pool(state: State, cause: Cause) -> State:
     }
     state = state.without_queued().without_causes(blamed).with_causes(before.items())
     return replace(state, halt=Reason.POOL_REFUSES)
+
+
+def _with_probe(state: State) -> State:
+    """Have a server from elsewhere tried next: bad ones may be neighbours, which says nothing about the pool."""
+    part = max(state.queued, key=lambda queued: queued.servers, default=None)
+    if part is None or part.servers == 1:
+        return state
+    rest = replace(part, servers=part.servers - 1, server_ids=part.server_ids[:-1])
+    return _queue(state.with_batch(rest), part.attempt, part.server_ids[-1:])
+
+
+def _accepted_in_search(state: State, text: str) -> bool:
+    """Whether a call was accepted after one was refused with this text."""
+    adds = [b for b in state.batches if b.operation is Operation.ADD and b.phase not in {Phase.QUEUED, Phase.WITHDRAWN}]
+    search = dropwhile(lambda batch: batch.phase is not Phase.REFUSED or batch.message != text, adds)
+    return any(batch.phase is not Phase.REFUSED for batch in search)
 
 
 def _singles_in_a_row(state: State, text: str) -> int:
