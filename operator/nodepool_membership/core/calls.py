@@ -69,6 +69,17 @@ class Unknown:
 
 Answer = Accepted | NotSent | NotNow | Refused | Unknown
 
+SEND_WITHIN: Final = timedelta(seconds=60)
+"""Nothing is sent later than this after its submitTime (rule P5)."""
+
+
+def too_late(signed_at: datetime, now: datetime) -> str | None:
+    """Why a call signed then, with its intent's submitTime, must not be sent at this moment; None: it may (rule P5)."""
+    # A clock that was set back meanwhile would make the signature good for longer than the settle window allows.
+    if abs(now - signed_at) > SEND_WITHIN:
+        return f"more than {SEND_WITHIN.seconds} s lie between the stored intent and the call"
+    return None
+
 
 def record(membership: Membership, intent: Batch, answer: Answer, now: datetime, settings: Settings) -> Status:
     """The status with the answer to `intent` in it, whatever the status held before.

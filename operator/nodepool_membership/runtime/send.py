@@ -7,23 +7,19 @@ submitTime, sent once, never repeated here.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledError
-from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
+from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown, too_late
 from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.clouds import Access
 from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.store import Store, about
 
 _log = logging.getLogger(__name__)
-
-SEND_WITHIN: Final = timedelta(seconds=60)
-"""Nothing is sent later than this after its submitTime (rule P5)."""
 
 
 class Sender:
@@ -87,10 +83,7 @@ class Sender:
             return "the operator is stopping"
         if not self._may_call():
             return "the operator lost its lease before the call was sent"
-        # A clock that was set back meanwhile would make the signature good for longer than the settle window allows.
-        if abs(self._now() - signed_at) > SEND_WITHIN:
-            return f"more than {SEND_WITHIN.seconds} s lie between the stored intent and the call"
-        return None
+        return too_late(signed_at, self._now())
 
     async def _call(self, membership: Membership, intent: Batch, access: Access) -> Answer:
         pool = membership.spec.node_pool
