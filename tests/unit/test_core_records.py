@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.api.status import Batch, Phase, Status
 from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
 from nodepool_membership.core.catalogue import About, refusal
 from unit.core_builders import (
@@ -19,6 +19,7 @@ from unit.core_builders import (
     a_batch,
     a_failure,
     a_spec,
+    active,
     an_object,
     servers,
 )
@@ -202,3 +203,46 @@ def test_a_request_ends_the_wait_for_somebody() -> None:
     run.wait(timedelta(minutes=1))
     run.annotate({"cce.nodepools.dev/reconcile-requested-at": "raised"})
     assert run.step(Accepted(JOB)).intent is not None
+
+
+def watched_by_another_leader(joined: bool) -> tuple[Run, Batch]:
+    """An intent whose answer its sender still has, when another leader has looked for its servers."""
+    run = Run(an_object(a_spec(A, B)))
+    intent = run.step().intent
+    assert intent is not None
+    run.wait(timedelta(minutes=1))
+    run.cloud.nodes = active([A]) if joined else []
+    run.step()
+    return run, intent
+
+
+def test_a_late_job_id_is_taken_up_for_the_servers_that_are_still_looked_for() -> None:
+    run, intent = watched_by_another_leader(joined=True)
+    run.step()
+    assert (run.status.members, run.newest.server_ids) == ((A,), (B,))
+    run.store(record(run.membership, intent, Accepted(JOB), run.now, SETTINGS))
+    assert (run.newest.phase, run.newest.job_id, run.newest.server_ids) == (Phase.RUNNING, JOB, (B,))
+    assert run.status.members == (A,)
+
+
+def test_a_late_no_does_not_outweigh_a_node_that_was_seen() -> None:
+    run, intent = watched_by_another_leader(joined=True)
+    before = run.status
+    for answer in (Refused(ABOUT_SERVER, "no"), NOT_NOW, NotSent("too late")):
+        assert record(run.membership, intent, answer, run.now, SETTINGS) == before
+
+
+def test_a_late_no_ends_a_search_that_found_nothing() -> None:
+    run, intent = watched_by_another_leader(joined=False)
+    before = run.status
+    run.store(record(run.membership, intent, NotSent("too late"), run.now, SETTINGS))
+    assert [[b.phase for b in s.jobs] for s in (before, run.status)] == [[Phase.VERIFYING], [Phase.WITHDRAWN]]
+
+
+@pytest.mark.parametrize("answer", [Accepted(JOB), Refused(ABOUT_SERVER, "no"), Unknown("no answer")])
+def test_a_batch_that_another_leader_has_ended_is_not_opened_again(answer: Answer) -> None:
+    run, intent = watched_by_another_leader(joined=False)
+    run.cloud.nodes = active([A, B])
+    run.step()
+    assert run.newest.phase is Phase.SUCCEEDED
+    assert record(run.membership, intent, answer, run.now, SETTINGS) == run.status
