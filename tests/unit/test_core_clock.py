@@ -92,3 +92,36 @@ def test_servers_of_a_call_from_the_future_are_seen_to_have_joined() -> None:
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,))), Cloud(active([A])))
     run.step()
     assert [job.phase for job in run.status.jobs] == [Phase.SUCCEEDED]
+
+
+@pytest.mark.parametrize("job_id", [None, JOB])
+def test_no_batch_is_judged_by_a_clock_that_is_off(job_id: str | None) -> None:
+    phase = Phase.VERIFYING if job_id is None else Phase.RUNNING
+    batch = a_batch(phase, A, submitted=NOW, job_id=job_id)
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,))), Cloud(clock_offset=-3600.0))
+    run.wait(timedelta(hours=1))
+    run.step()
+    assert run.status.jobs == (batch,)
+    assert run.ready.reason is Reason.CLOCK_SKEW
+    run.cloud.clock_offset = 0.0
+    run.step()
+    assert run.status.jobs != (batch,)
+
+
+def test_a_wait_is_not_over_because_a_clock_that_is_off_says_so() -> None:
+    until = NOW + WINDOW
+    run = Run(an_object(a_spec(A), Status(1, last_batch=0, next_attempt_time=until)), Cloud(clock_offset=-3600.0))
+    run.wait(timedelta(hours=1))
+    assert run.step().intent is None
+    assert run.status.next_attempt_time == until
+
+
+def test_a_deleted_object_is_held_while_a_clock_that_is_off_calls_it_old() -> None:
+    batch = a_batch(Phase.VERIFYING, A, submitted=NOW)
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,))))
+    run.delete()
+    run.wait(timedelta(days=1))
+    run.cloud.clock_offset = -86400.0
+    assert run.decide().holds
+    run.cloud.clock_offset = 0.0
+    assert not run.decide().holds

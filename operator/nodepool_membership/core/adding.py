@@ -59,6 +59,10 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
     spec = membership.spec
     if membership.metadata.deleting or spec.suspend or seen.listing is None or not seen.is_fresh:
         return Step(state)
+    if (skewed := clock.skew(seen.clock_offset_seconds)) is not None:
+        # A wait that such a clock takes for over may not be.
+        waits = state.open_batches or state.queued or plan.candidates(state, spec)
+        return Step(state, hindrance=conditions.waiting(skewed) if waits else None)
     if plan.shows(state.queued, seen.listing):
         return Step(narrowing.in_doubt(state, now), doubted=True)
     if state.halt is not None:

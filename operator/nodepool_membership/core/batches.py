@@ -63,7 +63,8 @@ def settle(state: State, spec: Spec, seen: Observation, now: datetime, settings:
             batch = replace(batch, phase=Phase.VERIFYING, message=INTERRUPTED)
             state = state.with_batch(batch)
         table = seen.listing
-        if table is None or not seen.is_fresh or table.begun < begun(batch, now):
+        # A clock that is off can neither say how long servers are absent nor stamp what others wait from (rule P21).
+        if table is None or not seen.is_fresh or table.begun < begun(batch, now) or seen.is_skewed:
             continue
         if needs_nodes(batch, spec, seen, now):
             state = _settle(state, batch, _Look(spec, seen, table, now, settings))

@@ -4,16 +4,15 @@ Not for: reading a clock.
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch
-from nodepool_membership.core.observation import Trouble
+from nodepool_membership.core.observation import MAX_SKEW, Trouble
 from nodepool_membership.core.plan import MAX_SLOW_WAIT
 from nodepool_membership.core.settings import Settings
 
-MAX_SKEW: Final = timedelta(minutes=5)
 _JITTER: Final = 1.2
 """Waits are up to a fifth longer than their base."""
 

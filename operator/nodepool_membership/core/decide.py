@@ -226,7 +226,8 @@ def _conclude(
     else:
         theirs = rivals.withheld(spec, step.state, seen.rivals or {})
         verdict = conditions.settled(status, spec, theirs, settings.removal_delay)
-    holds = _holds(membership, status, verdict, now, settings)
+    # How long ago it was deleted, a clock that is off cannot say.
+    holds = _holds(membership, status, verdict, now, settings) or (seen.is_skewed and bool(status.open_batches))
     answered = seen.listing is not None or membership.metadata.deleting
     status = _concluded(membership, status, verdict, now, answered=answered)
     return Decision(

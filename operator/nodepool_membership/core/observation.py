@@ -6,7 +6,7 @@ Not for: fetching it (`cce`). The types are built there, decisions over them are
 from array import array
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -18,6 +18,9 @@ ACTIVE: Final = "Active"
 BROKEN: Final = frozenset({"Error", "Abnormal", "RepairFailed", "Shelved", "Unknow"})
 """Node phases that say a node is not well (dossier section 4); every other phase but Active is on its way."""
 LEAVING: Final = "Deleting"
+
+MAX_SKEW: Final = timedelta(minutes=5)
+"""So far our clock may be off the cloud's (rule P21)."""
 
 _NO_TIME: Final = -1
 
@@ -235,6 +238,11 @@ class Observation:
         """Whether the listing was begun after the object was read, and pool and cluster were looked at with it."""
         looked = self.listing is not None and self.pool is not None and self.cluster is not None
         return looked and self.listing is not None and self.listing.begun >= self.read_at
+
+    @property
+    def is_skewed(self) -> bool:
+        """Whether our clock cannot tell how much time has passed (rule P21)."""
+        return self.clock_offset_seconds is not None and abs(self.clock_offset_seconds) > MAX_SKEW.total_seconds()
 
     def proves_absence(self, pool_id: str) -> bool:
         """Whether what a fresh listing lacks is not there: not if the pool itself counts other nodes (rule P13)."""
