@@ -180,3 +180,17 @@ async def test_the_secret_outranks_what_is_kept(site: Site) -> None:
     site.secrets.data = {**KEYS, "secretKey": b"rotated"}
     await access(site, held(deleting=True))
     assert site.connected[-1] == AccessKey("AK", "rotated")
+
+
+async def test_listings_are_shared_by_who_sees_the_same_and_nobody_else(site: Site) -> None:
+    seen = {(await site.clouds.access(held())).listing_key for _ in range(2)}
+    site.secrets.data = {"accessKey": b"ANOTHER", "secretKey": b"SK"}
+    seen.add((await site.clouds.access(held())).listing_key)
+    pool = a_spec(A).node_pool
+    for other in (
+        replace(pool, cluster_id="other"),
+        replace(pool, project_id="1" * 32),
+        replace(pool, region="cn-east-3"),
+    ):
+        seen.add((await site.clouds.access(an_object(replace(a_spec(A), node_pool=other)))).listing_key)
+    assert len(seen) == 5
