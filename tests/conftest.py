@@ -1,16 +1,24 @@
 """What holds for every test: cluster tests are counted at the end, and none of them may be skipped.
 
-Hypothesis profiles: `ci` is the same every time and quick; `thorough` (HYPOTHESIS_PROFILE=thorough) searches.
+Hypothesis profiles: `ci` is the same every time and quick; `thorough` (HYPOTHESIS_PROFILE=thorough) searches; `mutants`
+is for programs that are known to be broken (`mutants`): the first failure will do, nobody reads the example.
 """
 
 import os
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=_QUIET)
 settings.register_profile("thorough", deadline=None, max_examples=5000, suppress_health_check=_QUIET)
+settings.register_profile(
+    "mutants",
+    settings.get_profile("ci"),
+    phases=(Phase.explicit, Phase.generate),
+    max_examples=2000,
+    report_multiple_bugs=False,
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 _REQUIRE = "--require-cluster"

@@ -15,6 +15,7 @@ from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.decide import Decision
 from nodepool_membership.core.drift import LOOKS
 from nodepool_membership.core.observation import Home, NodeTable, Observation
+from nodepool_membership.core.provenance import is_older
 from property.cloud_model import POOL
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
@@ -30,17 +31,21 @@ def check_decision(membership: Membership, decision: Decision, seen: Observation
         assert fresh_members <= table.active_in(POOL, fresh_members), "a member that is not Active in the pool"
     ready = after.condition("Ready")
     assert ready is not None, "no Ready condition"
-    if ready.status == "True" and ready.reason is Reason.SUCCEEDED and seen.trouble is None:
+    hidden = table is not None and seen.is_fresh and not seen.proves_absence(POOL)
+    if ready.status == "True" and ready.reason is Reason.SUCCEEDED and seen.trouble is None and not hidden:
         assert table is not None, "Ready without a listing"
         doubted = {i for i, absence in decision.absences.items() if absence.looks < LOOKS and i not in table}
         there = table.active_in(POOL, spec.server_ids) | doubted
         assert there >= spec.server_ids, "Ready, but not every server is Active, or absent for a moment only (P13)"
-    if table is not None and table.begun >= seen.read_at and seen.trouble is None:
+    judged = seen.trouble is None and not seen.is_skewed and not decision.doubted
+    if table is not None and table.begun >= seen.read_at and judged:
         for batch in after.open_batches:
             unseen = batch.phase is Phase.VERIFYING and batch.job_id is None and batch.finish_time is None
-            begun = batch.submit_time is not None and batch.submit_time <= table.begun
-            if batch.operation is Operation.ADD and unseen and begun and batch != decision.intent:
-                assert not table.present(set(batch.server_ids)), "first sight proves acceptance (P11)"
+            begun = batch.submit_time
+            if batch.operation is not Operation.ADD or batch == decision.intent or not unseen or begun is None:
+                continue
+            young = {i for i, node in table.nodes(batch.server_ids).items() if not is_older(node, begun)}
+            assert begun > table.begun or not young, "first sight proves acceptance (P11)"
     if decision.intent is not None and decision.intent.operation is Operation.REMOVE:
         _check_removal(membership, decision, decision.intent, seen, now)
     elif decision.intent is not None:

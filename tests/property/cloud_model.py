@@ -11,10 +11,21 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from nodepool_membership.api.reasons import Reason
-from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown
-from nodepool_membership.core.catalogue import About, refusal
-from nodepool_membership.core.observation import ACTIVE, ClusterReport, JobPhase, JobReport, Node, NodeTable, PoolReport
+from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.core.calls import Answer, Refused
+from nodepool_membership.core.catalogue import About
+from nodepool_membership.core.observation import (
+    ACTIVE,
+    LEAVING,
+    ClusterReport,
+    JobPhase,
+    JobReport,
+    Node,
+    NodeTable,
+    PoolReport,
+)
+from property import answers
+from property.answers import Reply
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 POOL: Final = "66666666-7777-8888-9999-000000000000"
@@ -23,25 +34,15 @@ UNSEEN: Final = 590
 """Seconds for which an accepted server may be missing from listings; the protocol allows 600."""
 OVER: Final = 600
 """Seconds after the end of a job, or after a request of unknown outcome was accepted, until it cannot act any more."""
-LATEST_ACCEPTANCE: Final = 1190
-"""Seconds for which the gateway may hold a signed request: 15 minutes, and 5 of clock skew."""
+SIGNATURE: Final = 900
+"""Seconds around its date for which the gateway takes a signature, also from a request that it has held meanwhile."""
+LATEST_ACCEPTANCE: Final = 530
+"""Seconds for which the gateway holds a request with a token: nothing else bounds it, so clocks may jump the rest."""
 
 
 def server_id(number: int) -> str:
     """The id of the n-th server; ids sort like their numbers."""
     return str(uuid.UUID(int=(number + 1) << 64 | 0xA1B2C3D4E5F6))
-
-
-class Reply(StrEnum):
-    """What becomes of a call."""
-
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
-    LOCKED = "locked"
-    THROTTLED = "throttled"
-    NOT_SENT = "not sent"
-    LOST_BUT_ACCEPTED = "answer lost, accepted"
-    LOST = "answer lost, not accepted"
 
 
 class Fate(StrEnum):
@@ -64,11 +65,17 @@ class CallPlan:
     installs: int = 100
     job: int = 180
     job_ends: JobPhase = JobPhase.SUCCEEDED
+    explains: str = ""
+    """What a failed job says of each of its servers."""
     job_runs: JobPhase = JobPhase.RUNNING
     held: int = 0
-    """How long the gateway holds a request whose answer is lost."""
+    """How long the gateway holds a request whose answer is lost; a refusal names a server if it is 0."""
     refusal: tuple[int, str] = (400, "CCE.01400001")
+    text: str = ""
+    """What the refusal says of a server."""
     retry_after: float | None = None
+    how: int = 0
+    """Which of the ways on the wire in which such a reply shows."""
 
 
 FAIR: Final = CallPlan()
@@ -81,6 +88,8 @@ class _Add:
     accepted: datetime
     over: datetime
     changes: list[tuple[datetime, str | None]]
+    in_part: bool = False
+    """Of a call that was refused."""
 
 
 @dataclass(slots=True)
@@ -96,11 +105,17 @@ class Cloud:
     """The cloud: its clock, nodes, jobs, and what the operator did to each server."""
 
     now: datetime = EPOCH
+    tokens: bool = False
+    """Requests carry a token instead of a signature: they are good for ever."""
     weather: CallPlan = FAIR
     next_calls: list[CallPlan] = field(default_factory=list)
     pool_phase: str = ""
     cluster_phase: str = "Available"
     nodes: dict[str, Node] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    """Servers whose nodes are left out of listings, though the pool counts them."""
+    telltales: set[str] = field(default_factory=set)
+    """Servers whose node shows that a refused call was carried out; nobody removes them."""
     sends: int = 0
     spent: dict[str, int] = field(default_factory=dict)
     """Adds per server that cost an attempt, since it last was an Active node of the pool."""
@@ -151,48 +166,59 @@ class Cloud:
         if phase == ACTIVE:
             self.spent.pop(server, None)
 
-    def add(self, servers: Sequence[str], *, answer_arrives: bool = True) -> Answer:
+    def add(self, servers: Sequence[str], signed_at: datetime, *, answer_arrives: bool = True) -> Answer:
         """Take an add call. `answer_arrives` is False when the operator dies before it can keep the answer."""
         plan = self.next_calls.pop(0) if self.next_calls else self.weather
-        if plan.reply is Reply.NOT_SENT:
-            return NotSent("connection refused")
-        self.sends += 1
+        if (early := self._turned_away(plan, signed_at)) is not None:
+            if isinstance(early, Refused):
+                self._spend(servers)
+            return early
         self._judge(servers)
-        if plan.reply is Reply.LOCKED:
-            return NotNow(Reason.LOCKED, f"node pool {POOL} is being changed", plan.retry_after)
-        if plan.reply is Reply.THROTTLED:
-            return NotNow(Reason.THROTTLED, "too many requests", plan.retry_after)
-        if plan.reply is Reply.REFUSED:
+        if plan.reply in {Reply.REFUSED, Reply.REFUSED_IN_PART}:
             return self._refuse(plan, servers)
         self._spend(servers)
         if plan.reply is Reply.LOST:
-            return Unknown("the answer was cut off")
+            return answers.lost(plan.how)
         known = answer_arrives and plan.reply is Reply.ACCEPTED
-        job = self._accept(servers, plan, known=known)
-        return Accepted(job.job_id) if known else Unknown("502 from a gateway")
+        job = self._accept(servers, plan, self._accepts_at(plan, signed_at, known=known), known=known)
+        return answers.accepted(job.job_id) if known else answers.lost(plan.how)
 
-    def remove(self, uids: Sequence[str], *, answer_arrives: bool = True) -> Answer:
+    def _turned_away(self, plan: CallPlan, signed_at: datetime) -> Answer | None:
+        """The answer to a call that comes to nothing whatever it asks for."""
+        if plan.reply is Reply.NOT_SENT:
+            return answers.not_sent(plan.how)
+        self.sends += 1
+        if not self.tokens and abs((self.now - signed_at).total_seconds()) > SIGNATURE:
+            return answers.expired()
+        if plan.reply is Reply.LOCKED:
+            return answers.locked(plan.how, plan.retry_after)
+        if plan.reply is Reply.THROTTLED:
+            return answers.throttled(plan.how, plan.retry_after)
+        return None
+
+    def _accepts_at(self, plan: CallPlan, signed_at: datetime, *, known: bool) -> datetime:
+        if known:
+            return self.now
+        if self.tokens:
+            return self.now + timedelta(seconds=min(plan.held, LATEST_ACCEPTANCE))
+        return min(self.now + timedelta(seconds=plan.held), signed_at + timedelta(seconds=SIGNATURE))
+
+    def remove(self, uids: Sequence[str], signed_at: datetime, *, answer_arrives: bool = True) -> Answer:
         """Take a removal; nodes are named by their uids. `answer_arrives` as for `add`."""
         plan = self.next_calls.pop(0) if self.next_calls else self.weather
-        if plan.reply is Reply.NOT_SENT:
-            return NotSent("connection refused")
-        self.sends += 1
-        if plan.reply is Reply.LOCKED:
-            return NotNow(Reason.LOCKED, f"node pool {POOL} is being changed", plan.retry_after)
-        if plan.reply is Reply.THROTTLED:
-            return NotNow(Reason.THROTTLED, "too many requests", plan.retry_after)
-        if plan.reply is Reply.REFUSED:
-            return Refused(refusal(*plan.refusal), "no node may be removed")
+        if (early := self._turned_away(plan, signed_at)) is not None:
+            return early
+        if plan.reply in {Reply.REFUSED, Reply.REFUSED_IN_PART}:
+            return answers.refused(*plan.refusal, "no node may be removed")
         if plan.reply is Reply.LOST:
-            return Unknown("the answer was cut off")
+            return answers.lost(plan.how)
         known = answer_arrives and plan.reply is Reply.ACCEPTED
-        held = 0 if known else min(plan.held, LATEST_ACCEPTANCE - 60)
         nodes = {node.uid: node for node in self.nodes.values()}
         if known and not all(uid in nodes for uid in uids):
-            return Refused(refusal(404, "CCE.01404001"), "a node is not found")
-        if known and any(nodes[uid].phase in {"Installing", "Deleting"} for uid in uids):
-            return Refused(refusal(403, "CCE.01403006"), "a node is being changed")
-        at = self.now + timedelta(seconds=held)
+            return answers.refused(404, "CCE.01404001", "a node is not found")
+        if known and any(nodes[uid].phase in {"Installing", LEAVING} for uid in uids):
+            return answers.refused(403, "CCE.01403006", "a node is being changed")
+        at = self._accepts_at(plan, signed_at, known=known)
         self._serial += 1
         job = _Job(str(uuid.UUID(int=self._serial)), plan, at + timedelta(seconds=plan.job), ())
         self._jobs[job.job_id] = job
@@ -201,9 +227,9 @@ class Cloud:
             fate = plan.fates[index % len(plan.fates)]
             if uid in nodes and fate is not Fate.BREAKS:
                 goes = base + timedelta(seconds=0 if fate is Fate.JOINS else UNSEEN)
-                changes: list[tuple[datetime, str | None]] = [(min(at, goes), "Deleting"), (goes, None)]
+                changes: list[tuple[datetime, str | None]] = [(min(at, goes), LEAVING), (goes, None)]
                 self._removals.append((nodes[uid].server_id, uid, changes))
-        return Accepted(job.job_id) if known else Unknown("502 from a gateway")
+        return answers.accepted(job.job_id) if known else answers.lost(plan.how)
 
     def _judge(self, servers: Iterable[str]) -> None:
         for server in servers:
@@ -212,8 +238,7 @@ class Cloud:
             if any(s == server and (add.over > self.now or add.changes) for s, add in self._adds):
                 self.wrongs.append(f"{server} is in an earlier add that can still act")
 
-    def _accept(self, servers: Sequence[str], plan: CallPlan, *, known: bool) -> _Job:
-        at = self.now if known else self.now + timedelta(seconds=min(plan.held, LATEST_ACCEPTANCE - 60))
+    def _accept(self, servers: Sequence[str], plan: CallPlan, at: datetime, *, known: bool) -> _Job:
         self._serial += 1
         job = _Job(str(uuid.UUID(int=self._serial)), plan, at + timedelta(seconds=plan.job), tuple(servers))
         self._jobs[job.job_id] = job
@@ -224,13 +249,22 @@ class Cloud:
             fate = plan.fates[index % len(plan.fates)]
             appears = at + timedelta(seconds=plan.appears[index % len(plan.appears)])
             changes = _changes(fate, min(appears, base + timedelta(seconds=UNSEEN)), plan, base)
-            self._adds.append((server, _Add(at, base + timedelta(seconds=OVER), changes)))
+            in_part = plan.reply is Reply.REFUSED_IN_PART
+            self._adds.append((server, _Add(at, base + timedelta(seconds=OVER), changes, in_part)))
         return job
 
     def forget_answers(self) -> None:
         """What the operator knew of jobs is lost: from now on no add acts later than the protocol allows for that."""
         for _, add in self._adds:
             self._hasten(add, add.accepted + timedelta(seconds=OVER))
+
+    def end_refused(self) -> None:
+        """Nobody remembers a refusal: what it did all the same shows now, or never. That it did is not to be known."""
+        for _, add in self._adds:
+            if add.in_part:
+                add.over = min(add.over, self.now)
+                add.changes = [(self.now, phase) for _, phase in add.changes[:1]]
+        self.advance(0)
 
     def end_jobs(self) -> None:
         """Let every job end now."""
@@ -251,15 +285,31 @@ class Cloud:
         """Whether an add may still act on the server."""
         return any(s == server and (add.over > self.now or add.changes) for s, add in self._adds)
 
-    def _refuse(self, plan: CallPlan, servers: Sequence[str]) -> Refused:
+    def _refuse(self, plan: CallPlan, servers: Sequence[str]) -> Answer:
         """A refusal about servers costs those an attempt that it is found to be about, others nothing (P12, P15)."""
-        entry, names_one = refusal(*plan.refusal), plan.held == 0
-        text = f"server {servers[0]} is not allowed" if names_one else "a server is not allowed"
-        if entry.about is About.MOMENT:
-            return Refused(entry, text, text)
-        about_all = entry.about is not About.SERVER or len(servers) == 1
-        self._spend(servers if about_all else servers[:1] if names_one else ())
-        return Refused(entry, text, text)
+        text = plan.text or "is not allowed"
+        text = f"server {servers[0]} {text}" if plan.held == 0 else f"a server {text}"
+        answer = answers.refused(*plan.refusal, text)
+        if not isinstance(answer, Refused) or answer.entry.reason is FailureReason.SERVER_IN_USE:
+            return answer
+        if answer.entry.about is not About.SERVER or len(servers) == 1:
+            self._spend(servers)
+            return answer
+        self._spend(servers[:1] if plan.held == 0 else ())
+        if plan.reply is Reply.REFUSED_IN_PART and not plan.text:
+            self._carry_out_in_part(plan, servers[1:])
+        return answer
+
+    def _carry_out_in_part(self, plan: CallPlan, servers: Sequence[str]) -> None:
+        """Add servers though the call was refused; one of them shows at once, which is all that can be hoped for."""
+        self._spend(servers)
+        first, *rest = servers
+        self.telltales.add(first)
+        # What a refused call does is known to nobody, as if its answer were lost.
+        self._accept([first], replace(plan, fates=(Fate.JOINS,), appears=(0,)), self.now, known=False)
+        if rest:
+            self._accept(rest, plan, self.now, known=False)
+        self.advance(0)
 
     def _spend(self, servers: Sequence[str]) -> None:
         for server in servers:
@@ -275,6 +325,8 @@ class Cloud:
 
     def others_remove(self, server: str) -> None:
         """Somebody else removes the server's node; the cloud lets no job bring it back."""
+        if server in self.telltales and self.is_acting(server):
+            return
         if self.nodes.pop(server, None) is not None:
             self._adds = [(s, add) for s, add in self._adds if s != server]
 
@@ -289,9 +341,14 @@ class Cloud:
         if server in self.nodes:
             self.nodes[server] = replace(self.nodes[server], phase="Abnormal")
 
-    def listing(self) -> NodeTable:
-        """Every node, as of now."""
-        return NodeTable(self.now, list(self.nodes.values()))
+    def listing(self, begun: datetime | None = None) -> NodeTable:
+        """Every node that is not hidden, as of now; `begun` as the operator's clock has it."""
+        shown = [node for server, node in self.nodes.items() if not self._hides(server)]
+        return NodeTable(begun or self.now, shown)
+
+    def _hides(self, server: str) -> bool:
+        node = self.nodes[server]
+        return server in self.hidden and node.pool_id == POOL and node.phase != LEAVING
 
     def job(self, job_id: str) -> JobReport:
         """What the cloud says of a job."""
@@ -299,7 +356,7 @@ class Cloud:
         if self.now < job.ends:
             return JobReport(job_id, job.plan.job_runs)
         why = {
-            s: f"node {s} could not be installed"
+            s: job.plan.explains or f"node {s} could not be installed"
             for i, s in enumerate(job.servers)
             if job.plan.fates[i % len(job.plan.fates)] is not Fate.JOINS
         }
@@ -307,7 +364,8 @@ class Cloud:
         return JobReport(job_id, job.plan.job_ends, "some nodes failed" if failed else "", why if failed else {})
 
     def pool(self) -> PoolReport:
-        return PoolReport(self.pool_phase)
+        everything = NodeTable(self.now, list(self.nodes.values()))
+        return PoolReport(self.pool_phase, everything.count_in(POOL))
 
     def cluster(self) -> ClusterReport:
         return ClusterReport(self.cluster_phase)

@@ -14,8 +14,10 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.core.failures import MAX_GROUPS, Cause, fold, unfold
 from nodepool_membership.core.observation import ACTIVE
-from property.cloud_model import OTHER_POOL, POOL, CallPlan, Cloud, Reply, server_id
-from property.driver import Driver, StoredObject, spec_json
+from property.answers import Reply
+from property.cloud_model import OTHER_POOL, POOL, CallPlan, Cloud, server_id
+from property.driver import Driver
+from property.stored_object import StoredObject, spec_json
 
 HOUR: Final = 3600.0
 COUNTS_AND_SIZES: Final = st.one_of(

@@ -1,0 +1,72 @@
+"""Chains of events that once ended badly, one after the other.
+
+Not for: searching for more (`test_core_machine`).
+"""
+
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import FailureReason, Reason
+from property.answers import Reply
+from property.cloud_model import LATEST_ACCEPTANCE, CallPlan, Fate
+from property.driver import Boundary
+from property.machine import a_machine
+
+
+def test_a_reset_that_was_answered_before_the_status_was_lost_does_not_end_the_wait() -> None:
+    machine = a_machine(1)
+    machine.request_reset()
+    machine.next_call(CallPlan(reply=Reply.LOST_BUT_ACCEPTED, held=LATEST_ACCEPTANCE, appears=(590,)))
+    assert machine.cloud.sends == 1
+    machine.lose_status()
+    machine.ends_well()
+    assert machine.cloud.sends == 1
+
+
+def test_a_status_that_is_lost_during_a_call_is_waited_out_for_the_other_batches() -> None:
+    machine = a_machine(2, batchSize=1, maxParallelJobs=2)
+    machine.cloud.weather = CallPlan(job=3000, appears=(590,))
+    machine.driver.run(3600.0, 1)
+    machine.at(Boundary.CALLED, machine.lose_status)
+    machine.run(90)
+    machine.ends_well()
+    assert machine.cloud.sends == 2
+
+
+def test_the_finalizer_stays_while_a_batch_of_servers_off_the_list_is_open_and_the_cloud_is_away() -> None:
+    machine = a_machine(1)
+    machine.reconcile(2)
+    machine.stored.edit(serverIDs=[], suspend=True)
+    machine.request_reconcile()
+    machine.reconcile(3)
+    assert [(c.type, c.status) for c in machine.stored.read().status.conditions] == [("Ready", "True")]
+    machine.lose_or_find_the_cloud()
+    machine.reconcile(1)
+    assert FINALIZER in machine.stored.finalizers
+    machine.lose_or_find_the_cloud()
+    machine.ends_well()
+
+
+def test_a_wait_says_nothing_when_the_servers_that_waited_have_nodes_again() -> None:
+    machine = a_machine(1)
+    machine.cloud.weather = CallPlan(fates=(Fate.BREAKS,))
+    machine.run(5)
+    machine.others_remove(IDS[0])
+    machine.run(16)
+    assert machine.stored.status["nextAttemptTime"]
+    machine.others_add(IDS[0], POOL, "Error")
+    machine.run(5)
+    status = machine.stored.read().status
+    assert [(c.type, c.status, c.reason) for c in status.conditions] == [
+        ("Ready", "False", FailureReason.NODE_ERROR),
+        ("Stalled", "True", FailureReason.NODE_ERROR),
+    ]
+
+
+def test_an_overdue_job_is_told_of_steadily_while_calls_wait() -> None:
+    machine = a_machine(2, batchSize=1, maxParallelJobs=2)
+    machine.cloud.next_calls.append(CallPlan(job=5000, appears=(5000,)))
+    machine.cloud.weather = CallPlan(reply=Reply.NOT_SENT)
+    machine.work(66 * 60.0, 1000)
+    assert machine.stored.status["nextAttemptTime"]
+    ready = machine.stored.read().status.condition("Ready")
+    assert ready is not None
+    assert ready.reason is Reason.JOB_OVERDUE
