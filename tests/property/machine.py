@@ -195,10 +195,15 @@ class Machine(RuleBasedStateMachine):
     def edit_at(self, boundary: Boundary, ids: Sequence[str]) -> None:
         self.at(boundary, lambda: self.edit_ids(ids))
 
-    @rule(boundary=st.sampled_from(Boundary), seconds=st.sampled_from((70, 700, 1900)), plan=PLANS)
-    def freeze_before_a_call(self, boundary: Boundary, seconds: int, plan: CallPlan) -> None:
+    @rule(seconds=st.sampled_from((70, 700, 1900)), plan=PLANS, boundary=st.sampled_from(Boundary), ids=SOME_IDS)
+    def freeze_before_a_call(self, seconds: int, plan: CallPlan, boundary: Boundary, ids: Sequence[str]) -> None:
+        """The longest step that no write guards; servers are listed for it, and the process may die soon after."""
         self.cloud.next_calls.append(plan)
-        self.freeze(boundary, seconds)
+        self.edit_ids(ids)
+        if boundary is not Boundary.INTENDED:
+            self.driver.kill_at(boundary)
+        self.freeze(Boundary.INTENDED, seconds)
+        self.work(1800.0, 40)
 
     @rule(boundary=st.sampled_from(Boundary), minutes=st.sampled_from((1, 5, 40)), reconciles=st.integers(1, 40))
     def a_second_leader_works_at(self, boundary: Boundary, minutes: int, reconciles: int) -> None:

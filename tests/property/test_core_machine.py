@@ -22,7 +22,7 @@ TestMachine.settings = settings(max_examples=max(300, settings().max_examples), 
     parallel=st.integers(1, 3),
     attempts=st.integers(1, 3),
 )
-@settings(max_examples=max(150, settings().max_examples))
+@settings(max_examples=max(80, settings().max_examples))
 def test_whatever_the_cloud_answers_it_ends_well(
     plans: list[CallPlan], weather: CallPlan, servers: int, size: int, parallel: int, attempts: int
 ) -> None:

@@ -70,3 +70,29 @@ def test_an_overdue_job_is_told_of_steadily_while_calls_wait() -> None:
     ready = machine.stored.read().status.condition("Ready")
     assert ready is not None
     assert ready.reason is Reason.JOB_OVERDUE
+
+
+def test_a_process_that_wakes_long_after_its_intent_sends_nothing() -> None:
+    machine = a_machine(1)
+    machine.cloud.tokens = True
+    machine.cloud.next_calls.append(CallPlan(reply=Reply.LOST_BUT_ACCEPTED, appears=(300,)))
+    machine.at(Boundary.INTENDED, lambda: machine.cloud.advance(1900))
+    assert machine.cloud.sends == 1
+    machine.ends_well()
+
+
+def test_a_second_leader_does_not_send_what_the_first_one_has_sent() -> None:
+    machine = a_machine(2)
+    machine.a_second_leader_works_at(Boundary.CALLED, minutes=40, reconciles=40)
+    machine.ends_well()
+    assert machine.cloud.sends == 1
+
+
+def test_a_job_that_never_ends_is_followed_and_its_servers_are_never_sent_again() -> None:
+    machine = a_machine(1, joinTimeoutSeconds=600)
+    machine.cloud.weather = CallPlan(job=10_000_000, fates=(Fate.NEVER,))
+    machine.work(48 * 3600.0, 1000)
+    assert machine.cloud.sends == 1
+    ready = machine.stored.read().status.condition("Ready")
+    assert ready is not None
+    assert ready.reason is Reason.JOB_OVERDUE
