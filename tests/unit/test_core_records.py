@@ -245,4 +245,5 @@ def test_a_batch_that_another_leader_has_ended_is_not_opened_again(answer: Answe
     run.cloud.nodes = active([A, B])
     run.step()
     assert run.newest.phase is Phase.SUCCEEDED
-    assert record(run.membership, intent, answer, run.now, SETTINGS) == run.status
+    recorded = record(run.membership, intent, answer, run.now, SETTINGS)
+    assert replace(recorded, jobs=tuple(replace(job, job_id=None) for job in recorded.jobs)) == run.status

@@ -1,0 +1,277 @@
+"""Which rule each mutant takes out, with the tests that must notice.
+
+Not for: applying and running them (`run`). An edit is as small as will do: the rule is gone, the program still works.
+"""
+
+from typing import Final
+
+from mutants.run import Edit, Mutant
+
+_MACHINE: Final = ("tests/property/test_core_machine.py", "tests/property/test_core_scenarios.py")
+
+MUTANTS: Final = (
+    Mutant(
+        "P1",
+        "asking the node list before a server is named",
+        (Edit("core/plan.py", "    absent = free - table.present(free)\n", "    absent = free\n"),),
+        _MACHINE,
+    ),
+    Mutant(
+        "P2",
+        "the wait after a lost status",
+        (
+            Edit(
+                "core/carry.py",
+                "    return membership.status.last_batch is None and FINALIZER in membership.metadata.finalizers",
+                "    return False and FINALIZER in membership.metadata.finalizers",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P3",
+        "the resourceVersion that guards an intent",
+        (Edit("kube/patch.py", "    return [guard(resource_version), *edits]", "    return [*edits]"),),
+        ("tests/unit/test_kube_patch.py",),
+    ),
+    Mutant(
+        "P4",
+        "the check that the worst outcome still fits",
+        (Edit("core/plan.py", "    return worst <= MAX_OBJECT_BYTES", "    return worst > 0"),),
+        ("tests/unit/test_core_plan.py",),
+    ),
+    Mutant(
+        "P5",
+        "the limit of 60 s between intent and call",
+        (
+            Edit(
+                "core/calls.py",
+                "    if abs(now - signed_at) > SEND_WITHIN:",
+                "    if abs(now - signed_at) > 90 * SEND_WITHIN:",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P6",
+        "the difference between a refusal and an answer that says nothing",
+        (
+            Edit(
+                "cce/errors.py",
+                "_REFUSING: Final = frozenset({400, 401, 403, 404, 413, 414, 429})",
+                "_REFUSING: Final = frozenset({400, 401, 403, 404, 409, 413, 414, 429, 500})",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P7",
+        "the end of a wait by an edit",
+        (
+            Edit(
+                "core/carry.py",
+                "    if reset is not None or ((edited or asked) and status.last_batch):",
+                "    if reset is not None:",
+            ),
+        ),
+        ("tests/unit/test_core_requests.py",),
+    ),
+    Mutant(
+        "P8",
+        "the settle window",
+        (
+            Edit(
+                "core/batches.py",
+                "    return min(look.now, look.table.begun) >= since + look.settings.settle_window",
+                "    return min(look.now, look.table.begun) >= since",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P9",
+        "the record of an answer after a status was lost meanwhile",
+        (
+            Edit(
+                "core/calls.py",
+                "            state = replace(state.with_batch(running), last_job_id=job_id)\n",
+                "            state = replace(state, last_job_id=job_id)\n",
+            ),
+        ),
+        ("tests/unit/test_core_records.py",),
+    ),
+    Mutant(
+        "P10",
+        "the pool of a node in the verdict on its server",
+        (Edit("core/batches.py", "    if node.pool_id != spec.node_pool.node_pool_id:", "    if node.pool_id == '':"),),
+        ("tests/unit/test_core_batches.py",),
+    ),
+    Mutant(
+        "P11",
+        "that a node that shows proves acceptance",
+        (
+            Edit(
+                "core/batches.py",
+                "    if batch.phase is Phase.VERIFYING and verdict.accepted:",
+                "    if False and verdict.accepted:",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P12",
+        "the count of attempts",
+        (Edit("core/failures.py", " or self.attempts >= max_attempts", ""),),
+        _MACHINE,
+    ),
+    Mutant(
+        "P13",
+        "the pool's own count beside an incomplete listing",
+        (
+            Edit(
+                "core/observation.py",
+                "        return claimed is None or claimed == self.listing.count_in(pool_id)",
+                "        return claimed is None or claimed >= 0",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P14",
+        "the credentials in the key of the shared listings",
+        (
+            Edit(
+                "runtime/clouds.py",
+                "listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.fingerprint)",
+                'listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, "")',
+            ),
+        ),
+        ("tests/unit/test_runtime_clouds.py",),
+    ),
+    Mutant(
+        "P15",
+        "the look for servers of a refused batch before its parts are sent",
+        (
+            Edit(
+                "core/plan.py",
+                "    return any(server_id in table for part in parts for server_id in part.server_ids)",
+                "    return any(server_id in table for part in parts for server_id in part.server_ids[:0])",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P16",
+        "the reservation of what another membership has",
+        (
+            Edit(
+                "runtime/claims.py",
+                "            if rival is not None and (rival.better or",
+                "            if rival is not None and (",
+            ),
+        ),
+        ("tests/property/test_claims.py",),
+    ),
+    Mutant(
+        "P17",
+        "the report of a job that is not ours",
+        (Edit("core/provenance.py", "    strange = made - known\n", "    strange = made - made\n"),),
+        ("tests/unit/test_core_provenance.py",),
+    ),
+    Mutant(
+        "P18",
+        "the wait before a removal",
+        (
+            Edit(
+                "core/removing.py",
+                "    return since + settings.removal_delay",
+                "    return since",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P19",
+        "the pool of a node in what is removed",
+        (
+            Edit(
+                "core/removing.py",
+                "        if node.pool_id == pool_id\n        and node.uid\n",
+                "        if node.uid\n",
+            ),
+        ),
+        ("tests/unit/test_core_removing.py",),
+    ),
+    Mutant(
+        "P20",
+        "the end of adding with a deletion",
+        (
+            Edit(
+                "core/adding.py",
+                "    if membership.metadata.deleting or spec.suspend or seen.listing is None",
+                "    if spec.suspend or seen.listing is None",
+            ),
+        ),
+        (*_MACHINE, "tests/unit/test_core_requests.py"),
+    ),
+    Mutant(
+        "P21",
+        "the comparison of the clocks",
+        (
+            Edit(
+                "core/observation.py",
+                "abs(self.clock_offset_seconds) > MAX_SKEW.total_seconds()",
+                "self.clock_offset_seconds > 1e9",
+            ),
+        ),
+        ("tests/unit/test_core_clock.py",),
+    ),
+    Mutant(
+        "P22",
+        "the look at the lease before a call",
+        (Edit("runtime/send.py", "        if not self._may_call():\n", "        if self._closing:\n"),),
+        ("tests/unit/test_runtime_send.py",),
+    ),
+    Mutant(
+        "P23",
+        "the limit of writes in a minute",
+        (
+            Edit(
+                "cce/budget.py",
+                "        leaving = len(self._held) + len(self._ended) + ahead + 1 - self._per_minute",
+                "        leaving = len(self._held) + ahead + 1 - self._per_minute",
+            ),
+        ),
+        ("tests/unit/test_cce_budget.py",),
+    ),
+    Mutant(
+        "P24",
+        "the stop at a status that cannot be understood",
+        (
+            Edit(
+                "api/membership.py",
+                "    rest = _WITHOUT_STATUS.validate_json(raw)\n",
+                "    rest = _WITHOUT_STATUS.validate_json(raw)\n    return Membership(rest.metadata, rest.spec)\n",
+            ),
+        ),
+        ("tests/unit/test_api_membership.py",),
+    ),
+    Mutant(
+        "P25",
+        "the place of a failed server in the counts",
+        (
+            Edit(
+                "core/state.py",
+                "    rest = len(desired) - len(joined) - len(joining) - len(failed)",
+                "    rest = len(desired) - len(joined) - len(joining)",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P26",
+        "the brake",
+        (Edit("core/batches.py", "        and failed >= BRAKE_AT\n", "        and failed < 0\n"),),
+        ("tests/unit/test_core_narrowing.py",),
+    ),
+)

@@ -1,0 +1,57 @@
+"""Every mutant can still be made from today's code, and a few cheap ones are found out.
+
+Not for: all of them, which takes minutes (`make mutants`).
+"""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from mutants.rules import MUTANTS
+from mutants.run import ROOT, Edit, Mutant, MutantError
+
+ON_THE_MACHINE: Final = {"P1", "P2", "P5", "P6", "P8", "P13", "P15"}
+SAMPLE: Final = ("P1", "P22", "P25")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[m.rule for m in MUTANTS])
+def test_every_mutant_can_be_made(mutant: Mutant, tmp_path: Path) -> None:
+    for edit in mutant.edits:
+        path = tmp_path / "operator" / "nodepool_membership" / edit.module
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "operator" / "nodepool_membership" / edit.module, path)
+        edit.apply(tmp_path)
+        compile(path.read_text(), str(path), "exec")
+    assert all((ROOT / test).is_file() for test in mutant.tests)
+
+
+def test_every_rule_that_code_can_hold_has_a_mutant_and_the_model_holds_those_it_can_reach() -> None:
+    rules = [mutant.rule for mutant in MUTANTS]
+    assert rules == [f"P{n}" for n in range(1, 27)]
+    for mutant in MUTANTS:
+        if mutant.rule in ON_THE_MACHINE:
+            assert mutant.tests[0] == "tests/property/test_core_machine.py"
+
+
+def test_a_mutant_that_the_code_has_outgrown_is_told_of(tmp_path: Path) -> None:
+    module = tmp_path / "operator" / "nodepool_membership" / "a.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("x = 1\nx = 1\n")
+    for old, times in (("y = 1", 0), ("x = 1", 2)):
+        with pytest.raises(MutantError, match=re.escape(f"a.py has {times} times, not once: {old}")):
+            Edit("a.py", old, "").apply(tmp_path)
+
+
+def test_a_mutant_that_no_test_notices_is_told_of() -> None:
+    same = Edit("core/settings.py", "class Settings:", "class Settings:  # the same")
+    with pytest.raises(MutantError, match="no test failed"):
+        Mutant("P0", "nothing", (same,), ("tests/unit/test_core_drift.py",)).killer()
+
+
+@pytest.mark.parametrize("rule", SAMPLE)
+def test_the_tests_notice_when_a_rule_is_taken_out(rule: str) -> None:
+    (mutant,) = (m for m in MUTANTS if m.rule == rule)
+    assert mutant.killer()
