@@ -215,7 +215,8 @@ class Driver:
         if not finalizers and membership.status.open_batches:
             limit = SETTINGS.settle_window + timedelta(seconds=membership.spec.join_timeout_seconds)
             assert membership.metadata.deletion_timestamp is not None, "the finalizer was taken off with an open batch"
-            assert self.now >= membership.metadata.deletion_timestamp + limit, "let go too early"
+            slack = timedelta(seconds=self.stored.jumped)
+            assert self.now + slack >= membership.metadata.deletion_timestamp + limit, "let go too early"
             # Nobody knows of its jobs any more: what is assumed of an add without a job holds from now on.
             self.cloud.forget_answers()
         metadata = replace(membership.metadata, resource_version=version, finalizers=tuple(finalizers))

@@ -6,9 +6,9 @@ Not for: searching for more (`test_core_machine`).
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from property.answers import Reply
-from property.cloud_model import LATEST_ACCEPTANCE, CallPlan, Fate
+from property.cloud_model import LATEST_ACCEPTANCE, POOL, CallPlan, Fate
 from property.driver import Boundary
-from property.machine import a_machine
+from property.machine import IDS, a_machine
 
 
 def test_a_reset_that_was_answered_before_the_status_was_lost_does_not_end_the_wait() -> None:
