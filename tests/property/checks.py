@@ -25,7 +25,9 @@ def check_decision(membership: Membership, decision: Decision, seen: Observation
     """What holds for a decision, held against the listing it was made from (rules P1, P3, P10, P11, P12)."""
     before, after, spec = membership.status, decision.status, membership.spec
     table = seen.listing
-    fresh_members = set(after.members) - set(before.members)
+    # Who was not removed after all is what it was before: a recorded member, however its node is.
+    back = {i for b in before.open_batches if b.operation is Operation.REMOVE for i in b.server_ids}
+    fresh_members = set(after.members) - set(before.members) - back
     if fresh_members:
         assert table is not None, "members without a look"
         assert fresh_members <= table.active_in(POOL, fresh_members), "a member that is not Active in the pool"
