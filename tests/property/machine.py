@@ -307,7 +307,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def attempts_are_bounded(self) -> None:
-        most = self.most_attempts * self.fresh_starts
+        most = self.most_attempts * (self.fresh_starts + self.stored.given_back)
         assert all(spent <= most for spent in self.cloud.spent.values()), "more adds than attempts (P12)"
 
     def quarantined(self) -> bool:

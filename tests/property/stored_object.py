@@ -10,7 +10,9 @@ from datetime import datetime
 
 from nodepool_membership.api.membership import Json, Membership, UnreadableStatus, parse_membership, status_json
 from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
+from nodepool_membership.core.conditions import halt_of
 from nodepool_membership.core.observation import Home
 from property.cloud_model import EPOCH, POOL
 
@@ -37,6 +39,8 @@ class StoredObject:
     clock: Callable[[], datetime] = lambda: EPOCH
     listed_until: dict[str, datetime] = field(default_factory=dict)
     """Servers off the list, and since when."""
+    given_back: int = 0
+    """How often single refusals were found to be about the pool, so that they cost nobody an attempt (rule P15)."""
     jumped: float = 0.0
     """So far, in seconds, the operators' clocks have been apart from the cloud's."""
 
@@ -104,6 +108,7 @@ class StoredObject:
 
     def write_status(self, expected: str, status: Status) -> str:
         self._guard(expected)
+        self.given_back += halt_of(status) is Reason.POOL_REFUSES and halt_of(self.read().status) is None
         self.status = json.loads(json.dumps(status_json(status)))
         self.writes += 1
         return self._next()
