@@ -94,8 +94,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/calls.py",
-                "            state = replace(state.with_batch(running), last_job_id=job_id)\n",
-                "            state = replace(state, last_job_id=job_id)\n",
+                "replace(state.with_batch(running), last_job_id=job_id)",
+                "replace(state, last_job_id=job_id)",
             ),
         ),
         ("tests/unit/test_core_records.py",),

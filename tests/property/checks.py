@@ -9,7 +9,7 @@ from typing import Final
 
 from nodepool_membership.api.membership import Json, Membership, status_json
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, VANISHED, Reason
+from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, VANISHED, FailureReason, Reason
 from nodepool_membership.api.spec import Leaving
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.decide import Decision
@@ -150,8 +150,9 @@ def _check_counts(membership: Membership, status: Status, open_ids: set[str]) ->
     assert len(book) == len({i for i, _ in book}), "a server in two groups of failures"
     assert all(g.count == len(g.server_ids) for g in status.failures), "count of a group"
     lasting = HOLDS_NODE | DRIFT
+    waited_for = {i for i, g in book if g.reason is FailureReason.INSTALLING}
     final = {i for i, g in book if g.reason in lasting or g.attempts >= membership.spec.max_attempts}
-    failed = (final & desired) - joining
+    failed = (final & desired) - joining - waited_for
     joined = (desired & set(status.members)) - joining - failed
     pending = desired - joining - failed - joined
     counts = (len(desired), len(joined), len(joining), len(failed), len(pending))

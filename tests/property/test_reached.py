@@ -106,6 +106,11 @@ def every_fate() -> None:
     machine.cloud.weather = CallPlan(fates=(Fate.JOINS, Fate.BREAKS))
     machine.run(5)
     machine.cloud.others_remove(IDS[1])
+    machine.run(16)
+    machine = a_machine(1, joinTimeoutSeconds=600)
+    machine.cloud.weather = CallPlan(job=60, installs=100_000)
+    machine.run(35)
+    machine.stored.edit(joinTimeoutSeconds=80_000)
     machine.run(5)
 
 
