@@ -9,6 +9,7 @@ import pytest
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.spec import Leaving
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Accepted, NotNow
 from nodepool_membership.core.carry import MAX_TOKEN, requested
@@ -358,3 +359,12 @@ def test_a_failed_look_at_a_ready_object_keeps_the_finalizer_of_an_open_batch() 
     assert run.ready.status == "True"
     run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no connection")
     assert run.step().holds
+
+
+def test_a_reset_beside_a_deletion_owes_no_removal_to_a_member_that_vanished() -> None:
+    gone = a_failure(FailureReason.MEMBER_MISSING, A, attempts=0)
+    stored = Status(1, last_batch=1, members=(A, B), joined=1, failed=1, desired=2, failures=(gone,))
+    run = Run(an_object(a_spec(A, B, deletion=Leaving.REMOVE), stored, annotations={OURS: "x", OUR_RESET: "x"}))
+    run.delete()
+    status = acknowledge(run.membership, NOW, SETTINGS)
+    assert (status.members, status.joined, status.pending, status.surplus) == ((B,), 1, 1, 1)

@@ -154,7 +154,7 @@ def _take_leave(state: State, spec: Spec, vanished: Vanished) -> State:
 def take_up_again(state: State) -> State:
     """A reset: members that vanished may be added again."""
     back = {i for i, cause in state.book.items() if cause.reason in VANISHED}
-    return replace(state, members=state.members - back).without_causes(back)
+    return replace(state, members=state.members - back, owed=state.owed - back).without_causes(back)
 
 
 def _drifted(node: Node, spec: Spec) -> Cause:
