@@ -92,7 +92,7 @@ def acknowledge(membership: Membership, now: datetime, settings: Settings) -> St
 def decide(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Decision | Look:
     """Decide what is to be stored and done, or ask for what has to be known first.
 
-    Rules: protocol P1..P12, P25. `now` is aware, whole seconds.
+    Rules: P1..P3, P7, P8, P10..P13, P15, P16, P18..P20, P25, P26. `now` is aware, whole seconds.
     """
     state = carry_over(membership, now, settings)
     if seen.trouble is not None:
