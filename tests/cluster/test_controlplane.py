@@ -123,9 +123,9 @@ def test_secrets_are_readable_by_their_owner_only(control_plane: ControlPlane) -
         assert (workdir / name).stat().st_mode & 0o077 == 0, name
 
 
-def test_crd_is_served_when_the_fixture_returns(control_plane: ControlPlane, crd: str) -> None:
+def test_crd_is_served_when_the_fixture_returns(control_plane: ControlPlane, crd: str, namespace: str) -> None:
     plural, _, group = crd.partition(".")
-    assert control_plane.kubectl("get", f"{plural}.{group}", "-A", "-o", "name").stdout == ""
+    assert control_plane.kubectl("get", f"{plural}.{group}", "-n", namespace, "-o", "name").stdout == ""
 
 
 def test_outage_keeps_data_port_and_credentials(tmp_path: Path) -> None:

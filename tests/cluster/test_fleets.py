@@ -71,6 +71,10 @@ def test_ten_memberships_share_one_write_budget_also_across_a_crash(stage: Stage
     scene.operator = operate(scene.simulator, limited, name="operator-after-the-crash")
     until_all_are_ready(scene, seconds=120)
     summary = scene.simulator.get("summary")
-    assert summary["peak_writes_per_minute"] == {scene.corner.access_key: 8}
+    peaks = summary["peak_writes_per_minute"]
+    assert isinstance(peaks, dict)
+    # Fewer where the process was killed between an intent and its call: that counts, too.
+    assert 6 <= peaks.pop(scene.corner.access_key) <= 8
+    assert peaks == {}
     assert summary["double_adds"] == 0
     assert scene.simulator.accepted() == {server: 1 for servers in WANTED.values() for server in servers}
