@@ -28,6 +28,7 @@ from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, ROOT, jobs
 from harness.operator_process import FAST
 from harness.proxy import Proxy
 from harness.scene import server_ids
+from nodepool_membership.api.names import GROUP, PLURAL, VERSION
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.runtime.queue import Key
 from nodepool_membership.runtime.streams import AT_FAULT_SECONDS, SILENT_SECONDS
@@ -105,7 +106,6 @@ async def test_a_watch_that_stalls_silently_is_opened_again(
         await seen.until((namespace, "unseen"))
         await until(lambda: watch.ready() is None)
         assert watch.alive() is None
-        proxy.cut()
 
 
 @pytest.mark.usefixtures("crd")
@@ -128,6 +128,25 @@ async def test_connections_that_nobody_answers_do_not_outlive_the_watch(
 
 
 @pytest.mark.usefixtures("crd")
+@pytest.mark.filterwarnings("always::ResourceWarning")
+def test_a_request_that_nobody_answers_does_not_outlive_its_client(
+    control_plane: ControlPlane, proxy: Proxy, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    async def ask() -> None:
+        async with connect(proxy.kubeconfig(control_plane.admin_kubeconfig, tmp_path)) as api:
+            assert await api.serves(GROUP, VERSION, PLURAL)
+            proxy.stall()
+            async with asyncio.timeout(0.5):
+                await api.serves(GROUP, VERSION, PLURAL)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(ask())
+    gc.collect()
+    left = (ResourceWarning, pytest.PytestUnraisableExceptionWarning)
+    assert [str(warning.message) for warning in recwarn if warning.category in left] == []
+
+
+@pytest.mark.usefixtures("crd")
 async def test_an_api_server_out_of_reach_is_told_by_readiness_only(
     control_plane: ControlPlane, proxy: Proxy, namespace: str, tmp_path: Path
 ) -> None:
@@ -141,7 +160,6 @@ async def test_an_api_server_out_of_reach_is_told_by_readiness_only(
         assert watch.alive() is None
         proxy.resume()
         await until(lambda: watch.ready() is None)
-        proxy.cut()
 
 
 @pytest.mark.usefixtures("crd")
@@ -168,7 +186,6 @@ async def test_after_410_gone_nothing_is_missed_neither_what_came_nor_what_went(
             assert "Restarting the watch-stream" in caplog.text
             await until(lambda: watch.ready() is None)
             assert watch.alive() is None
-            proxy.cut()
 
 
 @pytest.mark.usefixtures("crd")

@@ -10,14 +10,12 @@ worker that has a call to the cloud under way.
 import asyncio
 import json
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Final, Literal
 from urllib.parse import urlsplit
-from weakref import WeakSet
 
 import aiohttp
 import kopf
@@ -25,6 +23,7 @@ import kopf
 from nodepool_membership.api.names import GROUP, PLURAL, VERSION
 from nodepool_membership.kube.api import USER_AGENT, KubeApi, Login, path
 from nodepool_membership.kube.errors import KubeError, UnansweredError
+from nodepool_membership.kube.sockets import Sockets
 from nodepool_membership.runtime.marks import Marks, mark_of
 from nodepool_membership.runtime.queue import Key
 from nodepool_membership.runtime.streams import INACTIVITY_SECONDS, SERVER_TIMEOUT_SECONDS, Streams
@@ -41,7 +40,6 @@ _DISCOVERY_SECONDS: Final = 2.0
 _REMIND_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
-_FAREWELL_SECONDS: Final = 1.0
 _CHUNK: Final = 100
 """Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
 
@@ -69,32 +67,6 @@ class _MetadataResponse(aiohttp.ClientResponse):
         if isinstance(value, dict) and "items" in value:
             value["items"] = value["items"] or []
         return value
-
-
-class _Sockets:
-    """The connections of one run of kopf. Its loop ends before TLS has said farewell, which would leave them open."""
-
-    def __init__(self) -> None:
-        self._made: WeakSet[socket.socket] = WeakSet()
-
-    def make(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, _, _ = address
-        made = socket.socket(family, kind, protocol)
-        self._made.add(made)
-        return made
-
-    async def end(self) -> None:
-        """Have every transport find its connection closed, and wait until it has let go of it."""
-        for connection in self._open():
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                while self._open():  # noqa: ASYNC110 - transports tell nobody
-                    await asyncio.sleep(0)
-
-    def _open(self) -> list[socket.socket]:
-        return [made for made in self._made if made.fileno() >= 0]
 
 
 class Watch:
@@ -252,7 +224,7 @@ class _KopfThread:
         self._prefix = urlsplit(login.server).path.rstrip("/")
         self._on_key = on_key
         self._on_end = on_end
-        self._sockets = _Sockets()
+        self._sockets = Sockets()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_flag: asyncio.Event | None = None
         self._stopped = False
