@@ -5,6 +5,7 @@ Not for: tests. Packages that only tests need cost the operator memory where htt
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -13,6 +14,12 @@ from pathlib import Path
 
 from controlplane.binaries import cache_root
 from harness.cluster import ROOT
+
+
+def environment_of_the_image() -> dict[str, str]:
+    """What the image's last stage sets beside that."""
+    stage = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    return dict(re.findall(r"(MALLOC_\w+)=(\w+)", stage))
 
 
 def python_of_the_image(say: Callable[[str], None]) -> Path:

@@ -14,7 +14,7 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.apiserver import Writes, writes
-from bench.image_packages import python_of_the_image
+from bench.image_packages import environment_of_the_image, python_of_the_image
 from cce_simulator.config import SimulatorConfig
 from controlplane import ControlPlane
 from harness import Cluster, Operator, SimulatorProcess, wait_for
@@ -43,7 +43,15 @@ class World:
         python = python_of_the_image(print)
         # One after another, and killed: the next one must not wait for the lease of the one before.
         alone = ("--no-leader-elect", *options)
-        return Operator(self.workdir, self.kubeconfig, [self.simulator.url], alone, name=name, python=python)
+        return Operator(
+            self.workdir,
+            self.kubeconfig,
+            [self.simulator.url],
+            alone,
+            name=name,
+            python=python,
+            environment=environment_of_the_image(),
+        )
 
     def writes(self) -> Writes:
         """What the API server has counted so far."""

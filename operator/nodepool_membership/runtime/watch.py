@@ -40,7 +40,7 @@ _DISCOVERY_SECONDS: Final = 2.0
 _REMIND_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
-_CHUNK: Final = 100
+_CHUNK: Final = 25
 """Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
 
 
@@ -335,7 +335,8 @@ def _settings(inactivity_seconds: float) -> kopf.OperatorSettings:
     settings.watching.reconnect_backoff = 2.0
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     settings.watching.inactivity_timeout = inactivity_seconds
-    settings.queueing.idle_timeout = 0.5
+    # Each object of a list is held for so long after it was seen.
+    settings.queueing.idle_timeout = 0.05
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 60
     settings.networking.error_backoffs = Endless()
