@@ -65,7 +65,7 @@ class Fleet:
         return (
             f"{self.memberships:,} memberships {state}, {self.ids:,} ids each of which {self.there} are nodes, in"
             f" {_CLUSTERS} clusters of {_NODES:,} Active nodes; --resync-interval={_LONG} (idle: none is due), then a"
-            f" second process with --resync-interval={self.resync}s; all else default"
+            f" second process with --resync-interval={self.resync}s; all else default but --no-leader-elect"
         )
 
     def is_handled(self, row: dict[str, object]) -> bool:
