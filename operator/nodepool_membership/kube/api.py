@@ -25,6 +25,7 @@ from kubernetes.aio.config.kube_config import load_kube_config
 from nodepool_membership import __version__
 from nodepool_membership.api.membership import Json
 from nodepool_membership.kube.errors import GoneError, KubeError, UnansweredError, error_for
+from nodepool_membership.kube.sockets import Sockets
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -112,7 +113,6 @@ async def _configure(service_account: Path, environ: Mapping[str, str]) -> Confi
         raise NoClusterError(
             "tls-server-name in the kubeconfig is not supported: use a server name that is in the certificate"
         )
-    configuration.connection_pool_maxsize = CONNECTIONS
     return configuration
 
 
@@ -153,11 +153,19 @@ class KubeApi:
             proxy=configuration.proxy,
             authorization=lambda: configuration.get_api_key_with_prefix("BearerToken"),
         )
+        sockets = Sockets()
+        generated.rest_client.pool_manager = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=CONNECTIONS, ssl=generated.rest_client.ssl_context, socket_factory=sockets.make
+            ),
+            trust_env=True,
+        )
         client: Client = generated
         try:
             yield cls(client, login, observer)
         finally:
             await client.close()
+            await sockets.end()
 
     @property
     def login(self) -> Login:
