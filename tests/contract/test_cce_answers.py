@@ -177,6 +177,12 @@ async def test_what_is_null_is_absent(document: object) -> None:
     assert len(await client(always(200, listed)).list_nodes(CLUSTER)) == 1
 
 
+async def test_what_is_not_one_word_is_no_id() -> None:
+    document = {"metadata": {"uid": "two\nlines"}, "status": {"serverId": "s", "jobID": " "}}
+    assert await read(document) == Node("s", "", "", "")
+    assert await read({"metadata": {"uid": "n"}, "status": {"serverId": "two words"}}) == Node("", "n", "", "")
+
+
 @pytest.mark.parametrize(
     ("annotation", "owner", "pool"),
     [

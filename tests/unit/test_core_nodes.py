@@ -53,6 +53,21 @@ def test_of_two_nodes_of_one_server_the_one_that_stays_counts(first: str) -> Non
     assert (len(table), table.active_in(POOL, [A, B])) == (2, {A, B})
 
 
+def test_pages_make_the_same_table_as_all_nodes_at_once() -> None:
+    nodes = [a_node(A, "Installing"), a_node(B, "Deleting", ELSEWHERE), a_node(""), a_node(C)]
+    again = [Node(B, "uid-again", POOL, "Active", NOW, "job-again"), Node(C, "uid-leaving", POOL, "Deleting")]
+    more = [a_node(server(number)) for number in range(10, 20)]
+    whole = NodeTable(NOW, [*nodes, *again, *more])
+    paged = NodeTable(NOW)
+    for page in (nodes[:1], nodes[1:], [], [nodes[2]], again, more):
+        paged.extend(page)
+    ids = [A, B, C, *(node.server_id for node in more)]
+    assert paged.nodes(ids) == whole.nodes(ids)
+    assert paged.nodes([B, C]) == {B: again[0], C: nodes[3]}
+    assert paged.nodes([more[-1].server_id]) == {more[-1].server_id: more[-1]}
+    assert (len(paged), paged.count_in(POOL)) == (len(whole), whole.count_in(POOL)) == (13, 13)
+
+
 def test_nodes_without_a_server_are_left_out() -> None:
     table = NodeTable(NOW, [a_node(""), a_node(A)])
     assert (len(table), "" in table, A in table) == (1, False, True)

@@ -187,8 +187,7 @@ class CloudClient:
 
     async def _list_by(self, cluster_id: str, size: int) -> NodeTable | None:
         """A listing by pages of `size`; None if a page brings nothing new, as from deployments without paging."""
-        begun = self._now()
-        nodes: list[Node] = []
+        table = NodeTable(self._now())
         seen: set[str] = set()
         query = {"limit": str(size)}
         for _ in range(MAX_PAGES):
@@ -196,10 +195,10 @@ class CloudClient:
             page = self._read(wire.NODE_PAGE, answer)
             marker = _next_marker(page, size)
             if marker is not None and marker in seen:
-                return NodeTable(begun, nodes) if _is_unpaged(page, size) else None
-            nodes.extend(document.node() for document in page.items)
+                return table if _is_unpaged(page, size) else None
+            table.extend(document.node() for document in page.documents)
             if marker is None:
-                return NodeTable(begun, nodes)
+                return table
             seen.add(marker)
             query = {"limit": str(size), "marker": marker}
             # Not to be held while the next page comes.
@@ -338,17 +337,16 @@ def _says_absent(error: NotFoundError) -> bool:
 
 def _next_marker(page: wire.NodePage, size: int) -> str | None:
     """Where the listing goes on; None on its last page. Older deployments send no pageInfo (dossier section 4)."""
-    if page.page_info is not None and page.page_info.next_marker:
-        return page.page_info.next_marker
+    if page.next_marker:
+        return page.next_marker
     # A full page without a marker is followed up with its last uid: rather one call more than a node less (rule P13).
     # One that is more than full comes from a deployment that has a page size of its own, or none.
-    return page.items[-1].metadata.uid if len(page.items) >= size else None
+    return page.documents[-1].uid if len(page.documents) >= size else None
 
 
 def _is_unpaged(page: wire.NodePage, size: int) -> bool:
     """Whether a page that came again is everything: more than was asked for, and not cut at the API's own limit."""
-    says_more = page.page_info is not None and page.page_info.next_marker
-    return not says_more and size < len(page.items) and len(page.items) != MAX_PAGE_SIZE
+    return not page.next_marker and size < len(page.documents) != MAX_PAGE_SIZE
 
 
 def _path(*segments: str) -> str:

@@ -5,7 +5,7 @@ to an add, `serverId` on nodes, Go's time format (dossier sections 1, 3, 4, 5).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from sys import intern
 from typing import Annotated, Final
@@ -41,11 +41,16 @@ def _document(value: object) -> object:
 
 
 def _document_only(value: object) -> object:
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else None
 
 
 def _list(value: object) -> object:
     return [] if value is None else value
+
+
+def _id(text: str) -> str:
+    """In lower case; what is not one word is no id, and would not fit into a line of a `NodeTable`."""
+    return text.lower() if len(text.split()) == 1 else ""
 
 
 # What is null is taken for absent.
@@ -63,10 +68,14 @@ class _Owner(BaseModel):
 
 class _Metadata(BaseModel):
     uid: Text = ""
-    annotations: Annotated[_Annotations, Null] = _Annotations()
+    annotations: _Annotations | None = None
     created: Text = Field(default="", alias="creationTimestamp")
     # A single object, unlike Kubernetes' list of that name; a list is none of ours.
-    owner: Annotated[_Owner, BeforeValidator(_document_only)] = Field(default=_Owner(), alias="ownerReferences")
+    owner: Annotated[_Owner | None, BeforeValidator(_document_only)] = Field(default=None, alias="ownerReferences")
+
+    @property
+    def pool_id(self) -> str:
+        return (self.annotations and self.annotations.pool_id) or (self.owner and self.owner.pool_id) or ""
 
 
 class _NodeStatus(BaseModel):
@@ -75,25 +84,35 @@ class _NodeStatus(BaseModel):
     job_id: Text = Field(default="", alias="jobID")
 
 
+_NO_METADATA: Final = _Metadata()
+_NO_STATUS: Final = _NodeStatus()
+
+
 class NodeDocument(BaseModel):
     """A node as listed or got."""
 
-    metadata: Annotated[_Metadata, Null] = _Metadata()
-    status: Annotated[_NodeStatus, Null] = _NodeStatus()
+    # No validator before these: it would be given the whole document as Python objects, of which little is read.
+    metadata: _Metadata | None = None
+    status: _NodeStatus | None = None
+
+    @property
+    def uid(self) -> str:
+        return self.metadata.uid if self.metadata else ""
 
     def node(self) -> Node:
         """The node with ids in lower case; no pool for nodes outside customized pools."""
-        pool_id = self.metadata.annotations.pool_id or self.metadata.owner.pool_id
+        metadata, status = self.metadata or _NO_METADATA, self.status or _NO_STATUS
+        pool_id = metadata.pool_id
         # The older form for a node outside customized pools names zone, flavor and system: az#flavor#os.
         outside = pool_id == _NO_POOL or "#" in pool_id
         return Node(
-            server_id=self.status.server_id.lower(),
-            uid=self.metadata.uid.lower(),
+            server_id=_id(status.server_id),
+            uid=_id(metadata.uid),
             # Thousands of nodes share a few of these strings.
             pool_id="" if outside else intern(pool_id.lower()),
-            phase=intern(self.status.phase),
-            created=parse_time(self.metadata.created),
-            job_id=self.status.job_id.lower(),
+            phase=intern(status.phase),
+            created=parse_time(metadata.created),
+            job_id=_id(status.job_id),
         )
 
 
@@ -105,8 +124,17 @@ class NodePage(BaseModel):
     """One page of nodes. `page_info` is absent in older deployments. `items` must be there: a listing that lacks them
     would prove the absence of everything. They may be null, which is how Go writes an empty list."""
 
-    items: Annotated[list[NodeDocument], BeforeValidator(_list)]
+    items: list[NodeDocument] | None
     page_info: _PageInfo | None = Field(default=None, alias="pageInfo")
+
+    @property
+    def documents(self) -> Sequence[NodeDocument]:
+        return self.items or ()
+
+    @property
+    def next_marker(self) -> str:
+        """Empty on the last page, and on every page of older deployments."""
+        return self.page_info.next_marker if self.page_info else ""
 
 
 class _JobMetadata(BaseModel):

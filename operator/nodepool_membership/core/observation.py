@@ -41,42 +41,45 @@ class NodeTable:
     """A complete listing of one cluster's nodes, held compactly (about 0.2 KB a node).
 
     `begun` is the moment its first page was asked for: a listing proves absence only as of its start (rule P13).
+    Whoever reads it page by page, so that no more than a page is held in full, gives it away when it is complete.
     Of several nodes of one server the one that is not leaving is kept. Nodes without a server id are left out.
     """
 
-    __slots__ = ("_created", "_index", "_jobs", "_kind", "_kinds", "_uids", "begun")
+    __slots__ = ("_codes", "_created", "_index", "_instead", "_jobs", "_uids", "begun")
 
-    def __init__(self, begun: datetime, nodes: Iterable[Node]) -> None:
+    def __init__(self, begun: datetime, nodes: Iterable[Node] = ()) -> None:
         self.begun = begun
+        self._codes: dict[tuple[str, str], int] = {}
+        """Of pool and phase: few, so that Python holds each number once."""
         self._index: dict[str, int] = {}
-        self._kinds: list[tuple[str, str]] = []
-        self._kind = array("H")
+        """The code of each server's node, in the order of the columns."""
+        self._instead: dict[str, Node] = {}
+        """Nodes that took the place of another one of their server."""
         self._created = array("q")
-        known: dict[tuple[str, str], int] = {}
+        # A string per page, a line per node: a uid is looked up for a few servers, the ids for all of them.
+        self._uids: list[str] = []
+        self._jobs: list[str] = []
+        self.extend(nodes)
+
+    def extend(self, nodes: Iterable[Node]) -> None:
+        """Add a page."""
         uids: list[str] = []
         jobs: list[str] = []
         for node in nodes:
             if not node.server_id:
                 continue
-            kind = (node.pool_id, node.phase)
-            code = known.setdefault(kind, len(known))
-            if code == len(self._kinds):
-                self._kinds.append(kind)
-            created = _NO_TIME if node.created is None else int(node.created.timestamp())
-            row = self._index.setdefault(node.server_id, len(uids))
-            if row == len(uids):
-                self._kind.append(code)
-                self._created.append(created)
+            code = self._codes.setdefault((node.pool_id, node.phase), len(self._codes))
+            if node.server_id not in self._index:
+                self._index[node.server_id] = code
+                self._created.append(_NO_TIME if node.created is None else int(node.created.timestamp()))
                 uids.append(node.uid)
                 jobs.append(node.job_id)
             elif node.phase != LEAVING:
-                self._kind[row] = code
-                self._created[row] = created
-                uids[row] = node.uid
-                jobs[row] = node.job_id
-        # One ASCII string instead of 10,000: a uid is looked up for a few servers, the ids for all of them.
-        self._uids = "\n".join(uids)
-        self._jobs = "\n".join(jobs) if any(jobs) else ""
+                self._index[node.server_id] = code
+                self._instead[node.server_id] = node
+        if uids:
+            self._uids.append("\n".join(uids))
+            self._jobs.append("\n".join(jobs))
 
     def __len__(self) -> int:
         return len(self._index)
@@ -90,31 +93,35 @@ class NodeTable:
 
     def active_in(self, pool_id: str, ids: Iterable[str]) -> set[str]:
         """Those of `ids` whose node is Active in the pool."""
-        code = next((c for c, kind in enumerate(self._kinds) if kind == (pool_id, ACTIVE)), None)
+        code = self._codes.get((pool_id, ACTIVE))
         if code is None:
             return set()
-        row, kind = self._index.get, self._kind
-        return {i for i in ids if (r := row(i)) is not None and kind[r] == code}
+        code_of = self._index.get
+        return {i for i in ids if code_of(i) == code}
 
     def count_in(self, pool_id: str) -> int:
         """Nodes of the pool but those that are leaving: what `currentNode` of a pool counts (dossier section 5)."""
-        codes = {c for c, (pool, phase) in enumerate(self._kinds) if pool == pool_id and phase != LEAVING}
-        return sum(self._kind.count(code) for code in codes)
+        codes = {code for (pool, phase), code in self._codes.items() if pool == pool_id and phase != LEAVING}
+        return sum(code in codes for code in self._index.values())
 
     def nodes(self, ids: Iterable[str]) -> dict[str, Node]:
         """The nodes of those of `ids` that have one."""
-        rows = {i: r for i in ids if (r := self._index.get(i)) is not None}
-        if not rows:
+        wanted = {i for i in ids if i in self._index}
+        if not wanted:
             return {}
-        uids = self._uids.split("\n")
-        jobs = self._jobs.split("\n") if self._jobs else []
-        return {i: self._node(i, r, uids[r], jobs[r] if jobs else "") for i, r in rows.items()}
+        kinds = list(self._codes)
+        uids = (uid for page in self._uids for uid in page.split("\n"))
+        jobs = (job for page in self._jobs for job in page.split("\n"))
+        columns = zip(self._index.items(), uids, jobs, self._created, strict=True)
+        return {
+            i: self._instead.get(i) or Node(i, uid, *kinds[code], _moment(created), job)
+            for (i, code), uid, job, created in columns
+            if i in wanted
+        }
 
-    def _node(self, server_id: str, row: int, uid: str, job_id: str) -> Node:
-        pool_id, phase = self._kinds[self._kind[row]]
-        created = self._created[row]
-        moment = None if created == _NO_TIME else datetime.fromtimestamp(created, UTC)
-        return Node(server_id, uid, pool_id, phase, moment, job_id)
+
+def _moment(created: int) -> datetime | None:
+    return None if created == _NO_TIME else datetime.fromtimestamp(created, UTC)
 
 
 class JobPhase(StrEnum):
