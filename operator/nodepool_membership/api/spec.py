@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
-from nodepool_membership.api.codec import WIRE, LowerID
+from nodepool_membership.api.codec import WIRE, LowerID, LowerIDs
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Spec:
 
     node_pool: NodePoolRef
     credentials_ref: SecretRef
-    server_ids: frozenset[LowerID]
+    server_ids: LowerIDs
     batch_size: int = 200
     max_parallel_jobs: int = 1
     max_attempts: int = 3
