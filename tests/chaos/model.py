@@ -17,7 +17,10 @@ _ROOT: Final = Path(__file__).parents[2]
 _PROFILE: Final = "thorough"
 _RUNS: Final = re.compile(r"- (\d+) passing, (\d+) failing\b")
 """What `--hypothesis-show-statistics` says of each phase of a test."""
-_TAIL_LINES: Final = 60
+_STATISTICS: Final = re.compile(
+    r"^=+ Hypothesis Statistics =+$.*?(?=^=+ short test summary|\Z)", re.MULTILINE | re.DOTALL
+)
+_TAIL_LINES: Final = 120
 _LINE: Final = 500
 
 Say = Callable[[str], None]
@@ -31,7 +34,7 @@ class ModelReport:
     runs: int
     exit_code: int
     output: str
-    """The end of what pytest printed."""
+    """The end of what pytest printed, without the statistics: the steps that failed are in it."""
 
     def lines(self) -> list[str]:
         verdict = "all promises kept" if self.exit_code == 0 else "BROKEN"
@@ -59,5 +62,6 @@ def run(seed: int, say: Say, *tests: str, profile: str = _PROFILE) -> ModelRepor
     )
     runs = counted(ended.stdout)
     say(f"model: {runs} runs in {time.monotonic() - begun:.0f} s")
-    tail = [line[:_LINE] for line in (ended.stdout + ended.stderr).splitlines()[-_TAIL_LINES:]]
+    told = _STATISTICS.sub("", ended.stdout) + ended.stderr
+    tail = [line[:_LINE] for line in told.splitlines()[-_TAIL_LINES:]]
     return ModelReport(seed, runs, ended.returncode, "\n".join(tail))

@@ -6,6 +6,7 @@ Not for: the parts (`test_boundaries`, `test_kills`).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -66,6 +67,15 @@ def test_one_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "boundaries" not in result.output
 
 
+_FAILING = """
+from hypothesis import given, strategies as st
+
+@given(st.integers())
+def test_one_wipe(wipes: int) -> None:
+    assert wipes < 1000
+"""
+
+
 def test_the_kills_are_made_with_one_replica_and_a_share_of_them_with_two() -> None:
     parts = command.runs(SEED, 200)
     assert tuple(parts) == command.PARTS
@@ -77,6 +87,16 @@ def test_model_runs_are_counted_by_what_pytest_says() -> None:
     report.check()
     assert report.runs >= 20
     assert report.lines() == [f"model runs           {report.runs} (SEED={SEED}), all promises kept"]
+
+
+def test_a_search_that_failed_tells_the_steps_that_broke_a_promise(tmp_path: Path) -> None:
+    failing = tmp_path / "test_failing.py"
+    failing.write_text(_FAILING)
+    report = model.run(SEED, print, str(failing), profile="ci")
+    assert report.exit_code == 1
+    assert "Failing test case: test_one_wipe(" in report.output
+    assert "Typical runtimes" not in report.output
+    assert report.runs > 0
 
 
 @pytest.mark.parametrize(
