@@ -3,10 +3,12 @@
 Not for: searching for more (`test_core_machine`).
 """
 
+import pytest
+
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from property.answers import Reply
-from property.cloud_model import LATEST_ACCEPTANCE, POOL, CallPlan, Fate
+from property.cloud_model import LATEST_ACCEPTANCE, POOL, SIGNATURE, CallPlan, Fate
 from property.driver import Boundary
 from property.machine import IDS, a_machine
 
@@ -96,3 +98,14 @@ def test_a_job_that_never_ends_is_followed_and_its_servers_are_never_sent_again(
     ready = machine.stored.read().status.condition("Ready")
     assert ready is not None
     assert ready.reason is Reason.JOB_OVERDUE
+
+
+@pytest.mark.parametrize("boundary", [Boundary.READ, Boundary.LOOKED, Boundary.DECIDED, Boundary.STORED])
+def test_a_clock_that_was_behind_for_a_while_does_not_make_a_call_look_long_past(boundary: Boundary) -> None:
+    machine = a_machine(1, maxAttempts=2)
+    machine.most_attempts = 2
+    machine.next_call(CallPlan(reply=Reply.LOST_BUT_ACCEPTED, held=SIGNATURE, appears=(0,)))
+    assert machine.cloud.sends == 1
+    machine.clock_is_wrong_for_a_while(boundary=boundary, skew=-5000.0, back=0.0)
+    machine.ends_well()
+    assert machine.cloud.sends == 1

@@ -9,7 +9,9 @@ from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.cce.errors import ForbiddenError, UnauthenticatedError
 from nodepool_membership.core import clock
 from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.decide import Pace
+from nodepool_membership.core.decide import Decision, Pace, decide
+from nodepool_membership.core.observation import NodeTable, Observation
+from nodepool_membership.core.state import State
 from nodepool_membership.runtime import troubles
 from unit.core_builders import JOB, NOW, SETTINGS, WINDOW, Cloud, Run, a_batch, a_spec, active, an_object, servers
 
@@ -72,9 +74,9 @@ def test_a_wait_stored_by_a_clock_that_was_ahead_is_cut_once_and_ends() -> None:
 
 
 def test_no_wait_that_we_store_is_cut() -> None:
-    longest = NOW + max(WINDOW, timedelta(hours=1.2))
-    assert clock.sane_wait(longest, NOW, SETTINGS) == longest
-    assert clock.sane_wait(None, NOW, SETTINGS) is None
+    longest = State.of(Status(1, next_attempt_time=NOW + max(WINDOW, timedelta(hours=1.2))))
+    assert clock.without_future(longest, NOW, SETTINGS) == longest
+    assert clock.without_future(State.of(Status(1)), NOW, SETTINGS) == State.of(Status(1))
 
 
 def test_a_call_stored_by_a_clock_that_was_ahead_is_watched_for_a_settle_window_from_now() -> None:
@@ -85,6 +87,35 @@ def test_a_call_stored_by_a_clock_that_was_ahead_is_watched_for_a_settle_window_
     run.wait(WINDOW)
     run.step()
     assert [job.phase for job in run.status.jobs] == [Phase.FAILED]
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_what_looks_like_the_future_is_stored_anew_only_by_a_clock_that_was_compared(*, trusted: bool) -> None:
+    """Else a clock that is behind for a while makes a call look long past when it is right again: a double add."""
+    batch = a_batch(Phase.VERIFYING, A, submitted=NOW, finished=NOW)
+    until = NOW + timedelta(minutes=20)
+    status = Status(1, last_batch=1, jobs=(batch,), next_attempt_time=until)
+    run = Run(an_object(a_spec(A), status), Cloud(clock_offset=0.0 if trusted else 5000.0))
+    run.now -= timedelta(seconds=5000)
+    assert run.step().intent is None
+    [job] = run.status.jobs
+    assert (job.submit_time == NOW, job.finish_time == NOW) == (not trusted, not trusted)
+    assert (run.status.next_attempt_time == until) is (not trusted)
+
+
+def test_a_look_during_which_the_clock_was_set_back_decides_nothing() -> None:
+    batch = a_batch(Phase.VERIFYING, A, submitted=NOW)
+    run = Run(an_object(a_spec(A, B), Status(1, last_batch=1, jobs=(batch,))), Cloud(active([A])))
+    run.wait(timedelta(minutes=1))
+    table = NodeTable(run.now, run.cloud.nodes)
+    seen = Observation(run.now, listing=table, pool=run.cloud.pool, cluster=run.cloud.cluster)
+    decision = decide(run.membership, seen, run.now - timedelta(seconds=1), SETTINGS)
+    assert isinstance(decision, Decision)
+    assert (decision.intent, decision.status.jobs, decision.pace) == (None, (batch,), Pace.BACKOFF)
+    ready = decision.status.condition("Ready")
+    assert ready is not None
+    assert ready.reason is Reason.CLOCK_SKEW
+    assert "set back" in ready.message
 
 
 def test_servers_of_a_call_from_the_future_are_seen_to_have_joined() -> None:

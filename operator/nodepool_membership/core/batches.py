@@ -64,7 +64,7 @@ def settle(state: State, spec: Spec, seen: Observation, now: datetime, settings:
             state = state.with_batch(batch)
         table = seen.listing
         # A clock that is off can neither say how long servers are absent nor stamp what others wait from (rule P21).
-        if table is None or not seen.is_fresh or table.begun < begun(batch, now) or seen.is_skewed:
+        if table is None or not seen.tells_time or table.begun < begun(batch, now):
             continue
         if needs_nodes(batch, spec, seen, now):
             state = _settle(state, batch, _Look(spec, seen, table, now, settings))

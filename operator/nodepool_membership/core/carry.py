@@ -11,7 +11,7 @@ from typing import Final
 from nodepool_membership.api.membership import Membership, Metadata
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.core import clock, conditions, plan, servers
+from nodepool_membership.core import conditions, plan, servers
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
 
@@ -46,11 +46,6 @@ def carry_over(membership: Membership, now: datetime, settings: Settings) -> Sta
     """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
     status, spec = membership.status, membership.spec
     state = servers.sort_out(State.of(status), membership)
-    state = replace(
-        state,
-        batches=clock.sane_batches(state.batches, now),
-        next_attempt=clock.sane_wait(state.next_attempt, now, settings),
-    )
     edited = membership.metadata.generation != status.observed_generation
     if edited or state.surplus_since is None:
         # Which ids the list had before is not known: with every edit the wait for all of them begins anew.

@@ -12,9 +12,14 @@ from nodepool_membership.api.status import Batch
 from nodepool_membership.core.observation import MAX_SKEW, Trouble
 from nodepool_membership.core.plan import MAX_SLOW_WAIT
 from nodepool_membership.core.settings import Settings
+from nodepool_membership.core.state import State
 
 _JITTER: Final = 1.2
 """Waits are up to a fifth longer than their base."""
+
+SET_BACK: Final = Trouble(
+    Reason.CLOCK_SKEW, "the clock of the operator's node was set back during a look at the cloud; looking again"
+)
 
 
 def skew(offset_seconds: float | None) -> Trouble | None:
@@ -30,16 +35,23 @@ def skew(offset_seconds: float | None) -> Trouble | None:
     return Trouble(Reason.CLOCK_SKEW, text)
 
 
-def sane_wait(moment: datetime | None, now: datetime, settings: Settings) -> datetime | None:
-    """A stored moment that calls wait for; one later than any wait lasts was stored by a clock that was ahead."""
+def without_future(state: State, now: datetime, settings: Settings) -> State:
+    """Let moments that a clock which was ahead has stored count from `now`, and not only when they come.
+
+    `now` must be by a clock that was compared with the cloud's: what it says is stored in place of what was there, and
+    one that is behind would make the same moments look long past when it is right again.
+    """
+    batches = state.batches
+    if any(_is_ahead(batch, now) for batch in batches):
+        batches = tuple(_not_later(batch, now) for batch in batches)
+    return replace(state, batches=batches, next_attempt=_sane_wait(state.next_attempt, now, settings))
+
+
+def _sane_wait(moment: datetime | None, now: datetime, settings: Settings) -> datetime | None:
+    """A moment that calls wait for; one later than any wait lasts was stored by a clock that was ahead."""
     if moment is None:
         return None
     return min(moment, now + max(settings.settle_window, MAX_SLOW_WAIT * _JITTER))
-
-
-def sane_batches(batches: tuple[Batch, ...], now: datetime) -> tuple[Batch, ...]:
-    """Batches whose times are not in the future; one that was counts from now, and not only when that moment comes."""
-    return tuple(_not_later(batch, now) for batch in batches) if any(_is_ahead(b, now) for b in batches) else batches
 
 
 def _is_ahead(batch: Batch, now: datetime) -> bool:

@@ -13,7 +13,18 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Leaving, Spec
 from nodepool_membership.api.status import Batch, Status
-from nodepool_membership.core import adding, batches, conditions, drift, plan, removals, removing, rivals, servers
+from nodepool_membership.core import (
+    adding,
+    batches,
+    clock,
+    conditions,
+    drift,
+    plan,
+    removals,
+    removing,
+    rivals,
+    servers,
+)
 from nodepool_membership.core.adding import Step
 from nodepool_membership.core.carry import carry_over, is_lost, requested, reset_requested
 from nodepool_membership.core.conditions import Preview, Verdict
@@ -105,6 +116,10 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
     wanted = _listing_wanted(mine, state, seen, now, settings)
     if wanted is not None:
         return Look(listing=wanted)
+    if seen.is_set_back(now):
+        return _in_trouble(membership, state, replace(seen, trouble=clock.SET_BACK), now, settings)
+    if seen.tells_time:
+        state = clock.without_future(state, now, settings)
     state = batches.settle(state, spec, seen, now, settings)
     state = servers.sort_out(removals.settle(state, spec, seen, now, settings), membership)
     if batches.must_brake(membership.status.jobs, state.batches):

@@ -251,6 +251,15 @@ class Observation:
         """Whether our clock cannot tell how much time has passed (rule P21)."""
         return self.clock_offset_seconds is not None and abs(self.clock_offset_seconds) > MAX_SKEW.total_seconds()
 
+    @property
+    def tells_time(self) -> bool:
+        """Whether our clock was compared with the cloud's in this look, and found right."""
+        return self.is_fresh and not self.is_skewed
+
+    def is_set_back(self, now: datetime) -> bool:
+        """Whether `now`, whole seconds, is by a clock that was set back since the listing was begun."""
+        return self.listing is not None and self.is_fresh and now < self.listing.begun.replace(microsecond=0)
+
     def proves_absence(self, pool_id: str) -> bool:
         """Whether what a fresh listing lacks is not there: not if the pool itself counts other nodes (rule P13)."""
         if self.listing is None or not self.is_fresh:

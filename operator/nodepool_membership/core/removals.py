@@ -33,7 +33,7 @@ def settle(state: State, spec: Spec, seen: Observation, now: datetime, settings:
             batch = replace(batch, phase=Phase.VERIFYING, message=batches.INTERRUPTED)
             state = state.with_batch(batch)
         table = seen.listing
-        if table is None or not seen.is_fresh or table.begun < batches.begun(batch, now) or seen.is_skewed:
+        if table is None or not seen.tells_time or table.begun < batches.begun(batch, now):
             continue
         if batches.needs_nodes(batch, spec, seen, now):
             state = _settle(state, spec, batch, _Look(seen, table, now, settings))
