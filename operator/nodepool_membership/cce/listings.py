@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from nodepool_membership.core.observation import NodeTable
 
 AT_ONCE: Final = 2
-"""Listings under way over all keys: each holds a page and a growing table, about 5 MiB for 10,000 nodes."""
+"""Listings under way over all keys: each holds a page and a growing table, about 3 MiB for 10,000 nodes."""
 
 
 class ListingKey(NamedTuple):
