@@ -21,7 +21,8 @@ COPY operator operator
 RUN /build/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir dist . \
     && /build/tools/bin/pip --python /venv/bin/python install --no-compile --no-deps --no-index dist/*.whl
 # A read-only root cannot be given bytecode later. It is never checked against the sources, which cannot change either.
-RUN /venv/bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash /venv/lib
+# Forced, since pip has compiled in its own way what it imported itself from the venv.
+RUN /venv/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /venv/lib
 
 FROM ${PYTHON_IMAGE}${PYTHON_DIGEST:+@${PYTHON_DIGEST}}
 ARG VERSION=0.1.0

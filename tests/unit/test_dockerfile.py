@@ -154,10 +154,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     base = tmp_path_factory.mktemp("image")
     scratch = Scratch(base / "build", base / "venv")
     python = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": os.pathsep.join([python, os.environ["PATH"]])}
-    # Both would let the steps find what the image does not have.
-    environment.pop("PYTHONPATH", None)
-    environment.pop("VIRTUAL_ENV", None)
+    # PYTHONPATH or VIRTUAL_ENV would let the steps find what the image does not have; others change what Python writes.
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    environment = {**own, "PATH": os.pathsep.join([python, os.environ["PATH"]])}
     workdir = base
     for instruction in BUILDER:
         rest = scratch.place(instruction.rest)
