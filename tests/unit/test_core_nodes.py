@@ -59,18 +59,26 @@ def test_pages_make_the_same_table_as_all_nodes_at_once() -> None:
     more = [a_node(server(number)) for number in range(10, 20)]
     whole = NodeTable(NOW, [*nodes, *again, *more])
     paged = NodeTable(NOW)
-    for page in (nodes[:1], nodes[1:], [], [nodes[2]], again, more):
+    for page in (nodes[:1], nodes[1:], [], again, more):
         paged.extend(page)
     ids = [A, B, C, *(node.server_id for node in more)]
     assert paged.nodes(ids) == whole.nodes(ids)
     assert paged.nodes([B, C]) == {B: again[0], C: nodes[3]}
     assert paged.nodes([more[-1].server_id]) == {more[-1].server_id: more[-1]}
-    assert (len(paged), paged.count_in(POOL)) == (len(whole), whole.count_in(POOL)) == (13, 13)
+    assert (len(paged), paged.count_in(POOL)) == (len(whole), whole.count_in(POOL)) == (13, 14)
 
 
-def test_nodes_without_a_server_are_left_out() -> None:
-    table = NodeTable(NOW, [a_node(""), a_node(A)])
+def test_nodes_without_a_server_are_left_out_but_counted() -> None:
+    table = NodeTable(NOW, [a_node("", "Error"), a_node(A), a_node("", "Deleting"), a_node("", pool=ELSEWHERE)])
     assert (len(table), "" in table, A in table) == (1, False, True)
+    assert (table.count_in(POOL), table.count_in(ELSEWHERE), table.count_in("none")) == (2, 1, 0)
+
+
+def test_both_nodes_of_a_server_count_as_the_pool_counts_them() -> None:
+    table = NodeTable(NOW, [Node(A, "uid-1", POOL, "Error"), Node(A, "uid-2", POOL, "Active")])
+    assert (len(table), table.count_in(POOL)) == (1, 2)
+    table = NodeTable(NOW, [Node(A, "uid-1", POOL, "Deleting"), Node(A, "uid-2", POOL, "Active")])
+    assert (len(table), table.count_in(POOL)) == (1, 1)
 
 
 def test_a_large_table_keeps_every_row_apart() -> None:

@@ -139,7 +139,8 @@ def _not_usable(seen: Observation, pool_id: str) -> Trouble | None:
     if not seen.proves_absence(pool_id):
         text = (
             "the node list and the node pool's own count of nodes (currentNode) disagree, so it is not certain which"
-            " servers have no node; looking again"
+            " servers have no node; looking again. If it stays, compare the pool's number of nodes with its nodes in"
+            " the CCE console"
         )
         return Trouble(Reason.LISTING_IMPLAUSIBLE, text)
     if seen.cluster is not None and seen.cluster.phase not in CLUSTER_ACCEPTING:

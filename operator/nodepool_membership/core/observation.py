@@ -42,15 +42,17 @@ class NodeTable:
 
     `begun` is the moment its first page was asked for: a listing proves absence only as of its start (rule P13).
     Whoever reads it page by page, so that no more than a page is held in full, gives it away when it is complete.
-    Of several nodes of one server the one that is not leaving is kept. Nodes without a server id are left out.
+    Of several nodes of one server the one that is not leaving is kept. Nodes without a server id are only counted.
     """
 
-    __slots__ = ("_codes", "_created", "_index", "_instead", "_jobs", "_uids", "begun")
+    __slots__ = ("_codes", "_counts", "_created", "_index", "_instead", "_jobs", "_uids", "begun")
 
     def __init__(self, begun: datetime, nodes: Iterable[Node] = ()) -> None:
         self.begun = begun
         self._codes: dict[tuple[str, str], int] = {}
         """Of pool and phase: few, so that Python holds each number once."""
+        self._counts: list[int] = []
+        """Nodes by code, those without a server and all of one server among them."""
         self._index: dict[str, int] = {}
         """The code of each server's node, in the order of the columns."""
         self._instead: dict[str, Node] = {}
@@ -66,9 +68,12 @@ class NodeTable:
         uids: list[str] = []
         jobs: list[str] = []
         for node in nodes:
+            code = self._codes.setdefault((node.pool_id, node.phase), len(self._codes))
+            if code == len(self._counts):
+                self._counts.append(0)
+            self._counts[code] += 1
             if not node.server_id:
                 continue
-            code = self._codes.setdefault((node.pool_id, node.phase), len(self._codes))
             if node.server_id not in self._index:
                 self._index[node.server_id] = code
                 self._created.append(_NO_TIME if node.created is None else int(node.created.timestamp()))
@@ -101,8 +106,8 @@ class NodeTable:
 
     def count_in(self, pool_id: str) -> int:
         """Nodes of the pool but those that are leaving: what `currentNode` of a pool counts (dossier section 5)."""
-        codes = {code for (pool, phase), code in self._codes.items() if pool == pool_id and phase != LEAVING}
-        return sum(code in codes for code in self._index.values())
+        kinds = zip(self._codes, self._counts, strict=True)
+        return sum(count for (pool, phase), count in kinds if pool == pool_id and phase != LEAVING)
 
     def nodes(self, ids: Iterable[str]) -> dict[str, Node]:
         """The nodes of those of `ids` that have one."""
