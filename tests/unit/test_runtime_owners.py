@@ -5,12 +5,14 @@ Not for: decisions (`test_core_rivals`), or the index (`test_runtime_claims`).
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from nodepool_membership.api.membership import InvalidObjectError
 from nodepool_membership.api.reasons import Reason
-from unit.core_builders import servers
+from nodepool_membership.api.status import Status
+from unit.core_builders import NOW, active, servers
 from unit.process_builders import Api, Process
 
 X, Y = servers(2)
@@ -51,6 +53,20 @@ async def test_work_waits_for_the_first_reads_and_each_is_read_once() -> None:
     assert process.woken == [YOUNG]
     await process.reconciler.reconcile(YOUNG)
     assert process.calls.sent == [("old", (X,)), ("young", (Y,))]
+
+
+async def test_servers_that_wait_for_long_do_not_keep_the_others_from_their_resync() -> None:
+    api = Api()
+    api.make(OLD, X, Y)
+    status = Status(1, last_batch=1, members=(X,), next_attempt_time=NOW + timedelta(minutes=60))
+    api.objects[OLD] = replace(api.objects[OLD], status=status)
+    process = Process(api)
+    process.cloud.nodes = active([X])
+    await process.started()
+    wait = await process.reconciler.reconcile(OLD)
+    assert wait is not None
+    assert 0 < wait <= 1.1 * 300
+    assert process.calls.sent == []
 
 
 async def test_what_cannot_be_read_at_all_does_not_keep_the_others_waiting() -> None:

@@ -294,16 +294,20 @@ class Reconciler:
         _log.warning("a status that cannot be understood was given up: %s", found.problem, extra=about(membership))
 
     def _wait(self, membership: Membership, decision: Decision, tracked: _Tracked) -> float:
+        pool, uid = membership.spec.node_pool, membership.metadata.uid
+        resync = self._clock.until_resync(pool, uid, self._now().timestamp())
         if decision.pace is Pace.RESYNC and decision.delay is None:
-            pool, uid = membership.spec.node_pool, membership.metadata.uid
-            return self._clock.until_resync(pool, uid, self._now().timestamp())
+            return resync
         wait = self._clock.seconds(decision.pace, backoffs=tracked.backoffs)
         if decision.delay is None:
             return wait
-        if decision.pace is Pace.BACKOFF:
+        if tracked.failed_looks:
+            # The cloud may have asked for the delay: it is for looks, too.
             return max(decision.delay, wait)
-        # A call that waits for its time must not keep an open job from being asked.
-        return min(decision.delay, wait) if membership.status.open_batches else decision.delay
+        # A call that waits for its time must keep neither an open job from being asked nor the rest from its resync.
+        if membership.status.open_batches:
+            return min(decision.delay, wait)
+        return min(max(decision.delay, wait) if decision.pace is Pace.BACKOFF else decision.delay, resync)
 
     def _second(self) -> datetime:
         return self._now().replace(microsecond=0)
