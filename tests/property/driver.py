@@ -197,7 +197,7 @@ class Driver:
         table = self._recent() if look.listing is Freshness.RECENT else None
         self.cached = table = table or self.cloud.listing(self.now)
         if look.listing is Freshness.RECENT:
-            return replace(seen, listing=table)
+            return replace(seen, listing=table, clock_offset_seconds=-self.skew)
         pool, cluster = self.cloud.pool(), self.cloud.cluster()
         return replace(seen, listing=table, pool=pool, cluster=cluster, clock_offset_seconds=-self.skew)
 
@@ -275,6 +275,8 @@ class Driver:
         wait = {Pace.NOW: 0.0, Pace.POLL: poll, Pace.WATCH: 2 * poll}.get(decision.pace, backoff)
         if decision.delay is None:
             return wait
-        if decision.pace is Pace.BACKOFF:
+        if self.failed_looks:
             return max(decision.delay, wait)
-        return min(decision.delay, wait) if membership.status.open_batches else decision.delay
+        if membership.status.open_batches:
+            return min(decision.delay, wait)
+        return min(max(decision.delay, wait) if decision.pace is Pace.BACKOFF else decision.delay, RESYNC)

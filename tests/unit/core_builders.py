@@ -206,10 +206,10 @@ class Run:
         if self.cloud.trouble is not None:
             return replace(seen, trouble=self.cloud.trouble, failed_looks=self.failed_looks)
         if look.listing is not None:
+            seen = replace(seen, clock_offset_seconds=self.cloud.clock_offset)
             if look.listing is Freshness.RECENT:
                 return replace(seen, listing=NodeTable(self.now - SECOND, self.cloud.nodes))
             table = NodeTable(self.now, self.cloud.nodes)
-            seen = replace(seen, clock_offset_seconds=self.cloud.clock_offset)
             return replace(seen, listing=table, pool=self.cloud.pool, cluster=self.cloud.cluster)
         if look.write:
             return replace(seen, write_wait=self.cloud.write_wait)

@@ -5,15 +5,27 @@ from datetime import timedelta
 import pytest
 
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import Leaving
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.cce.errors import ForbiddenError, UnauthenticatedError
-from nodepool_membership.core import clock
 from nodepool_membership.core.calls import Accepted
 from nodepool_membership.core.decide import Decision, Pace, decide
 from nodepool_membership.core.observation import NodeTable, Observation
-from nodepool_membership.core.state import State
 from nodepool_membership.runtime import troubles
-from unit.core_builders import JOB, NOW, SETTINGS, WINDOW, Cloud, Run, a_batch, a_spec, active, an_object, servers
+from unit.core_builders import (
+    JOB,
+    NOW,
+    SECOND,
+    SETTINGS,
+    WINDOW,
+    Cloud,
+    Run,
+    a_batch,
+    a_spec,
+    active,
+    an_object,
+    servers,
+)
 
 A, B = servers(2)
 
@@ -74,9 +86,10 @@ def test_a_wait_stored_by_a_clock_that_was_ahead_is_cut_once_and_ends() -> None:
 
 
 def test_no_wait_that_we_store_is_cut() -> None:
-    longest = State.of(Status(1, next_attempt_time=NOW + max(WINDOW, timedelta(hours=1.2))))
-    assert clock.without_future(longest, NOW, SETTINGS) == longest
-    assert clock.without_future(State.of(Status(1)), NOW, SETTINGS) == State.of(Status(1))
+    longest = NOW + max(WINDOW, timedelta(hours=1.2))
+    run = Run(an_object(a_spec(A), Status(1, last_batch=3, next_attempt_time=longest)))
+    run.step()
+    assert run.status.next_attempt_time == longest
 
 
 def test_a_call_stored_by_a_clock_that_was_ahead_is_watched_for_a_settle_window_from_now() -> None:
@@ -101,6 +114,30 @@ def test_what_looks_like_the_future_is_stored_anew_only_by_a_clock_that_was_comp
     [job] = run.status.jobs
     assert (job.submit_time == NOW, job.finish_time == NOW) == (not trusted, not trusted)
     assert (run.status.next_attempt_time == until) is (not trusted)
+
+
+@pytest.mark.parametrize("off", [timedelta(hours=-1), timedelta(days=1)])
+def test_the_removal_delay_is_not_measured_by_a_clock_that_is_off(off: timedelta) -> None:
+    """One that is behind would make it pass at once, one that is ahead would make it last for days."""
+    run = Run(an_object(a_spec(A, B, removal=Leaving.REMOVE)), Cloud(active([A, B])))
+    run.step()
+    run.edit(a_spec(A, removal=Leaving.REMOVE))
+    run.now, run.cloud.clock_offset = NOW + off, -off.total_seconds()
+    run.step()
+    assert run.status.surplus_since == NOW
+    run.now, run.cloud.clock_offset = NOW + SECOND, 0.0
+    assert run.step().intent is None
+    run.wait(SETTINGS.removal_delay)
+    decision = run.step()
+    assert decision.intent is not None
+    assert decision.intent.server_ids == (B,)
+
+
+def test_a_removal_that_is_owed_since_the_future_is_owed_since_now() -> None:
+    status = Status(1, last_batch=0, members=(A, B), surplus=1, surplus_since=NOW + timedelta(days=400))
+    run = Run(an_object(a_spec(A, removal=Leaving.REMOVE), status), Cloud(active([A, B])))
+    run.step()
+    assert run.status.surplus_since == NOW
 
 
 def test_a_look_during_which_the_clock_was_set_back_decides_nothing() -> None:

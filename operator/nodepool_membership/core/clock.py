@@ -4,12 +4,12 @@ Not for: reading a clock.
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch
-from nodepool_membership.core.observation import MAX_SKEW, Trouble
+from nodepool_membership.core.observation import MAX_SKEW, Observation, Trouble
 from nodepool_membership.core.plan import MAX_SLOW_WAIT
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
@@ -35,7 +35,16 @@ def skew(offset_seconds: float | None) -> Trouble | None:
     return Trouble(Reason.CLOCK_SKEW, text)
 
 
-def without_future(state: State, now: datetime, settings: Settings) -> State:
+def corrected(state: State, seen: Observation, now: datetime, settings: Settings) -> State:
+    """Stored moments as far as this look can tell better."""
+    if seen.tells_time:
+        return _without_future(state, now, settings)
+    if seen.is_skewed and seen.clock_offset_seconds is not None:
+        return _by_the_clouds(state, now, seen.clock_offset_seconds)
+    return state
+
+
+def _without_future(state: State, now: datetime, settings: Settings) -> State:
     """Let moments that a clock which was ahead has stored count from `now`, and not only when they come.
 
     `now` must be by a clock that was compared with the cloud's: what it says is stored in place of what was there, and
@@ -44,7 +53,22 @@ def without_future(state: State, now: datetime, settings: Settings) -> State:
     batches = state.batches
     if any(_is_ahead(batch, now) for batch in batches):
         batches = tuple(_not_later(batch, now) for batch in batches)
-    return replace(state, batches=batches, next_attempt=_sane_wait(state.next_attempt, now, settings))
+    since = state.surplus_since
+    return replace(
+        state,
+        batches=batches,
+        next_attempt=_sane_wait(state.next_attempt, now, settings),
+        surplus_since=since and min(since, now),
+    )
+
+
+def _by_the_clouds(state: State, now: datetime, offset_seconds: float) -> State:
+    """Count the removal delay from a look by a clock that is off; `offset_seconds`: the cloud's clock minus ours.
+
+    Whether `surplusSince` was stored by this clock or by one that was right, nobody knows: rather the delay once more.
+    """
+    moment = (now + timedelta(seconds=offset_seconds)).replace(microsecond=0)
+    return replace(state, surplus_since=moment) if state.owed else state
 
 
 def _sane_wait(moment: datetime | None, now: datetime, settings: Settings) -> datetime | None:

@@ -118,9 +118,7 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
         return Look(listing=wanted)
     if seen.is_set_back(now):
         return _in_trouble(membership, state, replace(seen, trouble=clock.SET_BACK), now, settings)
-    if seen.tells_time:
-        state = clock.without_future(state, now, settings)
-    state = batches.settle(state, spec, seen, now, settings)
+    state = batches.settle(clock.corrected(state, seen, now, settings), spec, seen, now, settings)
     state = servers.sort_out(removals.settle(state, spec, seen, now, settings), membership)
     if batches.must_brake(membership.status.jobs, state.batches):
         state = replace(state, halt=Reason.TOO_MANY_FAILURES)
@@ -188,7 +186,8 @@ def _listing_wanted(
 ) -> Freshness | None:
     spec = membership.spec
     follows = any(batches.needs_nodes(b, spec, seen, now) for b in state.open_batches)
-    if follows or removing.may_remove(membership, state, now, settings):
+    odd = removing.is_owed_since_the_future(state, now)
+    if follows or odd or removing.may_remove(membership, state, now, settings):
         return None if seen.is_fresh else Freshness.AFTER_READ
     if membership.metadata.deleting:
         return None

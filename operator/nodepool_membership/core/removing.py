@@ -63,6 +63,11 @@ def may_remove(membership: Membership, state: State, now: datetime, settings: Se
     )
 
 
+def is_owed_since_the_future(state: State, now: datetime) -> bool:
+    """Whether a clock was off when `surplusSince` was stored, or is off now: a look at the cloud tells (rule P21)."""
+    return bool(state.owed) and state.surplus_since is not None and state.surplus_since > now
+
+
 def without_lost(state: State, spec: Spec, seen: Observation, gone: frozenset[str]) -> State:
     """Owed members that are no longer ours to remove: in another pool, or `gone` by the rule of drift (P13)."""
     if not state.owed or seen.listing is None or not seen.is_fresh:

@@ -181,13 +181,12 @@ class Clouds:
         if look.jobs:
             return replace(seen, jobs={**seen.jobs, **await self._jobs(access, look.jobs)})
         if look.listing is not None:
-            listing = await self._listing(access, pool.cluster_id, look.listing, seen.read_at)
-            if look.listing is Freshness.RECENT:
-                return replace(seen, listing=listing)
-            # After the listing: what the pool counts may only have grown since.
-            seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
-            offset = access.client.clock_offset_seconds
-            return replace(seen, listing=listing, pool=seen_pool, cluster=cluster, clock_offset_seconds=offset)
+            seen = replace(seen, listing=await self._listing(access, pool.cluster_id, look.listing, seen.read_at))
+            if look.listing is not Freshness.RECENT:
+                # After the listing: what the pool counts may only have grown since.
+                seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
+                seen = replace(seen, pool=seen_pool, cluster=cluster)
+            return replace(seen, clock_offset_seconds=access.client.clock_offset_seconds)
         raise ValueError("a Look asks for something")
 
     def is_at_hand(self, look: Look, access: Access) -> bool:
