@@ -84,6 +84,11 @@ class Effects:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     patient: bool = True
     """Whether a process that is told to stop waits for what is under way."""
+    struck: set[int] = field(default_factory=set)
+    """The numbers of the effects that were hit."""
+    astray: dict[int, Effect] = field(default_factory=dict)
+    """What was done in place of the effect that was to be hit. Not an error where it is seen: the clients of the
+    operator would take one for a lost answer, and recover."""
 
     @staticmethod
     def of(hits: Iterable[Hit]) -> "Effects":
@@ -118,23 +123,42 @@ class Effects:
         effect = Effect(len(self.done), what, writes, cloud=unsent is not None)
         self.done.append(effect)
         hit = self.hits.get(effect.number)
-        assert hit is None or hit.effect == effect, f"a run that was repeated went another way: {effect} for {hit}"
+        if hit is not None and hit.effect != effect:
+            self.astray[effect.number] = effect
+            hit = None
         await asyncio.sleep(LATENCY_SECONDS)
         self._check(process)
-        if hit is not None and hit.side is Side.BEFORE:
-            self._strike(hit, lost, unsent)
-        answer = await act()
-        if hit is not None and hit.side is Side.AFTER:
-            self._strike(hit, lost, unsent)
+        self._strike(hit, Side.BEFORE, lost, unsent)
+        try:
+            answer = await act()
+        except Exception:
+            # An answer that the scenario loses has an AFTER as well: the cloud may have accepted what was asked.
+            self._strike(hit, Side.AFTER, lost, unsent)
+            raise
+        self._strike(hit, Side.AFTER, lost, unsent)
         await asyncio.sleep(LATENCY_SECONDS)
         self._check(process)
         return answer
+
+    def missed(self) -> list[str]:
+        """The hits that did not strike, and why: who survived these survived nothing."""
+        missed = [hit for number, hit in self.hits.items() if number not in self.struck]
+        return [f"did not strike: {hit}; {self._instead(hit)}" for hit in missed]
+
+    def _instead(self, hit: Hit) -> str:
+        number = hit.effect.number
+        if number in self.astray:
+            return f"a run that was repeated went another way: {self.astray[number]}"
+        return f"of {len(self.done)} effects" if number >= len(self.done) else "the effect was given up before"
 
     def _check(self, process: int) -> None:
         if process != self.process:
             raise Crash
 
-    def _strike(self, hit: Hit, lost: Exception, unsent: Exception | None) -> None:
+    def _strike(self, hit: Hit | None, side: Side, lost: Exception, unsent: Exception | None) -> None:
+        if hit is None or hit.side is not side:
+            return
+        self.struck.add(hit.effect.number)
         match hit.fate:
             case Fate.CRASH:
                 self.end()

@@ -135,11 +135,12 @@ class World:
         """Run one process after another until everything has settled, and check what came of it.
 
         Raises:
-            WrongError: a promise was broken.
+            WrongError: a promise was broken, or a hit did not strike.
         """
         random.seed(self.scenario.name)
         while not self._live_once():
             self.clock.seconds += DOWN_SECONDS
+        self.wrongs += (Wrong(Promise.OTHER, text) for text in self.effects.missed())
         self.wrongs += differences(self.scenario, self.simulator, self.read, OPTIONS.writes_per_minute)
         if self.wrongs:
             raise WrongError(self.wrongs)
@@ -302,7 +303,7 @@ def play(scenario: Scenario, hits: Iterable[Hit] = ()) -> list[Effect]:
     """One run; the effects until everything had settled.
 
     Raises:
-        WrongError: a promise was broken.
+        WrongError: a promise was broken, or a hit did not strike.
     """
     world = World(scenario, Effects.of(hits))
     world.live()

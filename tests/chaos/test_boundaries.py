@@ -4,13 +4,16 @@ Not for: the full form, `make chaos`. Rules P1..P12, P16, P18, P20.
 """
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from chaos.boundaries import PAIRS_OF, some, sweep, sweep_pairs
-from chaos.boundaries_effects import Crash, Effects
+from chaos.boundaries_effects import Crash, Effect, Effects, Fate, Hit, Side
 from chaos.boundaries_scenario import SCENARIOS, Scenario
 from chaos.boundaries_time import VirtualClock, run
+from chaos.boundaries_verdict import WrongError
+from chaos.boundaries_world import play
 
 PLAIN = next(scenario for scenario in SCENARIOS if scenario.name == "plain")
 TWICE = [scenario for scenario in SCENARIOS if scenario.name in PAIRS_OF]
@@ -34,6 +37,19 @@ def test_the_operator_recovers_from_a_crash_while_it_recovers(scenario: Scenario
     swept = sweep_pairs(scenario, some(2, writes=1, reads=0))
     swept.check()
     assert swept.runs > 15
+
+
+def test_a_hit_that_never_strikes_is_not_survived() -> None:
+    beyond = Effect(99_999, "cloud addNodes", writes=True, cloud=True)
+    with pytest.raises(WrongError, match=r"did not strike: crash before effect 99999 \(cloud addNodes\); of \d+ eff"):
+        play(PLAIN, (Hit(beyond, Side.BEFORE, Fate.CRASH),))
+
+
+def test_a_run_that_goes_another_way_than_the_one_it_repeats_is_told() -> None:
+    add = next(effect for effect in play(PLAIN) if effect.what == "cloud addNodes")
+    other = replace(add, what="cloud removeNodes")
+    with pytest.raises(WrongError, match=r"another way: Effect\(.*cloud addNodes"):
+        play(PLAIN, (Hit(other, Side.BEFORE, Fate.LOST),))
 
 
 def test_a_crash_ends_every_task_where_it_stands_whatever_it_catches() -> None:
