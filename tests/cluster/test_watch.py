@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import pytest
 
 from cluster.objects import connect, create, create_many, merge, object_path, server_ids
 from controlplane import ControlPlane
+from harness import free_port
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import RECONCILE_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
@@ -271,8 +271,7 @@ async def test_the_process_works_keys_answers_probes_and_ends_in_order(
         yield made[0]
         left.append(len(made[0].ended))
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = Options(
         namespaces=(namespace,), bind=Bind("127.0.0.1", port), http_timeout=timedelta(seconds=1), leader_elect=False
     )
