@@ -197,11 +197,17 @@ def up(workdir: Path) -> tuple[subprocess.Popen[str], dict[str, int]]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(_TESTS)},
     )
-    assert process.stdout is not None
-    assert process.stdout.readline() == f"export KUBECONFIG={workdir / 'admin.kubeconfig'}\n"
-    children = Path(f"/proc/{process.pid}/task").glob("*/children")
-    pids = [int(pid) for task in children for pid in task.read_text().split()]
-    return process, {Path(f"/proc/{pid}/exe").readlink().name: pid for pid in pids}
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"export KUBECONFIG={workdir / 'admin.kubeconfig'}\n"
+        children = Path(f"/proc/{process.pid}/task").glob("*/children")
+        pids = [int(pid) for task in children for pid in task.read_text().split()]
+        return process, {Path(f"/proc/{pid}/exe").readlink().name: pid for pid in pids}
+    except BaseException:
+        # The caller has nothing to end yet.
+        process.kill()
+        process.communicate()
+        raise
 
 
 @pytest.mark.parametrize(("kill", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 0)])

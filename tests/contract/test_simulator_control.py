@@ -8,6 +8,9 @@ import json
 import re
 import signal
 import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -172,13 +175,22 @@ def process(*arguments: str) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
 
 
+@asynccontextmanager
+async def started(*arguments: str, stderr: int | None = None) -> AsyncIterator[Process]:
+    """The simulator; one that should have ended, and has not, does not outlive the block."""
+    child = await asyncio.create_subprocess_exec(*process(*arguments), stdout=PIPE, stderr=stderr)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
 async def test_it_runs_by_itself_says_where_and_ends_on_sigterm(tmp_path: Path) -> None:
     file = tmp_path / "simulator.json"
     file.write_text(json.dumps({"tokens": [{"value": "t"}], "behaviour": {"jobSeconds": 1}}))
-    child = await asyncio.create_subprocess_exec(
-        *process("--port", "0", "--config", str(file)), stdout=asyncio.subprocess.PIPE
-    )
-    try:
+    async with started("--port", "0", "--config", str(file)) as child:
         assert child.stdout is not None
         line = (await asyncio.wait_for(child.stdout.readline(), 30)).decode()
         assert line.startswith("listening on http://127.0.0.1:")
@@ -187,20 +199,14 @@ async def test_it_runs_by_itself_says_where_and_ends_on_sigterm(tmp_path: Path) 
             assert (await http.get("/_sim/summary")).json()["calls"] == 1
         child.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(child.wait(), 30) == 0
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
 
 
 @pytest.mark.parametrize(("text", "complaint"), [("{", "is not JSON"), ('{"seed": 1}', "seed: ")])
 async def test_a_bad_file_ends_it_with_code_2_and_the_reason(tmp_path: Path, text: str, complaint: str) -> None:
     file = tmp_path / "simulator.json"
     file.write_text(text)
-    child = await asyncio.create_subprocess_exec(
-        *process("--config", str(file)), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    _, errors = await asyncio.wait_for(child.communicate(), 30)
+    async with started("--config", str(file), stderr=PIPE) as child:
+        _, errors = await asyncio.wait_for(child.communicate(), 30)
     assert child.returncode == 2
     assert complaint in errors.decode()
 
@@ -208,8 +214,8 @@ async def test_a_bad_file_ends_it_with_code_2_and_the_reason(tmp_path: Path, tex
 async def test_a_port_that_is_taken_ends_it_with_one_line() -> None:
     async with Cloud.running() as cloud:
         port = cloud.simulator.url.rpartition(":")[2]
-        child = await asyncio.create_subprocess_exec(*process("--port", port), stderr=asyncio.subprocess.PIPE)
-        _, errors = await asyncio.wait_for(child.communicate(), 30)
+        async with started("--port", port, stderr=PIPE) as child:
+            _, errors = await asyncio.wait_for(child.communicate(), 30)
     assert child.returncode == 1
     assert errors.decode().startswith(f"Error: cannot listen on 127.0.0.1:{port}: ")
     assert errors.decode().count("\n") == 1

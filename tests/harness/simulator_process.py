@@ -26,7 +26,12 @@ class SimulatorProcess(Program):
         self.config = config
         command = [sys.executable, "-m", "cce_simulator", "--port", str(port), "--config", str(file)]
         super().__init__(command, workdir / "simulator.log", os.environ)
-        self.url = wait_for("the simulator listens", self._listening)
+        try:
+            self.url = wait_for("the simulator listens", self._listening)
+        except BaseException:
+            # Nobody has entered the context, so nobody else ends it; there is no client to close yet.
+            Program.kill(self)
+            raise
         self._http = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
 
     def _listening(self) -> str | None:
