@@ -4,6 +4,7 @@ Not for: the long form (`make chaos`).
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -177,10 +178,10 @@ async def test_what_is_held_when_the_caller_dies_goes_no_further(cloud: Simulato
 
 
 async def test_a_server_that_does_not_answer_looks_so_through_the_wire() -> None:
-    async with Simulator(config()) as gone:
-        url = gone.url
-    with Wire() as wire:
-        proxied = wire.proxy(url, Gate())
+    # Bound until the end: nobody else can listen there meanwhile.
+    with socket.socket() as deaf, Wire() as wire:
+        deaf.bind(("127.0.0.1", 0))
+        proxied = wire.proxy(f"http://127.0.0.1:{deaf.getsockname()[1]}", Gate())
         with pytest.raises(httpx.RemoteProtocolError):
             await call(proxied)
     assert wire.failures == []

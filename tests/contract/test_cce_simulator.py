@@ -333,13 +333,15 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
 
 async def test_connections_that_are_refused_sent_nothing() -> None:
     async with Site.running() as site:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        cloud = CloudClient(site.http, url, PROJECT_ID, KEY, now=site.now, timeout_seconds=60)
-        with pytest.raises(NotSentError):
-            await cloud.add_nodes(CLUSTER_ID, NODE_POOL_ID, [A], signed_at=site.now())
-        with pytest.raises(NotSentError):
-            await cloud.list_nodes(CLUSTER_ID)
+        # Bound until the end: nobody else can listen there meanwhile.
+        with socket.socket() as deaf:
+            deaf.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+            cloud = CloudClient(site.http, url, PROJECT_ID, KEY, now=site.now, timeout_seconds=60)
+            with pytest.raises(NotSentError):
+                await cloud.add_nodes(CLUSTER_ID, NODE_POOL_ID, [A], signed_at=site.now())
+            with pytest.raises(NotSentError):
+                await cloud.list_nodes(CLUSTER_ID)
 
 
 async def test_a_server_that_never_answers_leaves_it_unknown() -> None:
