@@ -70,6 +70,9 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
     if seen.rivals is None:
         waits = state.queued or plan.candidates(state, spec)
         return Step(state, hindrance=conditions.waiting(_STARTING) if waits else None)
+    if not quarantined(membership, state, now):
+        # What was recorded during that wait left the counter at 0, with which the next wait would pass for another one.
+        state = replace(state, last_batch=plan.next_number(state) - 1)
     state = plan.without_idle_parts(state, spec)
     chosen = plan.next_part(state, spec) or plan.eligible(state, spec, seen.listing, now, settings)
     if state.next_attempt is not None and state.next_attempt > now:

@@ -12,6 +12,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core import conditions, removals
+from nodepool_membership.core.adding import quarantined
 from nodepool_membership.core.batches import INTERRUPTED
 from nodepool_membership.core.carry import is_lost
 from nodepool_membership.core.catalogue import About, Entry
@@ -91,17 +92,23 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
     if not _takes(stored, intent, answer, membership.status):
         return _with_job(membership.status, stored, answer)
     if is_lost(membership):
-        # Other batches may have been lost with it: the wait of rule P2 begins, with the counter at 0 as its mark.
+        # Other batches may have been lost with it: the wait of rule P2 begins.
         membership = replace(membership, status=acknowledge(membership, now, settings))
-        state = State.of(membership.status)
-    else:
-        state = State.of(membership.status)
-        state = replace(state, last_batch=max(state.last_batch, intent.batch))
+    state = State.of(membership.status)
+    status = _answered(membership, state, intent, answer, now, settings)
+    # The counter at 0 is the mark of that wait: with any other, an edit or a request would end it.
+    return replace(status, last_batch=0) if quarantined(membership, state, now) else status
+
+
+def _answered(
+    membership: Membership, state: State, intent: Batch, answer: Answer, now: datetime, settings: Settings
+) -> Status:
     # A removal is called while adding is halted, too.
-    state = replace(state, halt=conditions.halt_of(membership.status))
+    halt = conditions.halt_of(membership.status)
+    state = replace(state, last_batch=max(state.last_batch, intent.batch), halt=halt)
     match answer:
         case Accepted(job_id):
-            known = intent if stored is None else stored
+            known = next((b for b in state.batches if b.batch == intent.batch), intent)
             message = None if known.message == INTERRUPTED else known.message
             # The job is followed to its end, also where the nodes seen so far were thought to be the end of it.
             running = replace(known, phase=Phase.RUNNING, job_id=job_id, finish_time=None, message=message)
