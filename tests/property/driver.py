@@ -13,7 +13,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
-from nodepool_membership.core.calls import Answer, NotSent, Refused, Unknown, record, too_late
+from nodepool_membership.core.calls import Answer, NotSent, Unknown, is_doubtful, record, too_late
 from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
 from nodepool_membership.core.drift import Absences
 from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
@@ -255,7 +255,7 @@ class Driver:
             answer = self.cloud.remove(intent.node_ids, signed_at, answer_arrives=not dies)
         else:
             answer = self.cloud.add(intent.server_ids, signed_at, answer_arrives=not dies)
-        return Unknown(answer.message) if self.doubts and isinstance(answer, Refused) else answer
+        return Unknown(answer.message) if self.doubts and is_doubtful(answer) else answer
 
     def _record(self, membership: Membership, intent: Batch, answer: Answer) -> None:
         uid = membership.metadata.uid

@@ -10,7 +10,7 @@ import pytest
 
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.status import Batch, Phase, Status
+from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
@@ -105,9 +105,10 @@ async def test_a_record_whose_write_was_not_answered_is_made_once() -> None:
     assert [job.phase for job in memory.stored.status.jobs] == [Phase.RUNNING]
 
 
-def refusing() -> Access:
-    refusal = {"errorCode": "CCE.01400001", "errorMessage": "a server is bad"}
-    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(400, json=refusal)))
+def refusing(status: int = 400, code: str = "CCE.01400001", text: str = "a server is bad") -> Access:
+    names = ("error_code", "error_msg") if code.startswith("APIGW") else ("errorCode", "errorMessage")
+    refusal = dict(zip(names, (code, text), strict=True))
+    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(status, json=refusal)))
     client = CloudClient(http, "https://a", "p", AccessKey("AK", "SK"), now=lambda: NOW, timeout_seconds=5)
     budgets = Budgets(10, random=lambda: 0.0, clock=lambda: 0.0)
     return Access(client, ListingKey("https://a", "p", "c", "k"), "AK", budgets)
@@ -123,6 +124,34 @@ async def test_a_refusal_is_unknown_once_the_pool_was_seen_to_carry_out_a_refuse
     await sender.send(memory.stored, an_intent(), refusing())
     phases = [job.phase for job in memory.stored.status.jobs]
     assert phases == ([Phase.VERIFYING] if doubted else [Phase.REFUSED, Phase.QUEUED, Phase.QUEUED])
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "text", "believed"),
+    [
+        (400, "CCE.01400023", "the node pool is being changed", False),
+        (429, "CCE.01429002", "the cluster is locked", False),
+        (429, "CCE.02429001", "too many requests", False),
+        (403, "CCE.01403001", "the node pool is scaling", False),
+        (403, "CCE.01403003", "the state forbids it", False),
+        (429, "APIGW.0308", "too many requests", True),
+    ],
+)
+@pytest.mark.parametrize("operation", Operation)
+async def test_so_is_one_for_a_passing_reason_unless_the_gateway_gave_it(
+    operation: Operation, status: int, code: str, text: str, *, believed: bool
+) -> None:
+    """The backoff is much shorter than what an accepted server may take to show (rules P1, P15)."""
+    memory = Memory(intended())
+    intent = replace(an_intent(), operation=operation, node_ids=(A, B))
+    memory.stored = replace(memory.stored, status=replace(memory.stored.status, jobs=(intent,)))
+    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0, may_call=lambda: True)
+    await sender.send(memory.stored, intent, refusing(status, code, text))
+    assert memory.stored.status.jobs[0].phase is Phase.REFUSED
+    memory.stored = replace(memory.stored, status=replace(memory.stored.status, jobs=(intent,)))
+    sender.doubt(memory.stored)
+    await sender.send(memory.stored, intent, refusing(status, code, text))
+    assert memory.stored.status.jobs[0].phase is (Phase.REFUSED if believed else Phase.VERIFYING)
 
 
 @pytest.mark.parametrize(("late", "sent"), [(60, True), (61, False), (-60, True), (-61, False)])

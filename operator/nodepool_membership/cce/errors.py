@@ -172,6 +172,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(seconds, MIN_RETRY_AFTER), MAX_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
+def is_gateways(error: CloudError) -> bool:
+    """Whether the gateway refused by itself, so that the call did nothing whatever CCE makes of refused ones."""
+    return isinstance(error, RefusedError) and error.code in _GATEWAY
+
+
 def _fields(body: bytes) -> dict[str, str]:
     """The text fields of a JSON error body; none if it is anything else."""
     try:

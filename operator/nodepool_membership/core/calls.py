@@ -5,7 +5,7 @@ Not for: making the call, or recognising answers on the wire (`cce.errors`).
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, TypeGuard, assert_never
 
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.membership import Membership
@@ -49,6 +49,8 @@ class NotNow:
     reason: Reason
     message: str
     retry_after: float | None = None
+    by_gateway: bool = False
+    """Said by the gateway, before CCE saw the call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,12 @@ class Unknown:
 
 
 Answer = Accepted | NotSent | NotNow | Refused | Unknown
+
+
+def is_doubtful(answer: Answer) -> TypeGuard[Refused | NotNow]:
+    """Whether an answer leaves open what was done, from a pool that carried out a refused call in part (rule P15)."""
+    return isinstance(answer, Refused) or (isinstance(answer, NotNow) and not answer.by_gateway)
+
 
 SEND_WITHIN: Final = timedelta(seconds=60)
 """Nothing is sent later than this after its submitTime (rule P5)."""

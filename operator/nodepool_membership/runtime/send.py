@@ -13,7 +13,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledError
-from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown, too_late
+from nodepool_membership.core.calls import Accepted, Answer, NotSent, Unknown, is_doubtful, too_late
 from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.clouds import Access
 from nodepool_membership.runtime.leader import MayCall
@@ -45,7 +45,7 @@ class Sender:
         await self._shielded(self._store.answer(membership, intent, NotSent(why, Reason.PROGRESSING)), intent)
 
     def doubt(self, membership: Membership) -> None:
-        """Take no further refusal of this node pool for certain: one was carried out in part (rule P15)."""
+        """Take no further refusal by this node pool for certain: one was carried out in part (rule P15)."""
         self._doubted.add(membership.spec.node_pool.node_pool_id)
         _log.warning("refusals of this node pool are not atomic", extra=about(membership))
 
@@ -112,7 +112,7 @@ class Sender:
             extra = {**about(membership, intent), "requestID": error.request_id}
             _log.warning("%s call: %s", what, troubles.said(error), extra=extra)
             answer = troubles.of_call(error)
-            doubted = pool.node_pool_id in self._doubted and isinstance(answer, Refused)
+            doubted = pool.node_pool_id in self._doubted and is_doubtful(answer)
             return Unknown(troubles.said(error)) if doubted else answer
         except Exception:  # noqa: BLE001 - a call of unknown outcome must be recorded as one, whatever was raised
             # The request may have left: the servers are looked for, not sent again (rule P6).

@@ -20,6 +20,7 @@ from nodepool_membership.cce.errors import (
     ThrottledError,
     UnauthenticatedError,
     WithheldError,
+    is_gateways,
 )
 from nodepool_membership.core import catalogue, clock
 from nodepool_membership.core.calls import Answer, NotNow, NotSent, Refused, Unknown
@@ -91,7 +92,7 @@ def of_call(error: CloudError) -> Answer:
             if entry.about is not About.MOMENT:
                 return Refused(entry, text, error.message)
             wait = error.retry_after if isinstance(error, ThrottledError) else None
-            return NotNow(entry.condition, f"{entry.remedy}: {text}", wait)
+            return NotNow(entry.condition, f"{entry.remedy}: {text}", wait, by_gateway=is_gateways(error))
         case _:
             return Unknown(
                 f"whether the call was accepted is unknown ({text}); looking for the servers in the node list"
