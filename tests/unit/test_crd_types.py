@@ -129,6 +129,7 @@ def test_bounds_are_those_of_the_python_constants() -> None:
     assert OURS[".spec.serverIDs"]["maxItems"] == names.MAX_SERVERS
     assert OURS[".spec.batchSize"]["maximum"] == names.MAX_BATCH
     assert OURS[".status.jobs[].serverIDs"]["maxItems"] == names.MAX_BATCH
+    assert OURS[".status.jobs"]["maxItems"] == names.MAX_JOBS
 
 
 @EACH_FIELD

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import MAX_JOBS
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch
 from nodepool_membership.core import batches, clock, conditions, narrowing, plan
@@ -112,6 +113,8 @@ def in_the_way(state: State, seen: Observation, pool_id: str, servers: int) -> S
             " annotations, or split spec.serverIDs over several memberships"
         )
         return Step(state, hindrance=conditions.stalled(Reason.STATUS_FULL, text))
+    if not plan.has_room(state):
+        return Step(state, hindrance=conditions.waiting(_CROWDED), more=True)
     if seen.write_wait is None:
         return Look(write=True)
     if seen.write_wait > 0:
@@ -124,6 +127,12 @@ _STARTING: Final = Trouble(
     Reason.STARTING,
     "nothing is added before the operator has read every membership once since its start, to know which servers the"
     " others claim: its log names those that it cannot read",
+)
+
+_CROWDED: Final = Trouble(
+    Reason.PROGRESSING,
+    f"status.jobs holds at most {MAX_JOBS} batches, so the next call waits until open ones are closed: servers that do"
+    " not show are looked for as long as the settle window; a larger spec.batchSize makes fewer batches",
 )
 
 _THROTTLED: Final = Trouble(

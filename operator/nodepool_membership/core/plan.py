@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from nodepool_membership.api.names import MAX_OBJECT_BYTES
+from nodepool_membership.api.names import MAX_JOBS, MAX_OBJECT_BYTES
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
@@ -22,6 +22,8 @@ from nodepool_membership.core.state import State
 BYTES_PER_ID: Final = 40
 BYTES_PER_OUTCOME: Final = 2_600
 """A finished batch or a group of failures, with a long message of three bytes a character."""
+PARTS_PER_REFUSAL: Final = 2
+"""What a refused call adds to the batches beside itself, at most: its halves (rule P15)."""
 MAX_RETRY_WAIT: Final = timedelta(minutes=10)
 MAX_SLOW_WAIT: Final = timedelta(hours=1)
 _SLOWER: Final = 20
@@ -151,6 +153,15 @@ def fits(object_bytes: int, state: State, servers: int) -> bool:
     ids = 2 * servers + sum(len(batch.server_ids) for batch in state.open_batches)
     worst = object_bytes + BYTES_PER_ID * ids + BYTES_PER_OUTCOME * texts
     return worst <= MAX_OBJECT_BYTES
+
+
+def has_room(state: State) -> bool:
+    """Whether one more batch can be listed even if every call without an answer is refused and cut in two (rule P4).
+
+    Only in two: parts are asked about again, each before its own call.
+    """
+    unanswered = 1 + sum(1 for b in state.open_batches if b.job_id is None and b.finish_time is None)
+    return len(state.batches) + 1 + PARTS_PER_REFUSAL * unanswered <= MAX_JOBS
 
 
 def next_number(state: State) -> int:
