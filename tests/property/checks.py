@@ -92,6 +92,8 @@ def _check_removal(membership: Membership, decision: Decision, intent: Batch, se
     if membership.metadata.deleting:
         assert spec.deletion_policy is Leaving.REMOVE, "a removal on deletion that nobody asked for"
         assert seen.home == Home(), "a removal although the namespace may be going"
+        released = spec.removal_policy is Leaving.RETAIN
+        assert not released or ids <= spec.server_ids, "who left the list under Retain is removed by a deletion"
     else:
         assert spec.removal_policy is Leaving.REMOVE, "a removal that nobody asked for"
         assert ids.isdisjoint(spec.server_ids), "a server that the spec names is removed"

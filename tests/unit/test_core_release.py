@@ -1,4 +1,4 @@
-"""When a deleted object is let go although something is open, and what a status that was given up waits for (P20, P24).
+"""When a deleted object is let go and whom it lets go of, and what a status that was given up waits for (P20, P24).
 
 Not for: requests in general (`test_core_requests`).
 """
@@ -9,13 +9,28 @@ import pytest
 
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import Leaving
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Accepted
 from nodepool_membership.core.decide import acknowledge
-from nodepool_membership.core.observation import Trouble
-from unit.core_builders import JOB, NOW, SECOND, SETTINGS, WINDOW, Run, a_batch, a_spec, an_object, servers
+from nodepool_membership.core.observation import JobPhase, Trouble
+from unit.core_builders import (
+    JOB,
+    NOW,
+    SECOND,
+    SETTINGS,
+    WINDOW,
+    Run,
+    a_batch,
+    a_job,
+    a_spec,
+    active,
+    an_object,
+    servers,
+)
+from unit.removal_builders import REMOVE, members, removal
 
-(A,) = servers(1)
+A, B = servers(2)
 OURS, OUR_RESET = "cce.nodepools.dev/reconcile-requested-at", "cce.nodepools.dev/reset-requested-at"
 LIMIT = WINDOW + timedelta(seconds=3600)
 
@@ -59,3 +74,25 @@ def test_a_status_given_up_on_request_is_waited_out_whatever_stands_in_the_annot
         assert run.ready.reason is Reason.STATUS_LOST
     run.annotate({OURS: "two", OUR_RESET: "two"})
     assert run.step(Accepted(JOB)).intent is not None
+
+
+@pytest.mark.parametrize(("removal_policy", "removed"), [(Leaving.RETAIN, (A,)), (REMOVE, (A, B))])
+def test_a_deletion_removes_nobody_whom_an_edit_before_it_released(
+    removal_policy: Leaving, removed: tuple[str, ...]
+) -> None:
+    """Rule P18: the operator sees the edit and the deletion at once, as after a prune or while it was down."""
+    run = members(A, B, spec=a_spec(A, B, deletion=REMOVE))
+    run.edit(a_spec(A, removal=removal_policy, deletion=REMOVE))
+    run.delete()
+    assert removal(run, Accepted(JOB)) == removed
+    assert (run.status.members, run.status.surplus) == ((), 0)
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active({A, B} - set(removed))
+    assert not run.step().holds
+
+
+def test_who_was_released_by_an_edit_holds_up_no_deletion() -> None:
+    run = members(A, spec=a_spec(A, deletion=REMOVE))
+    run.edit(a_spec(B, deletion=REMOVE))
+    run.delete()
+    decision = run.step()
+    assert (decision.intent, decision.holds, run.status.members, run.status.surplus) == (None, False, (), 0)

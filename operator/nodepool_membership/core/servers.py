@@ -58,11 +58,13 @@ def sort_out(state: State, membership: Membership) -> State:
 
 def _owed(recorded: frozenset[str], membership: Membership) -> frozenset[str]:
     spec = membership.spec
-    if membership.metadata.deleting:
-        # A deletion while suspended behaves as Retain.
-        return recorded if spec.deletion_policy is Leaving.REMOVE and not spec.suspend else frozenset()
-    off_the_list = recorded - spec.server_ids
-    return off_the_list if spec.removal_policy is Leaving.REMOVE else frozenset()
+    # The object may be deleted before the edit that took a server off its list is seen: under Retain that released it.
+    off_the_list = recorded - spec.server_ids if spec.removal_policy is Leaving.REMOVE else frozenset()
+    if not membership.metadata.deleting:
+        return off_the_list
+    # A deletion while suspended behaves as Retain.
+    removes = spec.deletion_policy is Leaving.REMOVE and not spec.suspend
+    return recorded & spec.server_ids | off_the_list if removes else frozenset()
 
 
 def _is_forgotten(cause: Cause, *, listed: bool, owed: bool) -> bool:

@@ -27,7 +27,7 @@ class State:
     last_job_id: str | None
     next_attempt: datetime | None
     owed: frozenset[str] = frozenset()
-    """Recorded members that are to be removed (rule P18): off the list, or on deletion all of them."""
+    """Recorded members that are to be removed (rule P18): off the list, or on deletion also those on it."""
     surplus_since: datetime | None = None
     halt: Reason | None = None
     """Why no further add starts until a spec change or a reset (rules P15, P26)."""
