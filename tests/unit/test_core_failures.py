@@ -120,7 +120,7 @@ def test_a_failed_server_whose_node_has_time_again_is_waited_for(attempts: int, 
     run.edit(replace(a_spec(A), join_timeout_seconds=7200))
     run.now = NOW + 2 * TIMEOUT
     assert run.step().intent is None
-    assert run.causes == ({A: (FailureReason.INSTALLING, attempts)} if attempts else {})
+    assert run.causes == {A: (FailureReason.INSTALLING, attempts)}
     assert (run.status.failed, run.status.pending, run.condition("Stalled")) == (0, 1, None)
     before = run.status
     run.step()

@@ -94,13 +94,23 @@ def test_a_node_of_our_pool_that_another_has_the_right_to_is_not_adopted() -> No
     assert stalled(run)
 
 
-@pytest.mark.parametrize("pool", [ELSEWHERE, ""])
-def test_a_node_in_the_pool_of_its_owner_is_no_failure_of_ours(pool: str) -> None:
-    run = a_run(A, rivals={})
-    run.cloud.nodes = [a_node(A, pool=pool)]
+@pytest.mark.parametrize("reason", [FailureReason.OTHER_POOL, FailureReason.JOIN_TIMEOUT, FailureReason.NODE_VANISHED])
+def test_a_server_that_may_have_a_node_is_not_sent_at_once_when_the_owner_lets_go(
+    reason: FailureReason,
+) -> None:
+    """Also without an attempt: a reset takes the count, not what the add may still do (rules P1, P8)."""
+    batch = a_batch(Phase.FAILED, finished=NOW)
+    status = Status(last_batch=1, jobs=(batch,), failures=(a_failure(reason, A, attempts=0),))
+    run = a_run(A, rivals={A: THEIRS}, status=status)
     run.step()
-    assert run.causes == {A: (FailureReason.OTHER_POOL, 0)}
-    run.rivals = {A: THEIRS}
+    assert run.causes == {A: (reason, 0)}
+    run.rivals = {}
+    assert run.step().intent is None
+
+
+def test_what_no_add_has_left_behind_is_forgotten() -> None:
+    status = Status(last_batch=1, failures=(a_failure(FailureReason.REFUSED, A, attempts=0),))
+    run = a_run(A, rivals={A: THEIRS}, status=status)
     run.step()
     assert run.causes == {}
     assert stalled(run)

@@ -13,6 +13,8 @@ from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, FailureReason
 from nodepool_membership.api.status import Failure
 
 MAX_GROUPS: Final = 50
+MAY_HAVE_NODE: Final = HOLDS_NODE | {FailureReason.NODE_VANISHED, FailureReason.OTHER}
+"""The server has a node, or has lost one that may show again; `Other` may stand for either."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -32,6 +34,14 @@ class Cause:
         if self.reason is FailureReason.INSTALLING:
             return False
         return self.reason in HOLDS_NODE or self.reason in DRIFT or self.attempts >= max_attempts
+
+    @property
+    def is_forgettable(self) -> bool:
+        """Whether a server that is no longer ours to add may be a fresh one when it is ours again (rules P1, P12).
+
+        No attempts are no proof that no add named it: a reset takes the count, not what the add may still do.
+        """
+        return self.reason not in MAY_HAVE_NODE and (self.attempts == 0 or self.reason in DRIFT)
 
 
 Book = Mapping[str, Cause]

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nodepool_membership.api.reasons import DRIFT
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.core.state import State
 
@@ -37,7 +36,7 @@ def ours(spec: Spec, rivals: Rivals) -> Spec:
 
 
 def concede(state: State, rivals: Rivals) -> State:
-    """Forget what we knew of servers that are another's; attempts that an add has cost them stay known (rule P12).
+    """Forget what we knew of servers that are another's, but for attempts (rule P12) and nodes that adds may have made.
 
     A record of ours yields to another record only: an open batch of a rival, or a status that nobody can read, says
     in the end whether the server has changed hands.
@@ -47,8 +46,7 @@ def concede(state: State, rivals: Rivals) -> State:
         return state
     members = state.members - {server_id for server_id in theirs if rivals[server_id].recorded}
     known = theirs & state.book.keys() - members
-    idle = {i for i in known if state.book[i].attempts == 0 or state.book[i].reason in DRIFT}
-    return replace(state, members=members).without_causes(idle)
+    return replace(state, members=members).without_causes(i for i in known if state.book[i].is_forgettable)
 
 
 def withheld(spec: Spec, state: State, rivals: Rivals) -> Rivals:

@@ -45,7 +45,7 @@ _ON_ITS_WAY: Final = (
 def sort_out(state: State, membership: Membership) -> State:
     """Hold what is recorded against the spec: what left the list is owed or released (rule P18).
 
-    Attempts that an add has cost a server stay known when it leaves the list (rule P12).
+    Attempts that an add has cost a server stay known when it leaves the list (rule P12), and so does its node (P1).
     """
     desired = membership.spec.server_ids
     recorded = state.members | state.owed
@@ -70,7 +70,7 @@ def _owed(recorded: frozenset[str], membership: Membership) -> frozenset[str]:
 def _is_forgotten(cause: Cause, *, listed: bool, owed: bool) -> bool:
     if cause.reason is FailureReason.REMOVAL_FAILED:
         return not owed
-    return not listed and not owed and (cause.attempts == 0 or cause.reason in DRIFT)
+    return not listed and not owed and cause.is_forgettable
 
 
 def adoptable(state: State, spec: Spec, table: NodeTable) -> Set[str]:
@@ -96,7 +96,6 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished:
     others = mine - active
     nodes = table.nodes(others)
     causes: dict[str, Cause] = {}
-    over: set[str] = set()
     for server_id in others:
         known, node = state.book.get(server_id), nodes.get(server_id)
         if node is None:
@@ -112,9 +111,7 @@ def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished:
                 cause = known
         if cause is not None:
             causes[server_id] = cause
-        elif known is not None:
-            over.add(server_id)
-    return _take_leave(state.without_causes(over).with_causes(causes.items()), spec, vanished)
+    return _take_leave(state.with_causes(causes.items()), spec, vanished)
 
 
 def holding_nodes(state: State) -> Set[str]:
@@ -138,8 +135,8 @@ def _in_time(known: Cause | None, node: Node) -> Cause | None:
     """
     if known is None or known.reason not in _OF_A_NODE or node.created is None:
         return known
-    # The attempts stay known (rule P12).
-    return Cause(FailureReason.INSTALLING, _ON_ITS_WAY, known.attempts) if known.attempts else None
+    # Also without an attempt, as in `_without_node`: else one listing without the node would free it (rule P8).
+    return Cause(FailureReason.INSTALLING, _ON_ITS_WAY, known.attempts)
 
 
 def _take_leave(state: State, spec: Spec, vanished: Vanished) -> State:

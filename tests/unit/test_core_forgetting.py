@@ -1,0 +1,69 @@
+"""What stays known of a failed server when it leaves the list, and what a reset forgets (rules P1, P8, P12).
+
+Not for: what a reset does for servers on the list (`test_core_requests`), or members that leave (`test_core_removing`).
+"""
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.core.failures import MAY_HAVE_NODE
+from unit.core_builders import (
+    NOW,
+    SECOND,
+    WINDOW,
+    Cloud,
+    Run,
+    a_batch,
+    a_failure,
+    a_node,
+    a_spec,
+    active,
+    an_object,
+    servers,
+)
+
+A, B = servers(2)
+NAMES: Final = (RECONCILE_ANNOTATIONS[0], RESET_ANNOTATIONS[0])
+
+
+def failed(reason: FailureReason, attempts: int = 1) -> Run:
+    """A failed by a batch that ended now, B joined; A is not in the node list."""
+    failures = (a_failure(reason, A, attempts=attempts),)
+    status = Status(1, last_batch=1, members=(B,), jobs=(a_batch(Phase.FAILED, finished=NOW),), failures=failures)
+    return Run(an_object(a_spec(A, B), status), Cloud(active([B])))
+
+
+def reset(run: Run) -> None:
+    run.annotate(dict.fromkeys(NAMES, str(run.now)))
+    run.step()
+
+
+@pytest.mark.parametrize("reason", sorted(MAY_HAVE_NODE))
+def test_after_a_reset_leaving_the_list_for_a_while_frees_no_server_that_may_have_a_node(
+    reason: FailureReason,
+) -> None:
+    run = failed(reason)
+    reset(run)
+    run.edit(a_spec(B))
+    run.step()
+    assert run.causes == {A: (reason, 0)}
+    run.edit(a_spec(A, B))
+    assert run.step().intent is None
+    run.now = NOW + WINDOW - SECOND
+    assert run.step().intent is None
+
+
+def test_after_a_reset_a_higher_join_timeout_frees_no_server_whose_node_installs() -> None:
+    run = failed(FailureReason.JOIN_TIMEOUT)
+    run.cloud.nodes.append(a_node(A, "Installing", created=NOW))
+    reset(run)
+    run.edit(replace(a_spec(A, B), join_timeout_seconds=7200))
+    run.step()
+    run.cloud.nodes = active([B])
+    assert run.step().intent is None
+    assert run.causes == {A: (FailureReason.INSTALLING, 0)}
