@@ -8,11 +8,12 @@ from typing import Final
 
 import pytest
 
-from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
-from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.names import MAX_OBJECT_BYTES, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.failures import MAY_HAVE_NODE
 from unit.core_builders import (
+    JOB,
     NOW,
     SECOND,
     WINDOW,
@@ -27,7 +28,7 @@ from unit.core_builders import (
     servers,
 )
 
-A, B = servers(2)
+A, B, C = servers(3)
 NAMES: Final = (RECONCILE_ANNOTATIONS[0], RESET_ANNOTATIONS[0])
 
 
@@ -67,3 +68,36 @@ def test_after_a_reset_a_higher_join_timeout_frees_no_server_whose_node_installs
     run.cloud.nodes = active([B])
     assert run.step().intent is None
     assert run.causes == {A: (FailureReason.INSTALLING, 0)}
+
+
+@pytest.mark.parametrize("reason", [FailureReason.REFUSED, FailureReason.NEVER_APPEARED, FailureReason.SERVER_IN_USE])
+def test_a_reset_forgets_failures_off_the_list_and_what_is_full_says_so(reason: FailureReason) -> None:
+    run = failed(reason, attempts=3)
+    run.edit(a_spec(B, C))
+    run.membership = replace(run.membership, wire_bytes=MAX_OBJECT_BYTES)
+    run.step()
+    assert run.causes == {A: (reason, 3)}
+    assert run.ready.reason is Reason.STATUS_FULL
+    assert "reset annotation" in run.ready.message
+    reset(run)
+    assert run.causes == {}
+
+
+@pytest.mark.parametrize("reason", sorted(MAY_HAVE_NODE))
+def test_no_reset_forgets_off_the_list_who_may_have_a_node(reason: FailureReason) -> None:
+    run = failed(reason)
+    run.edit(a_spec(B))
+    run.now = NOW + WINDOW
+    for _ in range(2):
+        reset(run)
+        assert run.causes == {A: (reason, 1)}
+        run.wait(SECOND)
+
+
+def test_a_reset_keeps_what_a_job_told_of_a_server_that_left_the_list_while_it_is_watched() -> None:
+    run = failed(FailureReason.NEVER_APPEARED)
+    batch = a_batch(Phase.VERIFYING, A, number=2, attempt=2, job_id=JOB, finished=NOW)
+    run.store(replace(run.status, last_batch=2, jobs=(*run.status.jobs, batch)))
+    run.edit(a_spec(B))
+    reset(run)
+    assert run.causes == {A: (FailureReason.NEVER_APPEARED, 1)}

@@ -94,7 +94,19 @@ def test_a_node_of_our_pool_that_another_has_the_right_to_is_not_adopted() -> No
     assert stalled(run)
 
 
-@pytest.mark.parametrize("reason", [FailureReason.OTHER_POOL, FailureReason.JOIN_TIMEOUT, FailureReason.NODE_VANISHED])
+@pytest.mark.parametrize("pool", [ELSEWHERE, ""])
+def test_a_node_in_the_pool_of_its_owner_is_no_failure_of_ours(pool: str) -> None:
+    run = a_run(A, rivals={})
+    run.cloud.nodes = [a_node(A, pool=pool)]
+    run.step()
+    assert run.causes == {A: (FailureReason.OTHER_POOL, 0)}
+    run.rivals = {A: THEIRS}
+    run.step()
+    assert run.causes == {}
+    assert stalled(run)
+
+
+@pytest.mark.parametrize("reason", [FailureReason.JOIN_TIMEOUT, FailureReason.NODE_VANISHED])
 def test_a_server_that_may_have_a_node_is_not_sent_at_once_when_the_owner_lets_go(
     reason: FailureReason,
 ) -> None:

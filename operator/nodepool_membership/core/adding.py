@@ -110,7 +110,8 @@ def in_the_way(state: State, seen: Observation, pool_id: str, servers: int) -> S
     if not plan.fits(seen.object_bytes, state, servers):
         text = (
             f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"
-            " annotations, or split spec.serverIDs over several memberships"
+            " annotations, set the reset annotation to have failures of servers off the list forgotten, or split"
+            " spec.serverIDs over several memberships"
         )
         return Step(state, hindrance=conditions.stalled(Reason.STATUS_FULL, text))
     if not plan.has_room(state):

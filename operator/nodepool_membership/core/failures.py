@@ -13,8 +13,9 @@ from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, FailureReason
 from nodepool_membership.api.status import Failure
 
 MAX_GROUPS: Final = 50
-MAY_HAVE_NODE: Final = HOLDS_NODE | {FailureReason.NODE_VANISHED, FailureReason.OTHER}
-"""The server has a node, or has lost one that may show again; `Other` may stand for either."""
+MAY_HAVE_NODE: Final = HOLDS_NODE - {FailureReason.OTHER_POOL} | {FailureReason.NODE_VANISHED, FailureReason.OTHER}
+"""The server has a node that an add of ours may have made, or has lost one that may show again; `Other` may be either.
+No add of ours makes a node in another pool."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -14,7 +14,7 @@ from nodepool_membership.api.names import MAX_JOBS, MAX_OBJECT_BYTES
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
-from nodepool_membership.core.failures import MAX_GROUPS, Cause
+from nodepool_membership.core.failures import MAX_GROUPS, MAY_HAVE_NODE, Cause
 from nodepool_membership.core.observation import NodeTable
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
@@ -190,8 +190,10 @@ def intend(state: State, spec: Spec, chosen: Eligible, now: datetime) -> tuple[S
 def give_attempts_back(state: State, spec: Spec) -> State:
     """A reset: failed servers on the list start counting anew; what holds a node, or drifted, stays what it is.
 
-    So do members whose removal failed.
+    So do members whose removal failed. Other failures are forgotten, since nothing else ever makes room for new ones
+    (rule P4), but for those of servers that may have a node (P1) or are in an open batch.
     """
     mine = spec.server_ids | state.owed
-    book = {i: replace(c, attempts=0) if i in mine else c for i, c in state.book.items()}
-    return replace(state, book=book)
+    kept = mine | state.engaged
+    book = {i: c for i, c in state.book.items() if i in kept or c.reason in MAY_HAVE_NODE}
+    return replace(state, book={i: replace(c, attempts=0) if i in mine else c for i, c in book.items()})
