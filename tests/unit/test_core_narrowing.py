@@ -3,6 +3,7 @@
 Not for: which codes are about servers (`test_core_failures`). Rules P15, P26.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.calls import Accepted, Refused, Unknown, record
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.narrowing import named
-from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.observation import ClusterReport, JobPhase
 from unit.core_builders import (
     JOB,
     SETTINGS,
@@ -106,6 +107,44 @@ def test_a_part_whose_server_shows_a_node_is_in_doubt_and_not_sent() -> None:
     assert (decision.intent, decision.doubted) == (None, True)
     assert {job.phase for job in run.status.open_batches} == {Phase.VERIFYING}
     assert len(run.status.open_batches) == 2
+
+
+def test_parts_whose_servers_all_became_members_are_in_doubt_and_hold_the_object() -> None:
+    """A shared listing shows that all is well; only one that planning may use shows that a refusal was not atomic."""
+    run = fresh(*IDS[:2])
+    run.step(refused())
+    run.cloud.cluster = ClusterReport("Upgrading")
+    run.step()
+    run.cloud.nodes = active(IDS[:2])
+    decision = run.step()
+    assert (decision.intent, decision.doubted, decision.holds) == (None, True, True)
+    assert {job.phase for job in run.status.jobs} == {Phase.REFUSED, Phase.VERIFYING}
+    run.wait(timedelta(minutes=1))
+    assert not run.step().holds
+    assert (run.ready.status, run.status.joined) == ("True", 2)
+
+
+@pytest.mark.parametrize("failed", [None, FailureReason.NODE_ERROR, FailureReason.JOIN_TIMEOUT])
+def test_a_part_names_no_member_and_nobody_who_held_a_node(failed: FailureReason | None) -> None:
+    """One listing that lacks them frees neither (rule P13)."""
+    parts = (a_batch(Phase.QUEUED, IDS[0], number=2), a_batch(Phase.QUEUED, IDS[1], number=3))
+    known = Status(1, last_batch=3, jobs=parts, members=IDS[1:2])
+    if failed is not None:
+        known = replace(known, members=(), failures=(a_failure(failed, IDS[1]),))
+    run = Run(an_object(a_spec(*IDS[:2]), known))
+    intent = run.step(Accepted(JOB)).intent
+    assert intent is not None
+    assert intent.server_ids == IDS[:1]
+    assert not any(job.phase is Phase.QUEUED for job in run.status.jobs)
+
+
+def test_queued_parts_hold_a_suspended_object() -> None:
+    run = fresh(*IDS[:2])
+    run.step(refused())
+    run.edit(a_spec(*IDS[:2], suspend=True))
+    assert run.step().holds
+    run.delete()
+    assert not run.step().holds
 
 
 def test_three_single_servers_refused_with_one_text_are_given_back() -> None:

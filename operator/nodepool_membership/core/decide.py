@@ -12,7 +12,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Leaving, Spec
-from nodepool_membership.api.status import Batch, Status
+from nodepool_membership.api.status import Batch, Phase, Status
 from nodepool_membership.core import (
     adding,
     batches,
@@ -200,6 +200,9 @@ def _listing_wanted(
         return Freshness.AFTER_READ if requested(membership) is not None else Freshness.RECENT
     if seen.is_fresh or spec.suspend:
         return None
+    if state.queued:
+        # All there, they are the proof that the refused call was carried out: planning must see it (rule P15).
+        return Freshness.AFTER_READ
     mine = spec.server_ids - state.engaged
     all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, mine)) == len(mine)
     return None if all_there else Freshness.AFTER_READ
@@ -282,8 +285,11 @@ def _holds(membership: Membership, status: Status, verdict: Verdict, now: dateti
 
 
 def _keeps_finalizer(membership: Membership, status: Status) -> bool:
-    """Whether something is open or owed; under `deletionPolicy: Remove` members are, from when they are recorded."""
-    if status.open_batches or status.surplus:
+    """Whether something is open or owed; under `deletionPolicy: Remove` members are, from when they are recorded.
+
+    A queued part too: no listing has shown yet that its call, which was refused, did nothing (rule P15).
+    """
+    if status.open_batches or status.surplus or any(b.phase is Phase.QUEUED for b in status.jobs):
         return True
     on_deletion = membership.spec.deletion_policy is Leaving.REMOVE and not membership.metadata.deleting
     return on_deletion and bool(status.members)

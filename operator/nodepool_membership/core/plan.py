@@ -56,7 +56,7 @@ def candidates(state: State, spec: Spec) -> frozenset[str]:
 
 
 def may_come(server_id: str, state: State, spec: Spec) -> bool:
-    """Whether a candidate may be sent sooner or later without anything else happening to it."""
+    """Whether one that is free may be sent sooner or later without anything else happening to it."""
     cause = state.book.get(server_id)
     return cause is None or cause.may_be_sent(spec.max_attempts)
 
@@ -102,8 +102,9 @@ def without_idle_parts(state: State, spec: Spec) -> State:
 
 
 def _sendable(part: Batch, state: State, spec: Spec) -> frozenset[str]:
-    """Those of a queued part that are still listed, and in no open batch (rule P1)."""
-    return (spec.server_ids & frozenset(part.server_ids)) - state.engaged
+    """Those of a queued part that may still be named: listed, no members, in no open batch, no node held (rule P1)."""
+    free = (spec.server_ids & frozenset(part.server_ids)) - state.engaged - state.members
+    return frozenset(server_id for server_id in free if may_come(server_id, state, spec))
 
 
 def next_part(state: State, spec: Spec) -> Eligible | None:
