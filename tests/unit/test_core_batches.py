@@ -1,12 +1,12 @@
 """The life of an add batch, from the intent to a verdict for each server (protocol P8, P10, P11)."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.calls import Accepted, Unknown
+from nodepool_membership.core.calls import Accepted, Answer, Unknown
 from nodepool_membership.core.decide import Decision, Pace, decide
 from nodepool_membership.core.observation import (
     ClusterReport,
@@ -247,6 +247,45 @@ def test_an_unknown_outcome_keeps_its_servers_while_another_still_installs() -> 
     run.now = NOW + WINDOW + SECOND
     run.step()
     assert (run.newest.phase, run.status.joining) == (Phase.RUNNING, 2)
+
+
+@pytest.mark.parametrize("answer", [Unknown("the answer was lost"), Accepted(JOB)])
+def test_a_server_that_was_on_its_way_is_looked_for_a_whole_window_since_it_is_gone(answer: Answer) -> None:
+    """Of an unknown call as of a lost job: what installs it may go on, and there is nobody to ask."""
+    run = Run(an_object(a_spec(A)))
+    run.step(answer)
+    run.wait(timedelta(minutes=1))
+    run.step()
+    assert run.newest.phase is Phase.VERIFYING
+    run.cloud.nodes = [a_node(A, "Installing", created=run.now)]
+    for _ in range(2):
+        run.step()
+        assert (run.newest.is_open, run.newest.finish_time) == (True, None)
+        run.wait(WINDOW)
+    run.cloud.nodes = []
+    run.step()
+    assert (run.newest.phase, run.newest.finish_time) == (Phase.VERIFYING, run.now)
+    run.wait(WINDOW - SECOND)
+    run.step()
+    assert (run.newest.phase, run.status.joining) == (Phase.VERIFYING, 1)
+    run.wait(SECOND)
+    run.step()
+    assert (run.newest.phase, run.causes) == (Phase.FAILED, {A: (FailureReason.NEVER_APPEARED, 1)})
+
+
+@pytest.mark.parametrize("answer", [Unknown("the answer was lost"), Accepted(JOB)])
+@pytest.mark.parametrize("created", [NOW, None])
+def test_a_batch_ends_although_the_listing_shows_its_node_every_other_time(
+    answer: Answer, created: datetime | None
+) -> None:
+    run = Run(an_object(a_spec(A)))
+    run.step(answer)
+    while run.newest.is_open and run.now < NOW + 2 * TIMEOUT:
+        run.wait(timedelta(minutes=1))
+        run.cloud.nodes = [] if run.cloud.nodes else [a_node(A, "Installing", created=created)]
+        assert run.step().intent is None
+    assert (run.newest.phase, run.causes) == (Phase.FAILED, {A: (FailureReason.JOIN_TIMEOUT, 1)})
+    assert run.now <= NOW + TIMEOUT + timedelta(minutes=2)
 
 
 def test_an_overdue_job_stalls_and_recovers_when_it_ends() -> None:

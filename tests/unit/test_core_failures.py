@@ -196,6 +196,19 @@ def test_a_vanished_node_waits_also_while_its_own_batch_is_still_watched() -> No
     assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
 
 
+def test_a_vanished_node_waits_also_while_another_of_its_batch_is_on_its_way_again() -> None:
+    run = Run(an_object(a_spec(A, B, parallel=2)))
+    run.step(Accepted(JOB))
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.LOST), [a_node(A, "Error")]
+    run.step()
+    run.cloud.nodes = [a_node(B, "Installing", created=run.now)]
+    assert run.step_thrice().intent is None
+    assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
+    run.cloud.nodes = active([B])
+    assert run.step().intent is None
+    assert run.status.next_attempt_time == run.now + WINDOW
+
+
 def test_one_listing_without_the_node_of_a_failed_server_frees_it_never() -> None:
     """A listing can be wrong for a moment, however long the add that made the node is over (rules P8, P13)."""
     run = known(FailureReason.NODE_ERROR, nodes=(a_node(A, "Error"),))

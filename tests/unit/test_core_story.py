@@ -81,7 +81,7 @@ def test_the_longest_life_of_a_batch_is_told_in_four_events() -> None:
     told.step()
     told.run.cloud.nodes = [*active([A]), a_node(B, "Error")]
     told.step()
-    told.run.now = NOW + WINDOW
+    told.run.wait(WINDOW)
     told.step()
     assert told.run.newest.phase is Phase.PARTLY_FAILED
     about_batch = [reason for _, reason in told.told if reason.startswith("Batch")]

@@ -43,8 +43,8 @@ class Batch:
     """One call to the cloud and all that becomes of it.
 
     `server_ids` (sorted) is there only while the batch is open or queued; so is `node_ids`, which a removal has in the
-    same order. `finish_time` of a batch in phase
-    Verifying is the moment its job was seen to be over; of a finished one, the moment its outcome was recorded.
+    same order. `finish_time` of a batch in phase Verifying is the moment from which no server of it was on its way any
+    more, at the earliest when its job was seen to be over; of a finished one, the moment its outcome was recorded.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE

@@ -105,26 +105,29 @@ def begun(batch: Batch, now: datetime) -> datetime:
 def _settle(state: State, batch: Batch, look: _Look) -> State:
     report = look.seen.jobs.get(batch.job_id) if batch.job_id else None
     verdict = _judge(state, batch, report, look)
-    over = batch.finish_time is not None or (report is not None and report.is_over)
+    over = batch.phase is Phase.VERIFYING or (report is not None and report.is_over)
     if batch.job_id is None and batch.finish_time is None:
         return _settle_without_job(state, batch, verdict, look)
     if not over:
         # An overdue job: only a full success may close it, since it may still act on the others.
         return _finish(state, batch, verdict, look) if len(verdict.joined) == len(batch.server_ids) else state
-    if batch.phase is Phase.RUNNING and verdict.on_the_way:
-        return state
+    if verdict.on_the_way:
+        # What installs a server is not over, whatever became of its job: the window begins when it is gone (rule P8).
+        phase = Phase.RUNNING if batch.job_id is None else batch.phase
+        return state.with_batch(replace(batch, phase=phase, finish_time=None))
     since = look.now if batch.finish_time is None else min(batch.finish_time, look.now)
     return _record(state, replace(batch, finish_time=since), verdict, look, since)
 
 
 def _settle_without_job(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State:
     """An add whose answer was lost, or came without a job id (rules P8, P11)."""
+    # Running is what servers on their way have made it: one that was seen and is gone may come back.
+    since = look.now if batch.phase is Phase.RUNNING else begun(batch, look.now)
     if batch.phase is Phase.VERIFYING and verdict.accepted:
         # Why the answer was unknown is over; what was found out about servers is not.
         message = batch.message if batch.failed else "; ".join(provenance.remarked(batch.message)) or None
         batch = replace(batch, phase=Phase.RUNNING, message=message)
         state = state.with_batch(batch)
-    since = begun(batch, look.now)
     if batch.phase is Phase.RUNNING and not verdict.on_the_way:
         return _record(state, replace(batch, finish_time=since), verdict, look, since)
     if batch.phase is Phase.VERIFYING and (verdict.decided or _window_passed(since, look)):
@@ -143,7 +146,7 @@ def _record(state: State, batch: Batch, verdict: _Verdict, look: _Look, since: d
     if not verdict.on_the_way and (not verdict.absent or _window_passed(since, look)):
         return _finish(state, batch, verdict, look)
     if batch.phase is Phase.VERIFYING and not verdict.decided:
-        return state
+        return state.with_batch(batch)
     waiting = verdict.absent | verdict.on_the_way
     open_batch = replace(
         batch,

@@ -72,7 +72,7 @@ def eligible(
     fresh = absent - state.book.keys()
     retries: dict[int, set[str]] = {}
     waits: list[datetime] = []
-    for server_id in absent & state.book.keys():
+    for server_id in frozenset() if _is_resumed(state) else absent & state.book.keys():
         cause = state.book[server_id]
         if not cause.may_be_sent(spec.max_attempts):
             continue
@@ -88,6 +88,14 @@ def eligible(
         fewest = min(retries)
         return Eligible(frozenset(retries[fewest]), fewest + 1, total)
     return RetryAt(min(waits)) if waits else None
+
+
+def _is_resumed(state: State) -> bool:
+    """Whether an add that is decided in part has servers on their way again: what failures wait from is to come."""
+    return any(
+        b.operation is Operation.ADD and b.finish_time is None and len(b.server_ids) < b.servers
+        for b in state.open_batches
+    )
 
 
 def shows(parts: Iterable[Batch], table: NodeTable) -> bool:
