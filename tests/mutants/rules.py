@@ -272,6 +272,6 @@ MUTANTS: Final = (
         "P26",
         "the brake",
         (Edit("core/batches.py", "        and failed >= BRAKE_AT\n", "        and failed < 0\n"),),
-        ("tests/unit/test_core_narrowing.py",),
+        ("tests/unit/test_core_brake.py",),
     ),
 )

@@ -1,6 +1,6 @@
 """A refusal about servers is narrowed down to them, by the id it names or by halving; about a pool it blames nobody.
 
-Not for: which codes are about servers (`test_core_failures`). Rules P15, P26.
+Not for: which codes are about servers (`test_core_failures`), or the brake (`test_core_brake`). Rule P15.
 """
 
 from dataclasses import replace
@@ -10,15 +10,14 @@ import pytest
 
 from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.calls import Accepted, Refused, Unknown, record
+from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.core.calls import Accepted, Refused, record
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.narrowing import named
 from nodepool_membership.core.observation import ClusterReport, JobPhase
 from unit.core_builders import (
     JOB,
     SETTINGS,
-    Cloud,
     Run,
     a_batch,
     a_failure,
@@ -327,30 +326,3 @@ def test_a_split_that_was_stored_without_an_answer_is_not_made_twice(answer: Ref
     intent = run.step(answer).intent
     assert intent is not None
     assert record(run.membership, intent, answer, run.now, SETTINGS) == run.status
-
-
-@pytest.mark.parametrize(("failed", "of", "brakes"), [(3, 14, True), (3, 15, False), (2, 5, False), (5, 5, True)])
-def test_many_failures_after_acceptance_pull_the_brake(failed: int, of: int, brakes: bool) -> None:
-    ids = servers(of + 1)
-    batch = Batch(1, Operation.ADD, 1, Phase.RUNNING, of, JOB, ids[:of], submit_time=a_batch(Phase.RUNNING).submit_time)
-    nodes = [a_node(i, "Error" if n < failed else "Active") for n, i in enumerate(ids[:of])]
-    run = Run(an_object(a_spec(*ids), Status(1, last_batch=1, jobs=(batch,))), Cloud(nodes, a_job(JobPhase.FAILED)))
-    decision = run.step()
-    assert (decision.intent is None) == brakes
-    assert run.status.jobs[0].failed == failed
-    assert (run.ready.reason is Reason.TOO_MANY_FAILURES) == brakes
-    if brakes:
-        assert run.step().intent is None
-        run.edit(a_spec(*ids, parallel=2))
-        assert run.step().intent is not None, "a spec change releases the brake"
-
-
-def test_a_call_that_never_arrived_wiped_nothing_and_pulls_no_brake() -> None:
-    ids = servers(3)
-    run = fresh(*ids)
-    run.step(Unknown("no answer"))
-    run.wait(SETTINGS.settle_window)
-    run.step()
-    assert (run.status.jobs[0].phase, run.status.jobs[0].failed) == (Phase.FAILED, None)
-    assert run.ready.reason is not Reason.TOO_MANY_FAILURES
-    assert set(run.causes.values()) == {(FailureReason.NEVER_APPEARED, 1)}

@@ -23,7 +23,7 @@ from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.plan import backoff
 from nodepool_membership.core.servers import sort_out
 from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import KEPT_FINISHED, State, to_status
+from nodepool_membership.core.state import KEPT_FINISHED, State, ended, finished, to_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +155,12 @@ def _takes(stored: Batch | None, intent: Batch, answer: Answer, status: Status) 
     yet, a batch is not given up for a no: whoever made the nodes, they are followed to their end (rules P8, P11).
     """
     if stored is None:
-        over = [b.batch for b in status.jobs if not b.is_open and b.phase is not Phase.QUEUED]
-        return len(over) < KEPT_FINISHED or min(over) < intent.batch
+        over = finished(status.jobs)
+        if len(over) < KEPT_FINISHED:
+            return True
+        # If all that are kept ended after it was sent, it may have ended before them.
+        since_before = intent.submit_time is None or ended(over[0]) <= intent.submit_time
+        return since_before and min(b.batch for b in over) < intent.batch
     match answer:
         case Accepted():
             return stored.is_open and stored.job_id is None

@@ -130,7 +130,7 @@ def retry_at(cause: Cause, state: State, now: datetime, settings: Settings) -> d
     finished = [min(b.finish_time, now) for b in state.batches if b.finish_time]
     if not finished:
         return now
-    # The failed server's own batch may have left the history; the newest one ended no earlier.
+    # The failed server's own batch may have left the history; those that are kept ended no earlier.
     newest = max(finished)
     # `Other` may stand for a vanished node.
     if cause.reason in {FailureReason.NODE_VANISHED, FailureReason.OTHER}:

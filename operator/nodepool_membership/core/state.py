@@ -5,7 +5,7 @@ Not for: rules. It converts from and to `Status` and counts.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from nodepool_membership.api.reasons import Reason
@@ -14,6 +14,7 @@ from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.failures import MAX_GROUPS, Book, Cause, fold, unfold
 
 KEPT_FINISHED: Final = 10
+_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +81,10 @@ class State:
         return 0 if cause is None else cause.attempts
 
     def with_batch(self, batch: Batch) -> "State":
-        """Replace the batch of the same number, or append a new one; drop all but the newest finished ones."""
+        """Replace the batch of the same number, or append a new one."""
         others = {b.batch: b for b in self.batches}
         others[batch.batch] = batch
-        ordered = [others[number] for number in sorted(others)]
-        finished = [b.batch for b in ordered if not b.is_open and b.phase is not Phase.QUEUED]
-        dropped = set(finished[:-KEPT_FINISHED])
-        return replace(self, batches=tuple(b for b in ordered if b.batch not in dropped))
+        return replace(self, batches=tuple(others[number] for number in sorted(others)))
 
     def with_causes(self, causes: Iterable[tuple[str, Cause]]) -> "State":
         return replace(self, book={**self.book, **dict(causes)})
@@ -94,6 +92,23 @@ class State:
     def without_causes(self, ids: Iterable[str]) -> "State":
         gone = set(ids) & self.book.keys()
         return self if not gone else replace(self, book={i: c for i, c in self.book.items() if i not in gone})
+
+
+def ended(batch: Batch) -> datetime:
+    """When a finished batch ended; where that is not known, before all others."""
+    return batch.finish_time or _UNKNOWN
+
+
+def finished(batches: Iterable[Batch]) -> list[Batch]:
+    """Those that are over, in the order in which they ended: a batch may end long after later ones."""
+    over = (b for b in batches if not b.is_open and b.phase is not Phase.QUEUED)
+    return sorted(over, key=lambda batch: (ended(batch), batch.batch))
+
+
+def _without_old(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
+    # Not before a decision is complete: a brake must see each batch that it has ended, however many (rule P26).
+    dropped = {b.batch for b in finished(batches)[:-KEPT_FINISHED]}
+    return tuple(b for b in batches if b.batch not in dropped) if dropped else batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +152,7 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         surplus=len(state.owed),
         last_batch=state.last_batch,
         last_job_id=state.last_job_id,
-        jobs=state.batches,
+        jobs=_without_old(state.batches),
         members=status.members if same_members else tuple(sorted(recorded)),
         failures=failures,
         surplus_since=state.surplus_since if leaving else None,
