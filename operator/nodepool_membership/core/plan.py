@@ -17,7 +17,7 @@ from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.failures import MAX_GROUPS, MAY_HAVE_NODE, Cause
 from nodepool_membership.core.observation import NodeTable
 from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import State
+from nodepool_membership.core.state import State, without_old
 
 BYTES_PER_ID: Final = 40
 BYTES_PER_OUTCOME: Final = 2_600
@@ -170,7 +170,7 @@ def has_room(state: State) -> bool:
     Only in two: parts are asked about again, each before its own call.
     """
     unanswered = 1 + sum(1 for b in state.open_batches if b.job_id is None and b.finish_time is None)
-    return len(state.batches) + 1 + PARTS_PER_REFUSAL * unanswered <= MAX_JOBS
+    return len(without_old(state.batches)) + 1 + PARTS_PER_REFUSAL * unanswered <= MAX_JOBS
 
 
 def next_number(state: State) -> int:

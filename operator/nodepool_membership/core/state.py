@@ -105,8 +105,11 @@ def finished(batches: Iterable[Batch]) -> list[Batch]:
     return sorted(over, key=lambda batch: (ended(batch), batch.batch))
 
 
-def _without_old(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
-    # Not before a decision is complete: a brake must see each batch that it has ended, however many (rule P26).
+def without_old(batches: tuple[Batch, ...]) -> tuple[Batch, ...]:
+    """All but those that ended before the newest finished ones: what is stored of them.
+
+    A decision drops none before it is complete: a brake must see each batch that it has ended, however many (P26).
+    """
     dropped = {b.batch for b in finished(batches)[:-KEPT_FINISHED]}
     return tuple(b for b in batches if b.batch not in dropped) if dropped else batches
 
@@ -152,7 +155,7 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         surplus=len(state.owed),
         last_batch=state.last_batch,
         last_job_id=state.last_job_id,
-        jobs=_without_old(state.batches),
+        jobs=without_old(state.batches),
         members=status.members if same_members else tuple(sorted(recorded)),
         failures=failures,
         surplus_since=state.surplus_since if leaving else None,
