@@ -94,14 +94,14 @@ def test_sigterm_hands_over_at_once_in_the_middle_of_a_job(stage: Stage, operate
     assert scene.operator.terminate() == 0
     begun = monotonic()
     second.wait_leads()
-    # It asks every 0.4 to 0.48 s; the rest is for a busy machine, and far from the end of the lease.
+    # It asks every 0.8 to 0.96 s; the rest is for a busy machine, and far from the end of the lease.
     assert monotonic() - begun < 10
     scene.operator = second
     check_joined_once(scene, calls=2)
 
 
 def test_sigterm_waits_for_the_call_under_way_before_it_gives_up_the_lease(stage: Stage, operate: Operate) -> None:
-    late = FaultRule(name="held-up", route="addNodes", times=1, answer_delay_seconds=5)
+    late = FaultRule(name="held-up", route="addNodes", times=1, answer_delay_seconds=9)
     scene, second = replicas(stage, operate, SLOW.model_copy(update={"faults": (late,)}))
     scene.create(WANTED)
     scene.until_hit("held-up")
@@ -114,7 +114,7 @@ def test_sigterm_waits_for_the_call_under_way_before_it_gives_up_the_lease(stage
         return ended(scene.operator)
 
     # The call takes longer than the lease holds: it is renewed meanwhile.
-    assert wait_for("the first one ends", over, seconds=20) == 0
+    assert wait_for("the first one ends", over, seconds=40) == 0
     scene.operator = second
     second.wait_leads()
     check_joined_once(scene)
@@ -127,7 +127,7 @@ def test_a_killed_leader_is_replaced_when_its_lease_has_ended(stage: Stage, oper
     begun = monotonic()
     scene.operator.kill()
     second.wait_leads()
-    # 3 s after the last renewal, which was less than the deadline ago.
+    # 6 s after the last renewal, which was less than 4 s ago.
     assert monotonic() - begun > 1
     scene.operator = second
     check_joined_once(scene, calls=2)
@@ -201,7 +201,7 @@ def test_who_is_cut_off_stops_and_the_other_one_takes_over(stage: Stage, operate
 def test_an_api_server_that_is_away_ends_the_leader_but_not_the_record_of_its_call(
     stage: Stage, operate: Operate, control_plane: ControlPlane
 ) -> None:
-    late = FaultRule(name="held-up", route="addNodes", times=1, answer_delay_seconds=1)
+    late = FaultRule(name="held-up", route="addNodes", times=1, answer_delay_seconds=3)
     scene = stage(SLOW.model_copy(update={"faults": (late,)}), options=ELECTING)
     scene.create(WANTED)
     scene.until_hit("held-up")

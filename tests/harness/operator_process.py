@@ -21,7 +21,7 @@ FAST: Sequence[str] = (
 )
 """Waits of a size that tests can sit through; the program is the same. Tests run many operators at a time, each for a
 namespace of its own: `ELECTING` is for those that are about replicas."""
-ELECTING: Sequence[str] = (*FAST, "--leader-elect", "--lease-duration=3s", "--renew-deadline=2s")
+ELECTING: Sequence[str] = (*FAST, "--leader-elect", "--lease-duration=6s", "--renew-deadline=4s")
 
 
 class Operator(Program):
