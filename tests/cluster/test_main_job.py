@@ -152,7 +152,7 @@ def test_parallel_jobs_are_bounded_and_used(stage: Stage) -> None:
 
 
 def test_a_deleted_membership_is_let_go_and_its_nodes_stay(stage: Stage) -> None:
-    scene = stage(QUICK.changed({"behaviour": {"jobSeconds": 2}}))
+    scene = stage(QUICK.changed({"behaviour": {"jobSeconds": 8}}))
     scene.create(server_ids(30), batchSize=10)
     scene.until("the first job runs", lambda m: any(job["phase"] == "Running" for job in jobs(m)))
     scene.cluster.delete(scene.namespace, scene.name)

@@ -38,7 +38,7 @@ QUOTA, BROKE = (
     for name, code_status, code in (("quota", 400, "CCE.01400008"), ("broke", 429, "CCE.01429004"))
 )
 BROKEN = Case("broken")
-PRUNED = Case("pruned", faults=(FaultRule(name="slow", route="addNodes", job_seconds=4.0),))
+PRUNED = Case("pruned", faults=(FaultRule(name="slow", route="addNodes", job_seconds=12.0),))
 CASES = [SKEWED, WRONG_KEY, TAKEN, BUSY, BUSY_AS_FORBIDDEN, QUOTA, BROKE, BROKEN, PRUNED]
 RESET = "set the reset annotation"
 

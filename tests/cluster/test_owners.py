@@ -143,8 +143,10 @@ def test_an_open_batch_keeps_its_servers_from_an_older_membership_also_after_a_r
     pair.a_second_later()
     pair.other.create(SERVERS[:2])
     pair.other.until("an open batch", lambda m: any(job["phase"] == "Running" for job in jobs(m)))
-    pair.restart()
+    # While nobody works: the batch has to be open still when the older one's claim is seen.
+    pair.one.operator.kill()
     pair.one.edit(serverIDs=SERVERS)
+    pair.restart()
     pair.other.until_joined(SERVERS[:2])
     pair.one.until("Conflict", in_conflict_with(pair.other))
     assert pair.accepted() == dict.fromkeys(SERVERS, 1)
