@@ -301,7 +301,7 @@ def test_retry_after_is_honoured_also_as_a_float(scene_of: Callable[[str], Scene
     scene = scene_of(_throttled.name)
     scene.until_joined(_throttled.servers)
     first, second = (float(str(call["time"])) for call in scene.calls("listNodes")[:2])
-    assert 2.5 <= second - first < 5
+    assert 2.5 <= second - first < 30
 
 
 def test_a_ready_membership_turns_unknown_after_three_looks_that_failed(scene_of: Callable[[str], Scene]) -> None:

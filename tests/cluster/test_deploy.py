@@ -7,7 +7,7 @@ Not for the operator at work with these rights: the tests of the operator run as
 import json
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from controlplane import ControlPlane
+from harness import wait_for
 from nodepool_membership.api.names import API_VERSION, COMPONENT
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -68,7 +69,17 @@ def installed_for_one_namespace() -> Iterator[ControlPlane]:
 
 def _operator(control_plane: ControlPlane) -> Path:
     """A kubeconfig with the operator's own token."""
-    return control_plane.kubeconfig_for_token(control_plane.service_account_token(NAMESPACE, COMPONENT), name=COMPONENT)
+    token = control_plane.service_account_token(NAMESPACE, COMPONENT)
+    kubeconfig = control_plane.kubeconfig_for_token(token, name=COMPONENT)
+
+    def granted() -> bool | None:
+        everywhere = {TEAM: OWN, NAMESPACE: OWN_LEASE}
+        return all(own <= _rights(control_plane, kubeconfig, space) for space, own in everywhere.items()) or None
+
+    # The API server follows applied roles after a moment. Which right is missing for good, the tests say better.
+    with suppress(TimeoutError):
+        wait_for("the rights are granted", granted, seconds=10)
+    return kubeconfig
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -103,17 +102,15 @@ async def test_all_are_seen_none_is_written_and_own_writes_do_not_wake(
             version = await memberships.write_status(found.metadata, found.status, status)
             await memberships.add_finalizer(replace(found.metadata, resource_version=version))
             await merge(api, namespace, "pool-002", '{"metadata": {"labels": {"a": "b"}}}')
-            # Written last, seen first: what came before it has woken nobody.
-            changed = time.monotonic()
             await merge(api, namespace, "pool-003", '{"spec": {"batchSize": 7}}')
             await seen.until(lambda keys: (namespace, "pool-003") in keys)
-            assert time.monotonic() - changed < 2
             for number, annotation in enumerate(RECONCILE_ANNOTATIONS, start=4):
                 request = json.dumps({"metadata": {"annotations": {annotation: "now"}}})
                 await merge(api, namespace, f"pool-{number:03}", request)
             await api.request("test", "DELETE", object_path(namespace, "pool-006"))
-            await seen.until(lambda keys: (namespace, "pool-006") in keys)
-            assert seen.keys == [(namespace, f"pool-{n:03}") for n in (3, 4, 5, 6)]
+            # Written last, all seen, and in no order: what came before them has woken nobody.
+            await seen.until(lambda keys: len(keys) >= 4)
+            assert sorted(seen.keys) == [(namespace, f"pool-{n:03}") for n in (3, 4, 5, 6)]
 
             seen.clear()
             await api.request("test", "DELETE", object_path(namespace, "pool-001"))
