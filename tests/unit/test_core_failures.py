@@ -193,7 +193,7 @@ def test_a_vanished_node_waits_also_while_its_own_batch_is_still_watched() -> No
     run.cloud.nodes = []
     run.wait(timedelta(minutes=2))
     assert run.step_thrice().intent is None
-    assert run.causes[A] == (FailureReason.NODE_VANISHED, 1)
+    assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
 
 
 def test_a_vanished_node_waits_also_while_another_of_its_batch_is_on_its_way_again() -> None:

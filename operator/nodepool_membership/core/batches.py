@@ -24,7 +24,6 @@ BRAKE_AT: Final = 3
 _NEVER_APPEARED: Final = (
     "no node appeared for the server within the settle window; check that it exists, is running and reachable"
 )
-_FAILED: Final = "its job failed and names no cause"
 INTERRUPTED = "the operator stopped between the intent and the cloud's answer; looking for the servers in the node list"
 
 
@@ -172,8 +171,7 @@ def _told_of_absent(state: State, batch: Batch, verdict: _Verdict, look: _Look) 
         known = state.book.get(server_id)
         is_known = known is not None and known.reason is FailureReason.NEVER_APPEARED
         if report is not None:
-            failed = (report.reason or _FAILED) if report.phase is JobPhase.FAILED else ""
-            text = report.explanations.get(server_id) or failed
+            text = report.explanations.get(server_id) or (report.reason if report.phase is JobPhase.FAILED else "")
             if text or is_known:
                 told[server_id] = explain_without_node(text) if text else _NEVER_APPEARED
         elif known is not None and is_known and batch.job_id:
@@ -286,26 +284,16 @@ def _what_failed(causes: Iterable[Cause]) -> str | None:
     return "failed: " + ", ".join(f"{reasons.count(r)} {r}" for r in sorted(set(reasons)))
 
 
-def must_brake(before: State, after: State) -> bool:
+def must_brake(before: Iterable[Batch], after: Iterable[Batch]) -> bool:
     """Whether an add now has many more failures after acceptance than before: 3 or more, over 20 % (rule P26)."""
-    known = {batch.batch: _failures(batch, before) for batch in before.batches}
+    known = {batch.batch: batch.failed or 0 for batch in before}
     return any(
         batch.operation is Operation.ADD
-        and (failed := _failures(batch, after)) > known.get(batch.batch, 0)
+        and (failed := batch.failed or 0) > known.get(batch.batch, 0)
         and failed >= BRAKE_AT
         and 5 * failed > batch.servers
-        for batch in after.batches
+        for batch in after
     )
-
-
-def _failures(batch: Batch, state: State) -> int:
-    """Those of an add that failed, and those without a node whose job told why: a late one is rare, a wipe is dear."""
-    failed = batch.failed or 0
-    if batch.phase is not Phase.VERIFYING or batch.job_id is None:
-        return failed
-    causes = (state.book.get(server_id) for server_id in batch.server_ids)
-    absent = [c for c in causes if c is not None and c.reason is FailureReason.NEVER_APPEARED]
-    return failed + sum(cause.message != _NEVER_APPEARED for cause in absent)
 
 
 def is_watched(batch: Batch) -> bool:

@@ -118,10 +118,9 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
         return Look(listing=wanted)
     if seen.is_set_back(now):
         return _in_trouble(membership, state, replace(seen, trouble=clock.SET_BACK), now, settings)
-    before = clock.corrected(state, seen, now, settings)
-    state = batches.settle(before, spec, seen, now, settings)
+    state = batches.settle(clock.corrected(state, seen, now, settings), spec, seen, now, settings)
     state = servers.sort_out(removals.settle(state, spec, seen, now, settings), membership)
-    if batches.must_brake(before, state):
+    if batches.must_brake(membership.status.jobs, state.batches):
         state = replace(state, halt=Reason.TOO_MANY_FAILURES)
     preview, absences = None, seen.absences
     if seen.listing is not None and seen.rivals is not None:
