@@ -26,17 +26,19 @@ def main(arguments: list[str]) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # The normal end of `up`; a build that was interrupted is no success.
+        # An end of `up` while it starts; a build that was interrupted is no success.
         return 0 if options.command == "up" else 130
     return 0
 
 
 def _up(workdir: Path | None) -> None:
+    ends = {signal.SIGINT, signal.SIGTERM}
     with ControlPlane(workdir) as control_plane:
+        # Held back until it is waited for: one that came right before a `pause` would be slept through.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
         print(f"export KUBECONFIG={control_plane.admin_kubeconfig}")
         print(f"export PATH={control_plane.binaries.directory}:$PATH", flush=True)
-        while True:
-            signal.pause()
+        signal.sigwait(ends)
 
 
 if __name__ == "__main__":
