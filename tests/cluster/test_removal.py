@@ -204,7 +204,9 @@ def test_retain_is_the_way_out_of_a_deletion(stage: Stage) -> None:
     refused = Answer(status=429, error_code="CCE.01429002")
     scene = joined(stage, faulty(FaultRule(route="removeNodes", answer=refused)), deletion="Remove")
     delete(scene)
-    scene.until_waits("Locked")
+    # What Ready says meanwhile is Deleting: why it takes long, the batch tells.
+    scene.until("the refusal is told", lambda m: "busy with another task" in str(jobs(m)[-1].get("message")))
+    assert condition(scene.get())["reason"] in {"Deleting", "Locked"}
     scene.edit(deletionPolicy="Retain")
     until_gone(scene)
     assert removed(scene) == []
