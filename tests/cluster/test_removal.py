@@ -204,9 +204,8 @@ def test_retain_is_the_way_out_of_a_deletion(stage: Stage) -> None:
     refused = Answer(status=429, error_code="CCE.01429002")
     scene = joined(stage, faulty(FaultRule(route="removeNodes", answer=refused)), deletion="Remove")
     delete(scene)
-    # What Ready says meanwhile is Deleting: why it takes long, the batch tells.
-    scene.until("the refusal is told", lambda m: "busy with another task" in str(jobs(m)[-1].get("message")))
-    assert condition(scene.get())["reason"] in {"Deleting", "Locked"}
+    waits = scene.until("why it waits", lambda m: "busy with another task" in str(condition(m)["message"]))
+    assert [condition(waits, kind).get("reason") for kind in ("Ready", "Reconciling")] == ["Deleting", "Deleting"]
     scene.edit(deletionPolicy="Retain")
     until_gone(scene)
     assert removed(scene) == []

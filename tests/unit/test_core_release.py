@@ -11,9 +11,9 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Leaving
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.calls import Accepted
+from nodepool_membership.core.calls import Accepted, NotNow
 from nodepool_membership.core.decide import acknowledge
-from nodepool_membership.core.observation import JobPhase, Trouble
+from nodepool_membership.core.observation import ClusterReport, JobPhase, Trouble
 from unit.core_builders import (
     JOB,
     NOW,
@@ -28,7 +28,7 @@ from unit.core_builders import (
     an_object,
     servers,
 )
-from unit.removal_builders import REMOVE, members, removal
+from unit.removal_builders import REMOVE, deleted, members, removal
 
 A, B = servers(2)
 OURS, OUR_RESET = "cce.nodepools.dev/reconcile-requested-at", "cce.nodepools.dev/reset-requested-at"
@@ -96,3 +96,24 @@ def test_who_was_released_by_an_edit_holds_up_no_deletion() -> None:
     run.delete()
     decision = run.step()
     assert (decision.intent, decision.holds, run.status.members, run.status.surplus) == (None, False, (), 0)
+
+
+def test_a_deletion_tells_why_the_removal_waits_and_tells_it_once() -> None:
+    run = deleted(A)
+    run.step(NotNow(Reason.LOCKED, "the cluster is busy"))
+    assert (run.ready.status, run.ready.reason) == ("False", Reason.DELETING)
+    assert run.ready.message == "1 owed removal (spec.deletionPolicy); nothing is open; the cluster is busy"
+    told = run.status
+    assert run.step().intent is None
+    assert run.status == told
+
+
+def test_a_deletion_tells_what_is_in_the_way_of_a_removal() -> None:
+    run = deleted(A)
+    run.cloud.cluster = ClusterReport("Upgrading")
+    run.step()
+    assert run.ready.reason is Reason.DELETING
+    assert "the cluster is in phase Upgrading" in run.ready.message
+    run.cloud.cluster = ClusterReport("Available")
+    run.step(Accepted(JOB))
+    assert run.ready.message == "waiting for 1 open batch(es) before the finalizer is released"

@@ -255,7 +255,7 @@ def _refusals_in_a_row(state: State) -> int:
 def _stored(membership: Membership, state: State, why: Trouble | None, now: datetime) -> Status:
     state = sort_out(replace(state, surplus_since=state.surplus_since or now), membership)
     status = to_status(membership.status, membership.spec, state)
-    if why is None and membership.metadata.deleting:
+    if membership.metadata.deleting:
         verdict = conditions.deleting(status)
     elif state.halt is not None:
         verdict = conditions.halted(state.halt, status)

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.reasons import DRIFT, FailureReason, Reason
 from nodepool_membership.api.spec import Spec
-from nodepool_membership.api.status import Condition, Failure, Operation, Status
+from nodepool_membership.api.status import Condition, Failure, Operation, Phase, Status
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.rivals import Rivals, told
 
@@ -67,13 +67,24 @@ def progressing(status: Status, removal_delay: timedelta | None = None) -> Verdi
     return Verdict("False", Reason.PROGRESSING, _progress(status, removal_delay), "Reconciling", Reason.PROGRESSING)
 
 
-def deleting(status: Status) -> Verdict:
-    """Nothing is added any more; open batches are followed to their end, what is owed is removed."""
+def deleting(status: Status, hindrance: Verdict | None = None) -> Verdict:
+    """Nothing is added any more; open batches are followed to their end, what is owed is removed.
+
+    The message says why a removal waits: what is in the way of the next one, or what the cloud said to the last one.
+    """
     left = len(status.open_batches)
     message = f"waiting for {left} open batch(es) before the finalizer is released" if left else "nothing is open"
     if status.surplus:
         message = f"{status.surplus} owed removal (spec.deletionPolicy); {message}"
-    return Verdict("False", Reason.DELETING, message, "Reconciling", Reason.DELETING)
+        why = _last_no(status) if hindrance is None else hindrance.message
+        message = f"{message}; {why}" if why else message
+    return Verdict("False", Reason.DELETING, plain_text(message), "Reconciling", Reason.DELETING)
+
+
+def _last_no(status: Status) -> str | None:
+    """What the newest batch was refused for, while the next attempt waits for its time."""
+    last = status.jobs[-1] if status.jobs and status.next_attempt_time is not None else None
+    return last.message if last is not None and last.phase in {Phase.REFUSED, Phase.WITHDRAWN} else None
 
 
 def suspended(status: Status, preview: Preview | None) -> Verdict:

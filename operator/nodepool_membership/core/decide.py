@@ -224,7 +224,7 @@ def _conclude(
     status = to_status(membership.status, spec, step.state)
     overdue = any(batches.is_overdue(b, spec, seen, now) for b in status.open_batches)
     if membership.metadata.deleting:
-        verdict = conditions.deleting(status)
+        verdict = conditions.deleting(status, step.hindrance)
     elif spec.suspend:
         # A poll of an open job reads no nodes: what the preview said then stays said.
         verdict = _suspended(membership, status, preview)
