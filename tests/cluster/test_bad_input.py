@@ -12,7 +12,8 @@ import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig, TokenConfig
 from cce_simulator.faults import FaultRule
-from harness import Case, Cluster, Operator, Scene, SimulatorProcess, free_port, wait_for
+from controlplane.ports import free_ports
+from harness import Case, Cluster, Operator, Scene, SimulatorProcess, wait_for
 from harness.cluster import condition, is_ready, status
 from harness.leaks import check_unharmed
 
@@ -344,7 +345,7 @@ def test_a_cloud_that_is_away_is_waited_for(
     operate: Callable[..., Operator],
     simulate: Callable[..., SimulatorProcess],
 ) -> None:
-    case, port = Case("away"), free_port()
+    case, (port,) = Case("away"), free_ports(1)
     away = simulate(case.configure(SimulatorConfig(behaviour=Behaviour(job_seconds=0.5))), port=port)
     away.kill()
     scene = Scene(cluster, namespace, away, operate(away), corner=case.corner)

@@ -14,7 +14,7 @@ import pytest
 
 from cluster.objects import connect, create, create_many, merge, object_path, server_ids
 from controlplane import ControlPlane
-from harness import free_port
+from controlplane.ports import free_ports
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import RECONCILE_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
@@ -268,7 +268,7 @@ async def test_the_process_works_keys_answers_probes_and_ends_in_order(
         yield made[0]
         left.append(len(made[0].ended))
 
-    port = free_port()
+    (port,) = free_ports(1)
     options = Options(
         namespaces=(namespace,), bind=Bind("127.0.0.1", port), http_timeout=timedelta(seconds=1), leader_elect=False
     )

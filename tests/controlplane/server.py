@@ -4,11 +4,9 @@ RBAC and the default admission plugins, PodSecurity among them, are on. Only Ser
 every pod: no controller makes the accounts named `default`. Request limits are those of a default installation.
 """
 
-import errno
 import os
 import secrets
 import shutil
-import socket
 import ssl
 import subprocess
 import tempfile
@@ -25,13 +23,11 @@ from controlplane import credentials
 from controlplane.binaries import Binaries, ensure_binaries
 from controlplane.children import Children
 from controlplane.errors import ControlPlaneError, KubectlError
+from controlplane.ports import free_ports
 
 _ETCD = "etcd"
 _APISERVER = "kube-apiserver"
 _HOST = "127.0.0.1"
-# Below the ports that Linux gives to outgoing connections (32768 and up): while the API server is down, nobody
-# else is handed its port.
-_PORTS = range(20_000, 30_000)
 _DEADLINE_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _POLL_TIMEOUT = 5.0
@@ -51,7 +47,7 @@ class ControlPlane:
         self._workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._quota_backend_bytes = quota_backend_bytes
         self._admin_token = secrets.token_urlsafe(32)
-        client, peer, self._port = _free_ports(3)
+        client, peer, self._port = free_ports(3)
         self._etcd_url, self._etcd_peer_url = f"http://{_HOST}:{client}", f"http://{_HOST}:{peer}"
         self._children = Children(self._workdir)
         self._binaries: Binaries | None = None
@@ -278,19 +274,3 @@ class ControlPlane:
         except (OSError, httpx.TransportError) as error:
             return repr(error)
         return None if response.is_success else f"{response.status_code} {response.text}"
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
-    free: set[int] = set()
-    while len(free) < count:
-        port = secrets.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind((_HOST, port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            else:
-                free.add(port)
-    return list(free)

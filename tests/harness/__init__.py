@@ -5,7 +5,7 @@ Not for: Kubernetes itself (`controlplane`) or the cloud itself (`cce_simulator`
 
 from harness.cluster import Cluster, MembershipSpec, Object
 from harness.operator_process import Operator
-from harness.programs import Program, ProgramError, free_port, wait_for
+from harness.programs import Program, ProgramError, wait_for
 from harness.scene import Case, Scene
 from harness.simulator_process import SimulatorProcess
 
@@ -19,6 +19,5 @@ __all__ = [
     "ProgramError",
     "Scene",
     "SimulatorProcess",
-    "free_port",
     "wait_for",
 ]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import httpx
 
-from harness.programs import Program, free_port, wait_for
+from controlplane.ports import free_ports
+from harness.programs import Program, wait_for
 
 FAST: Sequence[str] = (
     "--poll-interval=200ms",
@@ -43,7 +44,7 @@ class Operator(Program):
         program: Sequence[str] = ("-m", "nodepool_membership"),
         python: Path = Path(sys.executable),
     ) -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         command = [
             str(python),
             *program,

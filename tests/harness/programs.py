@@ -3,10 +3,7 @@
 Not for: what the programs are (`operator_process`, `simulator_process`).
 """
 
-import errno
-import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,28 +16,10 @@ from controlplane.leash import leashed
 
 T = TypeVar("T")
 _TAIL = 40
-# Below the ports that Linux gives to whoever asks for any (32768 and up), and not those of the control plane: nobody
-# else is handed a port between its choice and the start, or during a restart, of the program that it is for.
-_PORTS = range(10_000, 20_000)
 
 
 class ProgramError(Exception):
     """A program ended, or did not do what was waited for; the text has the end of its log."""
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
-    while True:
-        # At random: tests that run side by side would all find the same one free.
-        port = secrets.choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            else:
-                return port
 
 
 def wait_for(what: str, ask: Callable[[], T | None], *, seconds: float = 60.0, every: float = 0.05) -> T:
