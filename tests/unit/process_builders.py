@@ -16,7 +16,7 @@ from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.listings import ListingKey
-from nodepool_membership.core.observation import ClusterReport, Look, Node, NodeTable, Observation, PoolReport
+from nodepool_membership.core.observation import ClusterReport, Look, Node, NodeTable, Observation, PoolReport, Trouble
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.census import Census
@@ -28,6 +28,7 @@ from nodepool_membership.runtime.queue import Key
 from nodepool_membership.runtime.reconcile import Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
+from nodepool_membership.runtime.troubles import TroubleError
 from unit.core_builders import NOW, SECOND, SETTINGS, WINDOW, a_spec, an_object
 
 
@@ -87,6 +88,7 @@ class ListedCloud(Clouds):
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
+        self.trouble: Trouble | None = None
         self.budgets = Budgets(60, random=lambda: 0.0, clock=lambda: 0.0)
 
     async def access(self, membership: Membership, **_: bool) -> Access:
@@ -95,6 +97,8 @@ class ListedCloud(Clouds):
 
     async def answer(self, look: Look, _membership: Membership, _access: Access, seen: Observation) -> Observation:
         assert look.listing is not None
+        if self.trouble is not None:
+            raise TroubleError(self.trouble)
         table = NodeTable(NOW, self.nodes)
         return replace(seen, listing=table, pool=PoolReport("", len(self.nodes)), cluster=ClusterReport("Available"))
 

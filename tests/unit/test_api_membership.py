@@ -1,6 +1,7 @@
 """An object read from the API server and its status written back."""
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Final
 
@@ -94,6 +95,14 @@ def test_metadata_and_spec_are_read_and_ids_are_a_set_in_lower_case() -> None:
     assert (spec.node_pool.region, spec.node_pool.endpoint) == ("cn-north-4", None)
     assert (spec.batch_size, spec.max_parallel_jobs, spec.max_attempts) == (50, 2, 4)
     assert (spec.join_timeout_seconds, spec.suspend, spec.credentials_ref.name) == (60, True, "cce-credentials")
+
+
+def test_a_long_list_takes_no_more_memory_than_its_ids_need() -> None:
+    """A set that grew id by id may be twice as large, and every worker holds one while it waits for a listing."""
+    ids: list[Json] = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(5_000)]
+    found = read(raw(spec={"serverIDs": ids})).spec.server_ids
+    assert len(found) == len(ids)
+    assert sys.getsizeof(found) == sys.getsizeof(frozenset().union(found))
 
 
 def test_an_object_under_deletion_says_so() -> None:

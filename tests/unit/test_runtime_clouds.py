@@ -5,6 +5,8 @@ Not for: the budget itself (`test_cce_budget`), or what is decided without crede
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from email.utils import format_datetime
 
 import httpx
 import pytest
@@ -18,6 +20,7 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
+from nodepool_membership.core.observation import Freshness, Look, Observation
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import ForbiddenError, KubeError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
@@ -53,6 +56,7 @@ class Site:
     secrets: FakeSecrets
     connected: list[Credentials] = field(default_factory=list)
     now: float = 5000.0
+    answer: httpx.Response = field(default_factory=lambda: httpx.Response(500))
 
     def __post_init__(self) -> None:
         budgets = Budgets(PER_MINUTE, random=lambda: 0.0, clock=lambda: self.now)
@@ -63,7 +67,7 @@ class Site:
 
     def _connect(self, endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
         self.connected.append(credentials)
-        http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(500)))
+        http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: self.answer))
         return CloudClient(http, endpoint, project_id, credentials, now=lambda: NOW, timeout_seconds=1)
 
     async def waits(self, membership: Membership) -> float:
@@ -194,3 +198,12 @@ async def test_listings_are_shared_by_who_sees_the_same_and_nobody_else(site: Si
     ):
         seen.add((await site.clouds.access(an_object(replace(a_spec(A), node_pool=other)))).listing_key)
     assert len(seen) == 5
+
+
+async def test_a_recent_listing_tells_how_far_our_clock_is_off_as_well(site: Site) -> None:
+    """The removal delay is counted from a look that needs no fresh one (rule P21)."""
+    date = format_datetime(NOW + timedelta(hours=1), usegmt=True)
+    site.answer = httpx.Response(200, json={"items": []}, headers={"Date": date})
+    access = await site.clouds.access(held())
+    seen = await site.clouds.answer(Look(listing=Freshness.RECENT), held(), access, Observation(NOW))
+    assert (seen.clock_offset_seconds, seen.is_fresh, seen.is_skewed) == (3600.0, False, True)

@@ -12,6 +12,7 @@ import pytest
 from nodepool_membership.api.membership import InvalidObjectError
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
+from nodepool_membership.core.observation import Trouble
 from unit.core_builders import NOW, active, servers
 from unit.process_builders import Api, Process
 
@@ -67,6 +68,16 @@ async def test_servers_that_wait_for_long_do_not_keep_the_others_from_their_resy
     assert wait is not None
     assert 0 < wait <= 1.1 * 300
     assert process.calls.sent == []
+
+
+async def test_a_cloud_that_asks_for_a_longer_wait_is_not_looked_at_before() -> None:
+    """Promise 7: `Retry-After` is for looks, too, also where it outlasts the resync."""
+    api = Api()
+    api.make(OLD, X)
+    process = Process(api)
+    process.cloud.trouble = Trouble(Reason.THROTTLED, "too many requests", retry_after=600.0)
+    await process.started()
+    assert await process.reconciler.reconcile(OLD) == 600.0
 
 
 async def test_what_cannot_be_read_at_all_does_not_keep_the_others_waiting() -> None:
