@@ -48,7 +48,7 @@ def looks(operator: Operator) -> float:
 
 
 def test_ten_memberships_cause_one_listing_a_tick(stage: Stage) -> None:
-    scene = stage(QUICK, options=options(resync_interval="4s"))
+    scene = stage(QUICK, options=options(resync_interval="10s"))
     create_all(scene)
     until_all_are_ready(scene, seconds=60)
     # A tick for the last one to become settled.
@@ -56,8 +56,8 @@ def test_ten_memberships_cause_one_listing_a_tick(stage: Stage) -> None:
     looked, listed = looks(scene.operator), len(scene.calls("listNodes"))
     wait_for("all have looked three times", lambda: looks(scene.operator) >= looked + 3 * COUNT or None)
     listings = len(scene.calls("listNodes")) - listed
-    # Not one a tick: a listing is shared for a moment only, and a busy machine can take longer to look at all ten.
-    assert listings <= 4 * (looks(scene.operator) - looked) / COUNT
+    # Two, not one: a listing is shared for 1 s, and a busy machine may take longer to look at all ten.
+    assert listings <= 2 * (looks(scene.operator) - looked) / COUNT
 
 
 def test_ten_memberships_share_one_write_budget_also_across_a_crash(stage: Stage, operate: Operate) -> None:
