@@ -84,10 +84,6 @@ class _NodeStatus(BaseModel):
     job_id: Text = Field(default="", alias="jobID")
 
 
-_NO_METADATA: Final = _Metadata()
-_NO_STATUS: Final = _NodeStatus()
-
-
 class NodeDocument(BaseModel):
     """A node as listed or got."""
 
@@ -101,7 +97,7 @@ class NodeDocument(BaseModel):
 
     def node(self) -> Node:
         """The node with ids in lower case; no pool for nodes outside customized pools."""
-        metadata, status = self.metadata or _NO_METADATA, self.status or _NO_STATUS
+        metadata, status = self.metadata or _Metadata(), self.status or _NodeStatus()
         pool_id = metadata.pool_id
         # The older form for a node outside customized pools names zone, flavor and system: az#flavor#os.
         outside = pool_id == _NO_POOL or "#" in pool_id

@@ -258,7 +258,7 @@ class Observation:
 
     @property
     def tells_time(self) -> bool:
-        """Whether our clock was compared with the cloud's in this look, and found right."""
+        """Whether this look compared our clock with the cloud's, if that tells its own, and found it right."""
         return self.is_fresh and not self.is_skewed
 
     def is_set_back(self, now: datetime) -> bool:

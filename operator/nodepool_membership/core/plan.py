@@ -72,7 +72,8 @@ def eligible(
     fresh = absent - state.book.keys()
     retries: dict[int, set[str]] = {}
     waits: list[datetime] = []
-    for server_id in frozenset() if _is_resumed(state) else absent & state.book.keys():
+    failed = frozenset[str]() if _is_resumed(state) else absent & state.book.keys()
+    for server_id in failed:
         cause = state.book[server_id]
         if not cause.may_be_sent(spec.max_attempts):
             continue
