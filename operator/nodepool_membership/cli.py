@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar, get_args
 
 import click
 
-from nodepool_membership import __version__
+from nodepool_membership import __version__, redaction
 from nodepool_membership.runtime.logs import LogFormat, LogLevel
 from nodepool_membership.runtime.options import (
     Bind,
@@ -198,7 +198,8 @@ def main() -> None:
     try:
         code = cli.main(prog_name=_PROGRAM, standalone_mode=False)
     except click.ClickException as error:
-        print(f"{_PROGRAM}: {' '.join(error.format_message().split())}", file=sys.stderr)  # noqa: T201
+        text = redaction.redact(" ".join(error.format_message().split()))
+        print(f"{_PROGRAM}: {text}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)

@@ -1,4 +1,5 @@
-"""Access keys and tokens, read from a Secret's values. Nothing here ever prints a secret.
+"""Access keys and tokens, read from a Secret's values. Nothing here ever prints a secret, and none exists of which
+`redaction` does not know.
 
 Not for: reading the Secret (`kube.secrets`) or signing with it (`signing`).
 """
@@ -7,6 +8,8 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+from nodepool_membership import redaction
 
 KEYS: Final = "accessKey and secretKey (with securityToken for temporary keys), or token"
 
@@ -22,6 +25,14 @@ class AccessKey:
     access_key: str
     secret_key: str = field(repr=False)
     security_token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.register()
+
+    def register(self) -> None:
+        """Have every part taken out of whatever leaves the process from now on; to be called at each use."""
+        for value in (self.access_key, self.secret_key, self.security_token or ""):
+            redaction.register(value)
 
     @property
     def identity(self) -> str:
@@ -39,6 +50,13 @@ class Token:
     """An IAM token (`X-Auth-Token`): valid 24 h, up to about 16 KB."""
 
     value: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        self.register()
+
+    def register(self) -> None:
+        """Have it taken out of whatever leaves the process from now on; to be called at each use."""
+        redaction.register(self.value)
 
     @property
     def identity(self) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 
 import httpx
 
+from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core import catalogue
 from nodepool_membership.core.catalogue import About
@@ -22,17 +23,19 @@ _MAX_TEXT: Final = 2000
 
 
 class CloudError(Exception):
-    """A call did not bring what was asked for. `message` is the cloud's own text, for logs; it may be empty."""
+    """A call did not bring what was asked for. `message` is the cloud's own text, without the secrets that the cloud
+    echoes, for logs; it may be empty.
+    """
 
     def __init__(
         self, message: str, *, status: int | None = None, code: str | None = None, request_id: str | None = None
     ) -> None:
         # The one positional argument: pickle and copy call the type with `args` and restore the rest.
-        super().__init__(message)
-        self.message = message
+        self.message = redaction.redact(message)
+        super().__init__(self.message)
         self.status = status
-        self.code = code
-        self.request_id = request_id
+        self.code = code and redaction.redact(code)
+        self.request_id = request_id and redaction.redact(request_id)
 
     def __str__(self) -> str:
         return " ".join(str(part) for part in (self.status, self.code, self.message) if part)

@@ -13,10 +13,13 @@ from urllib.parse import parse_qsl, quote, unquote
 
 import httpx
 
+from nodepool_membership import redaction
 from nodepool_membership.cce.credentials import AccessKey, Credentials, Token
 
 ALGORITHM: Final = "SDK-HMAC-SHA256"
 DATE_HEADER: Final = "X-Sdk-Date"
+_VALID_SECONDS: Final = 900.0
+"""A signature's own lifetime (dossier section 7.2): as long it must not be seen."""
 
 
 def sdk_date(moment: datetime) -> str:
@@ -43,6 +46,8 @@ def sign(key: AccessKey, method: str, path: str, query: str, headers: Mapping[st
     )
     to_sign = f"{ALGORITHM}\n{signed[DATE_HEADER.lower()]}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
     signature = hmac.new(key.secret_key.encode(), to_sign.encode(), hashlib.sha256).hexdigest()
+    key.register()
+    redaction.register(signature, _VALID_SECONDS)
     return f"{ALGORITHM} Access={key.access_key}, SignedHeaders={';'.join(names)}, Signature={signature}"
 
 
@@ -90,6 +95,7 @@ class TokenAuth(httpx.Auth):
         self._token = token
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        self._token.register()
         request.headers["X-Auth-Token"] = self._token.value
         yield request
 

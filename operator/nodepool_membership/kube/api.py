@@ -22,7 +22,7 @@ from kubernetes.aio.config.config_exception import ConfigException
 from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME, InClusterConfigLoader
 from kubernetes.aio.config.kube_config import load_kube_config
 
-from nodepool_membership import __version__
+from nodepool_membership import __version__, redaction
 from nodepool_membership.api.membership import Json
 from nodepool_membership.kube.errors import GoneError, KubeError, UnansweredError, error_for
 from nodepool_membership.kube.sockets import Sockets
@@ -228,6 +228,7 @@ class KubeApi:
         try:
             authorization = await self._login.authorization()
             if authorization:
+                redaction.register(authorization.strip().rpartition(" ")[2])
                 headers["Authorization"] = authorization.strip()
             timeout = aiohttp.ClientTimeout(total=timeout_seconds)
             response = await self._client.call_api(method, url, headers, body, None, timeout)

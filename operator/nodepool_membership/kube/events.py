@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Final, Literal, Self
 from uuid import uuid4
 
+from nodepool_membership import redaction
 from nodepool_membership.api.membership import Json, Metadata
 from nodepool_membership.api.names import API_VERSION, COMPONENT, FIELD_MANAGER, GROUP, KIND
 from nodepool_membership.kube.api import METADATA_ONLY, KubeApi, path
@@ -105,7 +106,7 @@ class Events:
 
         Never waits and never fails: beyond a thousand waiting Events, further ones are dropped.
         """
-        note = _cut(note, _MAX_NOTE_BYTES)
+        note = _cut(redaction.redact(note), _MAX_NOTE_BYTES)
         key = (regarding.uid, reason, note)
         series = self._remembered.get(key)
         if series is not None and self._clock() - series.last_used < _SERIES_SECONDS:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
+from nodepool_membership import redaction
 from nodepool_membership.api.membership import (
     Json,
     Membership,
@@ -32,6 +33,7 @@ _LARGEST_OBJECT: Final = _MIB + _MIB // 2
 """etcd refuses requests above 1.5 MiB, so no stored object is larger."""
 
 _EVERYWHERE: Final = path("/apis", GROUP, VERSION, PLURAL)
+_FROM_USER: Final = frozenset({"lastHandledReconcileAt", "lastHandledResetAt"})
 _PAGE: Final = 50
 """Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
 
@@ -114,14 +116,14 @@ class Memberships:
         Raises:
             RejectedError: also when the installed CRD is older than this program and does not know a field.
         """
-        patch = status_patch(status_json(old), status_json(new), metadata.resource_version)
+        patch = status_patch(status_json(old), _redacted(status_json(new)), metadata.resource_version)
         return await self._patch("status", metadata, patch, "status") if patch else metadata.resource_version
 
     async def write_conditions_only(
         self, metadata: Metadata, observed_generation: int, conditions: tuple[Condition, ...]
     ) -> str:
         """Store these two fields and leave the rest of a status that cannot be understood as it is (rule P24)."""
-        wire = status_json(Status(observed_generation=observed_generation, conditions=conditions))
+        wire = _redacted(status_json(Status(observed_generation=observed_generation, conditions=conditions)))
         patch: list[Json] = [guard(metadata.resource_version)]
         patch += [{"op": "add", "path": f"/status/{n}", "value": wire[n]} for n in ("observedGeneration", "conditions")]
         return await self._patch("status", metadata, patch, "status")
@@ -162,3 +164,8 @@ class Memberships:
 
 def _path(namespace: str, name: str, *subresource: str) -> str:
     return path("/apis", GROUP, VERSION, "namespaces", namespace, PLURAL, name, *subresource)
+
+
+def _redacted(status: dict[str, Json]) -> dict[str, Json]:
+    """The status without a secret that somebody echoed; what a user asked for is answered as it was asked."""
+    return {name: value if name in _FROM_USER else redaction.redact_json(value) for name, value in status.items()}

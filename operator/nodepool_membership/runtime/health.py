@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from nodepool_membership import redaction
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Bind
 
@@ -85,4 +86,4 @@ async def serve(bind: Bind, health: Health, metrics: Metrics) -> AsyncIterator[i
 
 
 def _answer(reasons: list[str]) -> web.Response:
-    return web.Response(text="\n".join(reasons) or "ok", status=503 if reasons else 200)
+    return web.Response(text=redaction.redact("\n".join(reasons)) or "ok", status=503 if reasons else 200)

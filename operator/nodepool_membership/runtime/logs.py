@@ -1,14 +1,21 @@
 """Structured logs on stderr: one JSON object or one line of text a record, by the standard library's logging.
 
-Not for: keeping secrets out of records; nothing that holds one is ever handed to a logger.
+The last thing that happens to a record is that secrets are taken out, whoever's text, extra field or traceback they
+are in. Not for: knowing them (`redaction`).
 """
 
 import json
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Final, Literal
+
+from nodepool_membership import redaction
+
+_logger = logging.getLogger(__name__)
 
 LogFormat = Literal["json", "text"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -23,7 +30,7 @@ _LOUD: Final = "kopf._core.reactor.running"
 
 
 def configure(log_format: LogFormat, level: LogLevel) -> None:
-    """Send all records of this process to stderr."""
+    """Send all records of this process to stderr, warnings and what nobody caught among them."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
@@ -32,6 +39,19 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger(_LOUD).setLevel(logging.ERROR)
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda end: _uncaught(end.exc_type, end.exc_value, end.exc_traceback)
+    sys.unraisablehook = lambda end: _uncaught(end.exc_type, end.exc_value, end.exc_traceback)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """In place of the interpreter's own print, which knows nothing of secrets."""
+    _logger.critical("not caught: %s", kind.__name__, exc_info=error and (kind, error, trace))
+
+
+def _text(value: object) -> str:
+    return redaction.redact(str(value))
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -57,7 +77,7 @@ class JsonFormatter(logging.Formatter):
             fields.setdefault(name, value)
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str, ensure_ascii=False)
+        return json.dumps(redaction.redact_json(fields), default=_text, ensure_ascii=False)
 
 
 class TextFormatter(logging.Formatter):
@@ -66,4 +86,4 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = f"{_time(record)} {record.levelname:<7} {record.getMessage()}"
         line += "".join(f" {name}={value}" for name, value in _extra(record).items())
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return redaction.redact(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)

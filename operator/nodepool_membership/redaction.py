@@ -1,0 +1,271 @@
+"""The one place that knows every secret value in use, and takes them out of whatever text leaves the process.
+
+Whoever gets or makes one (a key, a token, a signature) registers it; whatever writes for others (status, Events, logs,
+CLI) passes its text through `redact`. A value is found as it is, in either case, percent-encoded, with the escapes of
+JSON or HTML, in base64, any of these within one another, cut off behind its first 8 characters or later; and of a value
+of up to 64 characters any piece of 24.
+
+Not for: secrets that nobody registered, but for the few that their label gives away; deciding who may see what.
+State of the process, like the log handlers it serves: a text may leave by any thread.
+"""
+
+import base64
+import binascii
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final, TypeVar
+
+REDACTED: Final = "<redacted>"
+SHORTEST: Final = 8
+"""Characters of the shortest value that can be taken out: shorter ones are parts of ordinary words."""
+IN_USE_SECONDS: Final = 3600.0
+"""How long a value is known after it was last registered: each use of a credential registers it again."""
+
+_MAX_BYTES: Final = 8 << 20
+_LONGEST: Final = 2048
+"""Characters that are kept of a value; what follows them in a text goes with them."""
+_STRIDE: Final = 16
+_DENSE: Final = 64
+_SPARSE_STRIDE: Final = 256
+_BASE64_HEAD: Final = 16
+_BYTES_PER_GRAM: Final = 300
+"""Measured: the index's key, slot and entry."""
+_LAYERS: Final = 3
+"""Escapes within escapes that are looked through, such as a percent-encoded value in a JSON string in a JSON string."""
+_NESTED: Final = 2
+"""Base64 within base64."""
+
+# A space is what a `+` becomes where a text was decoded once too often.
+_FOLD: Final = str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ ", "abcdefghijklmnopqrstuvwxyz+")
+_ESCAPE: Final = re.compile(
+    r"%(?P<percent>[0-9A-Fa-f]{2})|\\u(?P<unicode>[0-9A-Fa-f]{4})|\\x(?P<hex>[0-9A-Fa-f]{2})|\\(?P<char>[^ux])"
+    r"|&(?:#(?P<decimal>\d{1,6})|#x(?P<hexadecimal>[0-9A-Fa-f]{1,5})|(?P<entity>amp|lt|gt|quot|apos));"
+    r"|(?P<break>\r?\n[ \t]*)"
+)
+_ENTITIES: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+_ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t"}
+_BASE64_RUN: Final = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
+_STANDARD: Final = str.maketrans("-_", "+/")
+_REST: Final = re.compile(r"[A-Za-z0-9+/=_.~-]*")
+_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""A status is full of them: ten thousand would take a third of a second."""
+_LABELLED: Final = re.compile(
+    r"((?:X-Auth-Token|X-Security-Token|X-Subject-Token)[\"']?\s*[:=|]\s*[\"']?|Authorization[\"']?\s*[:=|]\s*[\"']?"
+    r"(?:Bearer\s+|Basic\s+)?|\bBearer\s+|\bSignature=|://(?=[^/\s@]*@))([^\s\"',;|@]{4,})",
+    re.IGNORECASE,
+)
+"""What only a secret follows: the headers that carry one, a signature, the user in an address."""
+
+Json = TypeVar("Json")
+
+
+@dataclass(slots=True)
+class _Value:
+    """One that is known: what is looked for, and until when (seconds of the clock)."""
+
+    until: float
+    forms: tuple[str, ...]
+    size: int
+
+
+class Redactor:
+    """Registered values and the search for them; the process has one (`register`, `redact`), tests have their own."""
+
+    def __init__(self, *, clock: Callable[[], float] = monotonic, max_bytes: int = _MAX_BYTES) -> None:
+        self._clock = clock
+        self._max_bytes = max_bytes
+        self._values: OrderedDict[str, _Value] = OrderedDict()
+        self._index: dict[str, tuple[tuple[str, int], ...]] = {}
+        """By eight characters of a form: the forms that have them, and where."""
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def register(self, value: str, seconds: float = IN_USE_SECONDS) -> None:
+        """Know this value for so many seconds from now; one that is known already is known for longer.
+
+        Values of fewer than `SHORTEST` characters are not taken. Beyond 8 MiB those that were used last are kept.
+        """
+        if len(value) < SHORTEST:
+            return
+        key = value[:_LONGEST]
+        with self._lock:
+            until = self._clock() + seconds
+            if (known := self._values.get(key)) is not None:
+                known.until = max(known.until, until)
+                self._values.move_to_end(key)
+                return
+            self._make_room()
+            forms = (key.translate(_FOLD), _base64_head(key).translate(_FOLD))
+            grams = [gram for form in forms for gram in _grams(form)]
+            size = sum(map(len, forms)) + len(key) + _BYTES_PER_GRAM * len(grams)
+            for form in forms:
+                for gram, offset in _grams(form):
+                    self._index[gram] = (*self._index.get(gram, ()), (form, offset))
+            self._values[key] = _Value(until, forms, size)
+            self._bytes += size
+
+    def _make_room(self) -> None:
+        now = self._clock()
+        while self._values:
+            oldest = next(iter(self._values))
+            if self._bytes <= self._max_bytes and now < self._values[oldest].until:
+                return
+            self._forget(oldest)
+
+    def _forget(self, key: str) -> None:
+        value = self._values.pop(key)
+        self._bytes -= value.size
+        for form in value.forms:
+            for gram, offset in _grams(form):
+                left = list(self._index[gram])
+                left.remove((form, offset))
+                if left:
+                    self._index[gram] = tuple(left)
+                else:
+                    del self._index[gram]
+
+    def redact(self, text: str) -> str:
+        """The text without any of the values that are known, in whatever form; each leaves a `<redacted>`."""
+        if len(text) < SHORTEST or (_ID.fullmatch(text) and text not in self._values):
+            return text
+        cleaned, end = [], 0
+        for start, stop in _merged(self._found(text, _NESTED)):
+            cleaned += [text[end:start], REDACTED]
+            end = stop
+        text = "".join((*cleaned, text[end:]))
+        return _LABELLED.sub(rf"\1{REDACTED}", text)
+
+    def redact_json(self, document: Json) -> Json:
+        """A copy of a JSON document with every string in it redacted, names of fields too."""
+        return self._cleaned(document)  # type: ignore[return-value]
+
+    def _cleaned(self, part: object) -> object:
+        match part:
+            case str():
+                return self.redact(part)
+            case Mapping():
+                return {self.redact(str(name)): self._cleaned(value) for name, value in part.items()}
+            case list() | tuple():
+                return [self._cleaned(value) for value in part]
+            case _:
+                return part
+
+    def _found(self, text: str, nested: int) -> Iterator[tuple[int, int]]:
+        view, at = text, range(len(text) + 1)  # type: tuple[str, Sequence[int]]
+        for _ in range(_LAYERS):
+            for start, stop in (*self._plain(view), *self._in_base64(view, nested)):
+                yield at[start], at[stop]
+            if _ESCAPE.search(view) is None:
+                return
+            view, at = _unescaped(view, at)
+
+    def _plain(self, view: str) -> Iterator[tuple[int, int]]:
+        folded = view.translate(_FOLD)
+        position = 0
+        while position <= len(folded) - SHORTEST:
+            bucket = self._index.get(folded[position : position + SHORTEST])
+            if bucket is None:
+                position += 1
+                continue
+            spans = [_extended(folded, position, form, offset) for form, offset in bucket]
+            start, (stop, is_cut) = min(span[0] for span in spans), max(span[1:] for span in spans)
+            if is_cut and (rest := _REST.match(view, stop)) is not None:
+                stop = rest.end()
+            yield start, stop
+            position = max(stop, position + 1)
+
+    def _in_base64(self, view: str, nested: int) -> Iterator[tuple[int, int]]:
+        if not nested:
+            return
+        for run in _BASE64_RUN.finditer(view):
+            digits = run[0].rstrip("=").translate(_STANDARD)
+            # What stands before a value may be of the same alphabet, so it may begin at any of four digits.
+            if any(next(self._found(_decoded(digits[skip:]), nested - 1), None) for skip in range(4)):
+                yield run.span()
+
+
+def _base64_head(value: str) -> str:
+    """What a base64 form that is cut off early is told by; a longer piece is decoded."""
+    return base64.b64encode(value.encode()).decode().rstrip("=")[:_BASE64_HEAD]
+
+
+def _grams(form: str) -> Iterator[tuple[str, int]]:
+    """The pieces of a form that are looked up, and where in it they are."""
+    last = len(form) - SHORTEST
+    for offset in (*range(0, min(last, _DENSE) + 1, _STRIDE), *range(_SPARSE_STRIDE, last + 1, _SPARSE_STRIDE)):
+        yield form[offset : offset + SHORTEST], offset
+
+
+def _extended(text: str, position: int, form: str, offset: int) -> tuple[int, int, bool]:
+    """How far a text goes on with a form, of which eight characters were found, to both sides; and whether the form
+    ends there only because no more of the value is kept.
+    """
+    start, first = position, offset
+    while start and first and text[start - 1] == form[first - 1]:
+        start, first = start - 1, first - 1
+    stop, last = position + SHORTEST, offset + SHORTEST
+    while stop < len(text) and last < len(form) and text[stop] == form[last]:
+        stop, last = stop + 1, last + 1
+    return start, stop, last == len(form) == _LONGEST
+
+
+def _unescaped(text: str, at: Sequence[int]) -> tuple[str, list[int]]:
+    """The text with one layer of escapes undone and lines joined, and where each of its characters was."""
+    pieces: list[str] = []
+    positions: list[int] = []
+    end = 0
+    for escape in _ESCAPE.finditer(text):
+        pieces.append(text[end : escape.start()])
+        positions.extend(at[end : escape.start()])
+        if character := _meaning(escape):
+            pieces.append(character)
+            positions.append(at[escape.start()])
+        end = escape.end()
+    positions.extend(at[end:])
+    return "".join((*pieces, text[end:])), positions
+
+
+def _meaning(escape: "re.Match[str]") -> str:
+    kind, value = str(escape.lastgroup), escape[str(escape.lastgroup)]
+    match kind:
+        case "break":
+            return ""
+        case "entity":
+            return _ENTITIES[value]
+        case "char":
+            return _ESCAPED.get(value, value)
+        case "decimal":
+            return chr(int(value))
+        case _:
+            return chr(int(value, 16))
+
+
+def _decoded(digits: str) -> str:
+    whole = len(digits) - (1 if len(digits) % 4 == 1 else 0)
+    try:
+        return base64.b64decode(digits[:whole] + "=" * (-whole % 4)).decode("latin-1")
+    except binascii.Error:
+        return ""
+
+
+def _merged(spans: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    current: tuple[int, int] | None = None
+    for start, stop in sorted(spans):
+        if current is None or start > current[1]:
+            if current is not None:
+                yield current
+            current = (start, stop)
+        else:
+            current = (current[0], max(current[1], stop))
+    if current is not None:
+        yield current
+
+
+_PROCESS: Final = Redactor()
+register: Final = _PROCESS.register
+redact: Final = _PROCESS.redact
+redact_json: Final = _PROCESS.redact_json
