@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
-from nodepool_membership.cce.client import CloudClient, Observe
+from nodepool_membership.cce.calls import Observe
+from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 
 ENDPOINT = "https://cce.example.com"

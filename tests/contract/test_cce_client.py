@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_membership.cce import client as client_module
-from nodepool_membership.cce.client import MAX_ANSWER_BYTES, CloudClient, make_http
+from nodepool_membership.cce.calls import MAX_ANSWER_BYTES, make_http
+from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Token
 from nodepool_membership.cce.errors import (
     CloudError,

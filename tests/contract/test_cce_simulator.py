@@ -16,7 +16,8 @@ import pytest
 
 from cce_simulator import Answer, ClusterConfig, FaultRule, NodePoolConfig, Simulator, lost_answer, throttled
 from cce_simulator.config import ACCESS_KEY, CLUSTER_ID, NODE_POOL_ID, PROJECT_ID
-from nodepool_membership.cce.client import CloudClient, make_http
+from nodepool_membership.cce.calls import make_http
+from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Credentials, Token
 from nodepool_membership.cce.errors import (
     CloudError,

@@ -281,3 +281,11 @@ def test_what_may_be_concluded_follows_from_the_hierarchy() -> None:
         assert issubclass(certain, RefusedError)
     for uncertain in (OutcomeUnknownError, UnavailableError, NotSentError):
         assert not issubclass(uncertain, RefusedError)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(403, ForbiddenError), (404, UnavailableError), (429, ThrottledError)])
+def test_the_code_and_text_of_ecs_are_told_and_decide_nothing(status: int, kind: type[CloudError]) -> None:
+    body = json.dumps({"error": {"code": "Ecs.0110", "message": "no such thing"}}).encode()
+    read = error(status, body, changes=False)
+    assert (type(read), read.code, read.message) == (kind, "Ecs.0110", "no such thing")
+    assert type(error(status, body, changes=True)) is OutcomeUnknownError

@@ -107,6 +107,8 @@ _GATEWAY: Final[dict[str, frozenset[int]]] = {
     "APIGW.0308": frozenset({429}),
 }
 """What the gateway refuses by itself, before CCE sees the call."""
+_WRAPPERS: Final = ("error", "badRequest", "forbidden", "itemNotFound", "overLimit")
+"""What ECS, BMS and EVS put code and message into: {"error": {"code": "Ecs.0114", "message": ...}}."""
 _SECOND_FAMILY: Final = re.compile(r"CCE_CM\.\d{4}", re.ASCII)
 _BY_REASON: Final[dict[Reason, type[RefusedError]]] = {
     Reason.THROTTLED: ThrottledError,
@@ -121,13 +123,17 @@ _ECHO: Final = re.compile(r"[\s,;:]*canonical_?request.*", re.IGNORECASE | re.DO
 def from_answer(response: httpx.Response, body: bytes, *, changes: bool) -> CloudError:
     """The error for an answer with a status other than 2xx. `changes`: of a call that may have changed something."""
     status = response.status_code
-    fields = _fields(body)
+    document = _document(body)
+    fields = _texts(document)
     request_id = response.headers.get("X-Request-Id") or fields.get("request_id")
     code = _code(fields)
     message = (
         _message(fields) or f"an answer of type {response.headers.get('Content-Type', 'unknown')}, not an error's JSON"
     )
     kind = _kind(status, code, message, changes=changes)
+    if code is None and (wrapped := _wrapped(document)):
+        # Only told: a code in this form is no refusal on the positive list.
+        code, message = wrapped.get("code"), _message(wrapped) or message
     if kind is ThrottledError:
         wait = retry_after(response.headers)
         return ThrottledError(message, status=status, code=code, request_id=request_id, retry_after=wait)
@@ -180,15 +186,22 @@ def is_gateways(error: CloudError) -> bool:
     return isinstance(error, RefusedError) and error.code in _GATEWAY
 
 
-def _fields(body: bytes) -> dict[str, str]:
-    """The text fields of a JSON error body; none if it is anything else."""
+def _document(body: bytes) -> Mapping[str, object]:
+    """A JSON error body; empty if it is anything else."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(document, dict):
-        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _texts(document: Mapping[str, object]) -> dict[str, str]:
     return {name: value for name, value in document.items() if isinstance(value, str) and value}
+
+
+def _wrapped(document: Mapping[str, object]) -> dict[str, str]:
+    """Code and message that stand one level deeper."""
+    return next((_texts(inner) for name in _WRAPPERS if isinstance(inner := document.get(name), dict)), {})
 
 
 def _code(fields: Mapping[str, str]) -> str | None:

@@ -13,7 +13,8 @@ from typing import Final
 import httpx
 
 from nodepool_membership.cce.budget import Budgets
-from nodepool_membership.cce.client import CloudClient, make_http
+from nodepool_membership.cce.calls import make_http
+from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Credentials
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings

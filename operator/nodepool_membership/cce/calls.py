@@ -1,0 +1,213 @@
+"""Signed calls to one service of the cloud: sending, the outcome of a call, and reading its answer. One request each.
+
+Not for: which calls there are (`client`, `servers`), retrying, waiting or judging. Nothing is repeated, no redirect is
+followed. Raises only `CloudError`s.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from time import monotonic
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from nodepool_membership import __version__
+from nodepool_membership.cce.credentials import Credentials
+from nodepool_membership.cce.errors import (
+    CloudError,
+    NotSentError,
+    OutcomeUnknownError,
+    UnavailableError,
+    WithheldError,
+    from_answer,
+    from_transport,
+)
+from nodepool_membership.cce.lockout import Lockout
+from nodepool_membership.cce.signing import DATE_HEADER, authentication, sdk_date
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES: Final = 32 << 20
+_CONNECTIONS: Final = 20
+_USER_AGENT: Final = f"nodepool-membership/{__version__}"
+
+Fence = Callable[[], str | None]
+"""Asked right before bytes of a call leave: why it must not be sent, None if it may."""
+_LEAVING: Final = ("send_request_headers.started", "send_request_body.started")
+"""Names of httpcore's trace events, without the protocol."""
+
+Observe = Callable[[str, str, float], None]
+"""Told of every call: route, outcome, seconds."""
+
+
+def always_open() -> str | None:
+    """The fence that lets everything pass."""
+    return None
+
+
+def nobody(_route: str, _outcome: str, _seconds: float) -> None:
+    """The default observer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx answer, read to its end."""
+
+    content: bytes
+    status: int
+    request_id: str | None
+
+
+def make_http(timeout_seconds: float) -> httpx.AsyncClient:
+    """The connections of the process; proxies come from the environment. To be closed."""
+    return httpx.AsyncClient(
+        verify=ssl.create_default_context(),
+        # Shorter for making a connection than for the call as a whole: then a call that was not sent is known as such.
+        timeout=httpx.Timeout(timeout_seconds, connect=timeout_seconds / 4, pool=timeout_seconds / 4),
+        limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+        # The gateway's load balancer sets a cookie; it would travel from one membership's calls to another's.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+    )
+
+
+class Caller:
+    """One address, project and credential. Cheap to make: the connections are shared."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        base: str,
+        project_id: str,
+        credentials: Credentials,
+        *,
+        now: Callable[[], datetime],
+        timeout_seconds: float,
+        lockout: Lockout | None = None,
+        observe: Observe = nobody,
+    ) -> None:
+        """`base` is what every path follows: scheme, host and port, without a slash at the end, or more."""
+        self._http = http
+        self._base = base
+        self._auth = authentication(credentials, now=now)
+        self._headers = {"Content-Type": "application/json", "X-Project-Id": project_id, "User-Agent": _USER_AGENT}
+        self._now = now
+        self._timeout = timeout_seconds
+        self._lockout = lockout or Lockout(clock=monotonic)
+        self._observe = observe
+        self.clock_offset_seconds: float | None = None
+        """The cloud's clock (its last `Date` header) minus ours (rule P21); None before the first answer."""
+
+    async def call(
+        self,
+        route: str,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: bytes | None = None,
+        signed_at: datetime | None = None,
+        fence: Fence = always_open,
+    ) -> Answer:
+        """One call. `route` is its name for the observer; `signed_at` and `fence` are for calls that change something.
+
+        Raises:
+            CloudError: there is no 2xx answer.
+        """
+        begun = monotonic()
+        outcome = "aborted"
+        try:
+            async with self._lockout.call(changes=method != "GET"):
+                answer = await self._send(method, path, query, body, signed_at, fence)
+        except CloudError as error:
+            outcome = type(error).__name__.removesuffix("Error")
+            raise
+        else:
+            outcome = "ok"
+            return answer
+        finally:
+            self._observe(route, outcome, monotonic() - begun)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str] | None,
+        body: bytes | None,
+        signed_at: datetime | None,
+        fence: Fence,
+    ) -> Answer:
+        async def guard(event: str, _info: object) -> None:
+            # Getting a connection may take long: after that, and after a pause of the process, is what counts.
+            if event.endswith(_LEAVING) and (reason := fence()) is not None:
+                raise WithheldError(reason)
+
+        changes = method != "GET"
+        headers = self._headers if signed_at is None else {**self._headers, DATE_HEADER: sdk_date(signed_at)}
+        request = self._http.build_request(method, self._base + path, params=query, content=body, headers=headers)
+        if changes:
+            request.extensions["trace"] = guard
+        try:
+            # httpx limits the gaps between bytes; this limits the whole call.
+            async with asyncio.timeout(self._timeout):
+                answer = await self._http.send(request, auth=self._auth, stream=True, follow_redirects=False)
+                try:
+                    content = await _read_bounded(answer)
+                finally:
+                    await answer.aclose()
+        except NotSentError:
+            raise
+        except TimeoutError:
+            text = f"no answer within {self._timeout:.0f} s"
+            raise (OutcomeUnknownError(text) if changes else UnavailableError(text)) from None
+        except (httpx.HTTPError, OSError) as error:
+            raise from_transport(error, changes=changes) from None
+        except Exception as error:
+            # Whatever it was, a call that changes something may have left before (rule P6).
+            if changes:
+                raise from_transport(error, changes=True) from error
+            raise
+        self._note_clock(answer)
+        if not answer.is_success:
+            raise from_answer(answer, content, changes=changes)
+        return Answer(content, answer.status_code, answer.headers.get("X-Request-Id"))
+
+    def _note_clock(self, answer: httpx.Response) -> None:
+        try:
+            said = parsedate_to_datetime(answer.headers.get("Date", ""))
+        except (ValueError, OverflowError):
+            return
+        if said.tzinfo is not None:
+            self.clock_offset_seconds = (said - self._now()).total_seconds()
+
+
+def read(adapter: TypeAdapter[T], answer: Answer) -> T:
+    """The answer's JSON. Raises UnavailableError, in whose text there is nothing of it, if it cannot be read."""
+    try:
+        return adapter.validate_json(answer.content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        text = f"an answer that cannot be read: {where} {first['msg']}".replace("  ", " ")
+        raise UnavailableError(text, status=answer.status, request_id=answer.request_id) from None
+
+
+async def _read_bounded(answer: httpx.Response) -> bytes:
+    """The body, decompressed; never more than is sane."""
+    content = bytearray()
+    async for chunk in answer.aiter_bytes():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise httpx.ReadError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(content)
+
+
+def path_of(*segments: str) -> str:
+    """Segments of a path, each percent-encoded, with a slash before each."""
+    return "".join(f"/{quote(segment, safe='')}" for segment in segments)
