@@ -23,7 +23,7 @@ from chaos.boundaries_scenario import Edit, Scenario
 from chaos.boundaries_time import VirtualClock, run
 from chaos.boundaries_verdict import Promise, Wrong, WrongError, differences
 from nodepool_membership.api.membership import Membership, parse_membership
-from nodepool_membership.api.names import FINALIZER, KIND, PLURAL
+from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER, KIND, PLURAL
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Leaving
 from nodepool_membership.api.status import Phase
@@ -104,7 +104,9 @@ class World:
         data = {"accessKey": key.access_key, "secretKey": key.secret_key}
         encoded: Wire = {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
         self.api.handle("POST", Target(NAMESPACES, ""), {}, {}, {"metadata": {"name": NAMESPACE}})
-        self._request("POST", "secrets", None, {"metadata": {"name": _SECRET}, "data": encoded})
+        self._request(
+            "POST", "secrets", None, {"metadata": {"name": _SECRET}, "type": CREDENTIALS_MARK, "data": encoded}
+        )
         pool: Wire = {
             "region": "cn-north-4", "projectID": PROJECT_ID, "clusterID": CLUSTER_ID, "nodePoolID": NODE_POOL_ID
         }  # fmt: skip

@@ -129,6 +129,21 @@ BAD = [
         repair=with_good_secret,
     ),
     Bad(
+        Case(
+            "swapped",
+            secret={"accessKey": "k3yOfFortyCharactersAsTheConsoleShowsIt0", "secretKey": "HPUAQ7XKZ3M5T9WB2CDE"},
+        ),
+        "CredentialsInvalid",
+        ["accessKey and secretKey are swapped"],
+        repair=with_good_secret,
+    ),
+    Bad(
+        Case("json", secret={"accessKey": '{"access": "HPUAQ7XKZ3M5T9WB2CDE"}'}),
+        "CredentialsInvalid",
+        ["accessKey is a JSON document"],
+        repair=with_good_secret,
+    ),
+    Bad(
         Case("wrong-secret-key", secret={"secretKey": WRONG_SECRET}),
         "Unauthenticated",
         _WRONG,

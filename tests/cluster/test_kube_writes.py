@@ -15,7 +15,7 @@ from kubernetes.aio.config import incluster_config
 from cluster.objects import connect, create, merge, object_path, server_ids
 from controlplane import ControlPlane
 from nodepool_membership.api.membership import Json, Membership, UnreadableStatus
-from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER
+from nodepool_membership.api.names import CREDENTIALS_MARK, FIELD_MANAGER, FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase
 from nodepool_membership.kube.api import Client, KubeApi, Response
@@ -293,7 +293,16 @@ async def test_the_pods_service_account_and_its_rotated_token(
     control_plane.kubectl(
         "create", "rolebinding", "op", "--role=op", f"--serviceaccount={namespace}:op", "-n", namespace
     )
-    control_plane.kubectl("create", "secret", "generic", "keys", "--from-literal=accessKey=AK", "-n", namespace)
+    control_plane.kubectl(
+        "create",
+        "secret",
+        "generic",
+        "keys",
+        f"--type={CREDENTIALS_MARK}",
+        "--from-literal=accessKey=AK",
+        "-n",
+        namespace,
+    )
     (tmp_path / "token").write_text(control_plane.service_account_token(namespace, "op") + "\n")
     (tmp_path / "ca.crt").write_bytes(control_plane.ca_file.read_bytes())
     host, port = control_plane.url.removeprefix("https://").split(":")

@@ -28,6 +28,7 @@ Object = dict[str, object]
 ROOT = Path(__file__).parent.parent.parent
 OPERATOR_NAMESPACE = "nodepool-membership"
 OPERATOR_ACCOUNT = "nodepool-membership-operator"
+CREDENTIALS_TYPE = "cce.nodepools.dev/credentials"
 _GROUP = "/apis/cce.nodepools.dev/v1alpha1"
 _LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/{OPERATOR_ACCOUNT}"
 _METADATA_ONLY = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
@@ -122,13 +123,28 @@ class Cluster:
             data = {"accessKey": key.access_key, "secretKey": key.secret_key, **data}
         self.put_secret(namespace, name, data)
 
-    def put_secret(self, namespace: str, name: str, data: Mapping[str, str]) -> None:
+    def put_secret(
+        self,
+        namespace: str,
+        name: str,
+        data: Mapping[str, str],
+        *,
+        type: str = CREDENTIALS_TYPE,  # noqa: A002
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         """Create a Secret with exactly these values, in place of the one that is there."""
         path = f"/api/v1/namespaces/{namespace}/secrets"
         encoded = {k: base64.b64encode(v.encode()).decode() for k, v in data.items()}
-        body = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": encoded}
+        metadata = {"name": name, "labels": {**(labels or {})}}
+        body = {"apiVersion": "v1", "kind": "Secret", "type": type, "metadata": metadata, "data": encoded}
         answer = self._http.put(f"{path}/{name}", json=body)
-        self._json(self._http.post(path, json=body) if answer.status_code == httpx.codes.NOT_FOUND else answer)
+        if answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY:
+            # The type of a Secret cannot be changed.
+            self._json(self._http.delete(f"{path}/{name}"))
+        elif answer.status_code != httpx.codes.NOT_FOUND:
+            self._json(answer)
+            return
+        self._json(self._http.post(path, json=body))
 
     def create(self, membership: MembershipSpec) -> Object:
         path = f"{_GROUP}/namespaces/{membership.namespace}/nodepoolmemberships"

@@ -29,7 +29,7 @@ from nodepool_membership.runtime.troubles import TroubleError
 from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, servers
 
 A, B, C, D = servers(4)
-KEYS = {"accessKey": b"AK", "secretKey": b"SK"}
+KEYS = {"accessKey": b"AK", "secretKey": b"secret-key"}
 PER_MINUTE = 2
 
 
@@ -151,11 +151,11 @@ async def test_a_deleting_object_is_followed_with_the_last_good_credentials(
     site: Site, data: Mapping[str, bytes] | None, error: KubeError | None
 ) -> None:
     await access(site, held())
-    site.secrets.data = {**KEYS, "secretKey": b"rotated"}
+    site.secrets.data = {**KEYS, "secretKey": b"rotated-key"}
     await access(site, held())
     site.secrets.data, site.secrets.error = data, error
     await access(site, held(deleting=True))
-    assert site.connected[-1] == AccessKey("AK", "rotated")
+    assert site.connected[-1] == AccessKey("AK", "rotated-key")
 
 
 async def test_who_is_not_deleting_must_have_its_secret(site: Site) -> None:
@@ -181,14 +181,14 @@ async def test_credentials_are_kept_only_while_there_is_a_finalizer(site: Site) 
 
 async def test_the_secret_outranks_what_is_kept(site: Site) -> None:
     await access(site, held())
-    site.secrets.data = {**KEYS, "secretKey": b"rotated"}
+    site.secrets.data = {**KEYS, "secretKey": b"rotated-key"}
     await access(site, held(deleting=True))
-    assert site.connected[-1] == AccessKey("AK", "rotated")
+    assert site.connected[-1] == AccessKey("AK", "rotated-key")
 
 
 async def test_listings_are_shared_by_who_sees_the_same_and_nobody_else(site: Site) -> None:
     seen = {(await site.clouds.access(held())).listing_key for _ in range(2)}
-    site.secrets.data = {"accessKey": b"ANOTHER", "secretKey": b"SK"}
+    site.secrets.data = {"accessKey": b"ANOTHER", "secretKey": b"secret-key"}
     seen.add((await site.clouds.access(held())).listing_key)
     pool = a_spec(A).node_pool
     for other in (

@@ -21,6 +21,11 @@ RECONCILE_ANNOTATIONS: Final = ("reconcile.fluxcd.io/requestedAt", f"{GROUP}/rec
 RESET_ANNOTATIONS: Final = ("reconcile.fluxcd.io/resetAt", f"{GROUP}/reset-requested-at")
 """The first that is present counts. A reset is honoured only with the same value as the reconcile request."""
 
+CREDENTIALS_MARK: Final = f"{GROUP}/credentials"
+"""The type of a Secret that is to be used, or its label with the value "true"."""
+CREDENTIALS_KEYS: Final = ("accessKey", "secretKey", "securityToken", "token")
+"""Of such a Secret; others are not read."""
+
 MAX_SERVERS: Final = 10_000
 MAX_BATCH: Final = 200
 MAX_OBJECT_BYTES: Final = 1_200_000

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Phase
 from nodepool_membership.cce.budget import WINDOW_SECONDS, Budgets, Taken, WriteBudget
@@ -32,7 +32,7 @@ from nodepool_membership.core.observation import (
 )
 from nodepool_membership.kube.errors import ForbiddenError as KubeForbiddenError
 from nodepool_membership.kube.errors import RejectedError
-from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.troubles import TroubleError
 
@@ -160,13 +160,15 @@ class Clouds:
         namespace, name = membership.metadata.namespace, membership.spec.credentials_ref.name
         try:
             data = await self._secrets.read(namespace, name, fresh=fresh)
+        except UnusableSecretError as error:
+            raise TroubleError(Trouble(Reason.CREDENTIALS_INVALID, str(error))) from None
         except (KubeForbiddenError, RejectedError) as error:
             text = f"Secret {name!r} cannot be read: {error}; the operator needs the right to get Secrets here"
             raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text)) from None
         if data is None:
             text = (
-                f"Secret {name!r} does not exist in namespace {namespace!r}; create it with the keys accessKey and"
-                " secretKey, or token, or correct spec.credentialsRef"
+                f"Secret {name!r} does not exist in namespace {namespace!r}; create it of type"
+                f" {CREDENTIALS_MARK} with the keys accessKey and secretKey, or token, or correct spec.credentialsRef"
             )
             raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text))
         return data
