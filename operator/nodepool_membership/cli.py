@@ -3,20 +3,24 @@
 Not for: running anything. What `run` needs is imported when it runs, so that `--help` and `--version` answer at once.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Final, Generic, TypeVar, get_args
 
 import click
 
 from nodepool_membership import __version__, redaction
+from nodepool_membership.net.proxies import ProxyError, proxies_from
 from nodepool_membership.runtime.logs import LogFormat, LogLevel
 from nodepool_membership.runtime.options import (
     Bind,
     Options,
     format_duration,
     parse_bind,
+    parse_ca_file,
     parse_duration,
     parse_endpoint,
     parse_namespace,
@@ -118,6 +122,14 @@ def cli() -> None:
     help="Limit for one call to the cloud.",
 )
 @click.option(
+    "--ca-file",
+    type=_Parsed("FILE", parse_ca_file),
+    default=None,
+    show_default="the system's CAs alone",
+    help="PEM file with CAs to trust beside the system's, for the cloud and a proxy that opens TLS; read again when it"
+    " changes.",
+)
+@click.option(
     "--leader-elect/--no-leader-elect",
     default=_DEFAULTS.leader_elect,
     help="Whether replicas agree by a Lease on the one that works; without, there must be one replica only.",
@@ -137,8 +149,8 @@ def cli() -> None:
 @click.option(
     "--bind",
     type=_Parsed("HOST:PORT", parse_bind),
-    default=f"{_DEFAULTS.bind.host}:{_DEFAULTS.bind.port}",
-    help="Where /healthz, /readyz and /metrics are served.",
+    default=str(_DEFAULTS.bind),
+    help="Where /healthz, /readyz and /metrics are served; without a host, on every address of IPv4 and IPv6.",
 )
 @click.option("--log-format", type=click.Choice(get_args(LogFormat)), default=_DEFAULTS.log_format, help="Log format.")
 @click.option("--log-level", type=click.Choice(get_args(LogLevel)), default=_DEFAULTS.log_level, help="Least level.")
@@ -151,6 +163,7 @@ def run(
     removal_delay: timedelta,
     writes_per_minute: int,
     http_timeout: timedelta,
+    ca_file: Path | None,
     leader_elect: bool,
     lease_duration: timedelta,
     renew_deadline: timedelta,
@@ -162,13 +175,17 @@ def run(
 
     The cluster is that of $KUBECONFIG, else of the pod's service account, else of ~/.kube/config. Every option is also
     an environment variable, NODEPOOL_MEMBERSHIP_<NAME>; there, values of a repeatable one are separated by commas.
-    Durations are written like 500ms, 15s or 1h30m.
+    Durations are written like 500ms, 15s or 1h30m. HTTP_PROXY, HTTPS_PROXY and NO_PROXY count as they do for kubectl.
     """
     if renew_deadline >= lease_duration:
         raise click.UsageError(
             f"--renew-deadline ({format_duration(renew_deadline)}) must be shorter than --lease-duration"
             f" ({format_duration(lease_duration)})"
         )
+    try:
+        proxies = proxies_from(os.environ)
+    except ProxyError as error:
+        raise click.UsageError(str(error)) from None
     options = Options(
         namespaces=namespaces,
         allow_endpoints=allow_endpoints,
@@ -184,6 +201,8 @@ def run(
         bind=bind,
         log_format=log_format,
         log_level=log_level,
+        ca_file=ca_file,
+        proxies=proxies,
     )
     import asyncio
 

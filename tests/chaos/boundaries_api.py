@@ -22,7 +22,8 @@ import yaml
 
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import GROUP, PLURAL
-from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, Login
+from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST
+from nodepool_membership.kube.sessions import Login
 
 Wire = dict[str, Json]
 

@@ -165,7 +165,7 @@ class World:
         queue = self._queue = WorkQueue(clock=clock.monotonic)
         metrics = Metrics()
 
-        def open_http(timeout: float) -> httpx.AsyncClient:
+        def open_http(timeout: float, *_: object) -> httpx.AsyncClient:
             return httpx.AsyncClient(
                 transport=CloudWire(self.effects, number, self.simulator), timeout=timeout, trust_env=False
             )

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_membership.cce import client as client_module
-from nodepool_membership.cce.calls import MAX_ANSWER_BYTES, make_http
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Token
 from nodepool_membership.cce.errors import (
@@ -30,6 +29,7 @@ from nodepool_membership.cce.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from nodepool_membership.cce.transport import MAX_ANSWER_BYTES, make_http
 from scripted_cloud import (
     CLUSTER,
     ENDPOINT,

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from nodepool_membership.cce.calls import make_http
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.errors import WithheldError
+from nodepool_membership.cce.transport import make_http
 from scripted_cloud import CLUSTER, INTENT, JOB, KEY, POOL, PROJECT, SERVERS
 
 ANSWER = b'{"jobid": "' + JOB.encode() + b'"}'

@@ -253,7 +253,8 @@ def test_retry_after_is_a_sane_number_or_none(text: str) -> None:
 
 @pytest.mark.parametrize("changes", [True, False])
 @pytest.mark.parametrize(
-    "kind", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol]
+    "kind",
+    [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol],
 )
 def test_without_a_connection_nothing_was_sent(kind: type[httpx.HTTPError], *, changes: bool) -> None:
     found = from_transport(kind("why"), changes=changes)
@@ -264,7 +265,7 @@ def test_without_a_connection_nothing_was_sent(kind: type[httpx.HTTPError], *, c
 @pytest.mark.parametrize(
     "kind",
     [
-        httpx.ReadError, httpx.ReadTimeout, httpx.WriteError, httpx.WriteTimeout, httpx.CloseError, httpx.ProxyError,
+        httpx.ReadError, httpx.ReadTimeout, httpx.WriteError, httpx.WriteTimeout, httpx.CloseError,
         httpx.RemoteProtocolError, httpx.LocalProtocolError, httpx.DecodingError, httpx.TooManyRedirects,
         httpx.HTTPError,
     ],
@@ -274,6 +275,20 @@ def test_every_other_failure_leaves_a_change_unknown(kind: type[httpx.HTTPError]
     read = from_transport(kind(""), changes=False)
     assert type(read) is UnavailableError
     assert read.message == kind.__name__
+
+
+def test_a_proxy_that_refuses_the_tunnel_has_seen_nothing_of_the_call() -> None:
+    """httpcore raises ProxyError for the answer to CONNECT, and for nothing else."""
+    found = from_transport(httpx.ProxyError("503 Service Unavailable"), changes=True)
+    assert type(found) is NotSentError
+    assert "503 Service Unavailable" in found.message
+    assert "HTTPS_PROXY" in found.message
+
+
+@pytest.mark.parametrize("kind", [httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError, httpx.WriteError])
+@pytest.mark.parametrize("changes", [True, False])
+def test_a_call_that_had_not_begun_to_leave_was_not_sent(kind: type[httpx.HTTPError], *, changes: bool) -> None:
+    assert type(from_transport(kind("why"), changes=changes, sent=False)) is NotSentError
 
 
 def test_what_may_be_concluded_follows_from_the_hierarchy() -> None:

@@ -5,12 +5,10 @@ followed. Raises only `CloudError`s.
 """
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -23,19 +21,18 @@ from nodepool_membership.cce.credentials import Credentials
 from nodepool_membership.cce.errors import (
     CloudError,
     NotSentError,
-    OutcomeUnknownError,
     UnavailableError,
     WithheldError,
     from_answer,
     from_transport,
+    request_id_of,
 )
 from nodepool_membership.cce.lockout import Lockout
 from nodepool_membership.cce.signing import DATE_HEADER, authentication, sdk_date
+from nodepool_membership.cce.transport import is_connect, read_bounded
 
 T = TypeVar("T")
 
-MAX_ANSWER_BYTES: Final = 32 << 20
-_CONNECTIONS: Final = 20
 _USER_AGENT: Final = f"nodepool-membership/{__version__}"
 
 Fence = Callable[[], str | None]
@@ -65,16 +62,28 @@ class Answer:
     request_id: str | None
 
 
-def make_http(timeout_seconds: float) -> httpx.AsyncClient:
-    """The connections of the process; proxies come from the environment. To be closed."""
-    return httpx.AsyncClient(
-        verify=ssl.create_default_context(),
-        # Shorter for making a connection than for the call as a whole: then a call that was not sent is known as such.
-        timeout=httpx.Timeout(timeout_seconds, connect=timeout_seconds / 4, pool=timeout_seconds / 4),
-        limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
-        # The gateway's load balancer sets a cookie; it would travel from one membership's calls to another's.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-    )
+class _Leaves:
+    """Watches a request on its way out: closes the fence before it, and knows whether it has begun to leave."""
+
+    def __init__(self, fence: Fence) -> None:
+        self._fence = fence
+        self._begun = False
+        self._left = False
+
+    @property
+    def sent(self) -> bool:
+        """False only if it certainly was not: the connection, or the proxy's tunnel, was still being made."""
+        return self._left or not self._begun
+
+    async def trace(self, event: str, info: dict[str, object]) -> None:
+        """httpcore's extension `trace`."""
+        self._begun = True
+        if not event.endswith(_LEAVING):
+            return
+        # Getting a connection may take long: after that, and after a pause of the process, is what counts.
+        if (reason := self._fence()) is not None:
+            raise WithheldError(reason)
+        self._left = self._left or not is_connect(info)
 
 
 class Caller:
@@ -143,31 +152,26 @@ class Caller:
         signed_at: datetime | None,
         fence: Fence,
     ) -> Answer:
-        async def guard(event: str, _info: object) -> None:
-            # Getting a connection may take long: after that, and after a pause of the process, is what counts.
-            if event.endswith(_LEAVING) and (reason := fence()) is not None:
-                raise WithheldError(reason)
-
+        leaves = _Leaves(fence)
         changes = method != "GET"
         headers = self._headers if signed_at is None else {**self._headers, DATE_HEADER: sdk_date(signed_at)}
         request = self._http.build_request(method, self._base + path, params=query, content=body, headers=headers)
-        if changes:
-            request.extensions["trace"] = guard
+        request.extensions["trace"] = leaves.trace
         try:
             # httpx limits the gaps between bytes; this limits the whole call.
             async with asyncio.timeout(self._timeout):
                 answer = await self._http.send(request, auth=self._auth, stream=True, follow_redirects=False)
                 try:
-                    content = await _read_bounded(answer)
+                    content = await read_bounded(answer)
                 finally:
                     await answer.aclose()
         except NotSentError:
             raise
         except TimeoutError:
             text = f"no answer within {self._timeout:.0f} s"
-            raise (OutcomeUnknownError(text) if changes else UnavailableError(text)) from None
+            raise from_transport(httpx.ReadTimeout(text), changes=changes, sent=leaves.sent) from None
         except (httpx.HTTPError, OSError) as error:
-            raise from_transport(error, changes=changes) from None
+            raise from_transport(error, changes=changes, sent=leaves.sent) from None
         except Exception as error:
             # Whatever it was, a call that changes something may have left before (rule P6).
             if changes:
@@ -176,7 +180,7 @@ class Caller:
         self._note_clock(answer)
         if not answer.is_success:
             raise from_answer(answer, content, changes=changes)
-        return Answer(content, answer.status_code, answer.headers.get("X-Request-Id"))
+        return Answer(content, answer.status_code, request_id_of(answer.headers.get("X-Request-Id")))
 
     def _note_clock(self, answer: httpx.Response) -> None:
         try:
@@ -196,16 +200,6 @@ def read(adapter: TypeAdapter[T], answer: Answer) -> T:
         where = ".".join(str(part) for part in first["loc"])
         text = f"an answer that cannot be read: {where} {first['msg']}".replace("  ", " ")
         raise UnavailableError(text, status=answer.status, request_id=answer.request_id) from None
-
-
-async def _read_bounded(answer: httpx.Response) -> bytes:
-    """The body, decompressed; never more than is sane."""
-    content = bytearray()
-    async for chunk in answer.aiter_bytes():
-        content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
-            raise httpx.ReadError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-    return bytes(content)
 
 
 def path_of(*segments: str) -> str:

@@ -16,6 +16,7 @@ from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core import catalogue
 from nodepool_membership.core.catalogue import About
+from nodepool_membership.net.causes import explain
 
 MIN_RETRY_AFTER: Final = 1.0
 MAX_RETRY_AFTER: Final = 600.0
@@ -116,6 +117,13 @@ _BY_REASON: Final[dict[Reason, type[RefusedError]]] = {
     Reason.FORBIDDEN: ForbiddenError,
     Reason.NOT_FOUND: NotFoundError,
 }
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NOT_SENT: Final = (
+    *(httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol),
+)
+_PROXY_REMEDY: Final = (
+    "check HTTPS_PROXY and its user and password, exclude the endpoint with NO_PROXY, or allow it there"
+)
 _ECHO: Final = re.compile(r"[\s,;:]*canonical_?request.*", re.IGNORECASE | re.DOTALL)
 """The gateway echoes what it thinks was signed, the security token with it."""
 
@@ -125,7 +133,7 @@ def from_answer(response: httpx.Response, body: bytes, *, changes: bool) -> Clou
     status = response.status_code
     document = _document(body)
     fields = _texts(document)
-    request_id = response.headers.get("X-Request-Id") or fields.get("request_id")
+    request_id = request_id_of(response.headers.get("X-Request-Id")) or request_id_of(fields.get("request_id"))
     code = _code(fields)
     message = (
         _message(fields) or f"an answer of type {response.headers.get('Content-Type', 'unknown')}, not an error's JSON"
@@ -138,6 +146,11 @@ def from_answer(response: httpx.Response, body: bytes, *, changes: bool) -> Clou
         wait = retry_after(response.headers)
         return ThrottledError(message, status=status, code=code, request_id=request_id, retry_after=wait)
     return kind(message, status=status, code=code, request_id=request_id)
+
+
+def request_id_of(text: str | None) -> str | None:
+    """A request id, for the cloud's support; None if it is none: an endpoint may send anything as one."""
+    return text if text and _REQUEST_ID.fullmatch(text) else None
 
 
 def _kind(status: int, code: str | None, text: str, *, changes: bool) -> type[CloudError]:
@@ -164,10 +177,15 @@ def _is_known(status: int, code: str) -> bool:
     return status in {400, 403, 404} and _SECOND_FAMILY.fullmatch(code) is not None
 
 
-def from_transport(error: Exception, *, changes: bool) -> CloudError:
-    """The error for a call that got no answer."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)):
+def from_transport(error: Exception, *, changes: bool, sent: bool = True) -> CloudError:
+    """The error for a call that got no answer; `sent` is False if it certainly did not begin to leave."""
+    kind = type(error).__name__
+    text = explain(error, "cloud") or (f"{kind}: {error}" if str(error) else kind)
+    if isinstance(error, httpx.ProxyError):
+        text = f"the proxy refuses to connect to the cloud ({error}): {_PROXY_REMEDY}"
+    elif not sent and isinstance(error, httpx.RemoteProtocolError):
+        text = f"what HTTPS_PROXY names does not answer as a proxy does: {_PROXY_REMEDY}"
+    if not sent or isinstance(error, _NOT_SENT):
         return NotSentError(text)
     return OutcomeUnknownError(text) if changes else UnavailableError(text)
 

@@ -9,7 +9,6 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol
@@ -25,7 +24,9 @@ from kubernetes.aio.config.kube_config import load_kube_config
 from nodepool_membership import __version__, redaction
 from nodepool_membership.api.membership import Json
 from nodepool_membership.kube.errors import GoneError, KubeError, UnansweredError, error_for
+from nodepool_membership.kube.sessions import Login, cluster_context, open_session, why
 from nodepool_membership.kube.sockets import Sockets
+from nodepool_membership.net.proxies import Proxy, ProxyError, parse_proxy, proxies_from
 
 SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -70,17 +71,6 @@ class Client(Protocol):
     async def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
-    """What another HTTP client needs to reach the same API server under the same identity."""
-
-    server: str
-    ssl_context: ssl.SSLContext
-    proxy: str | None
-    authorization: Callable[[], Awaitable[str | None]]
-    """The current value of the Authorization header: the service account's token is read again every minute."""
-
-
 def path(prefix: str, *segments: str) -> str:
     """A request path; segments are quoted."""
     return "/".join([prefix, *(quote(segment, safe="") for segment in segments)])
@@ -116,6 +106,16 @@ async def _configure(service_account: Path, environ: Mapping[str, str]) -> Confi
     return configuration
 
 
+def _proxy(configuration: Configuration, environ: Mapping[str, str]) -> Proxy | None:
+    """The kubeconfig's own proxy, else the environment's, as for kubectl."""
+    try:
+        if configuration.proxy:
+            return parse_proxy("the kubeconfig's proxy-url", configuration.proxy)
+        return proxies_from(environ).for_url(configuration.host)
+    except ProxyError as error:
+        raise NoClusterError(str(error)) from None
+
+
 def _ignore(_kind: str, _outcome: str, _seconds: float) -> None:
     return None
 
@@ -143,23 +143,21 @@ class KubeApi:
             NoClusterError: none of them is there, or it cannot be used.
         """
         configuration = await _configure(service_account, environ)
+        proxy = _proxy(configuration, environ)
+        configuration.proxy = None
         try:
             generated = ApiClient(configuration)
+            context = cluster_context(configuration)
         except (OSError, ssl.SSLError) as error:
             raise NoClusterError(f"the cluster's certificates cannot be loaded: {error}") from None
         login = Login(
             server=configuration.host,
-            ssl_context=generated.rest_client.ssl_context,
-            proxy=configuration.proxy,
+            ssl_context=context,
+            proxy=proxy,
             authorization=lambda: configuration.get_api_key_with_prefix("BearerToken"),
         )
         sockets = Sockets()
-        generated.rest_client.pool_manager = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=CONNECTIONS, ssl=generated.rest_client.ssl_context, socket_factory=sockets.make
-            ),
-            trust_env=True,
-        )
+        generated.rest_client.pool_manager = open_session(login, sockets, limit=CONNECTIONS)
         client: Client = generated
         try:
             yield cls(client, login, observer)
@@ -234,8 +232,7 @@ class KubeApi:
             response = await self._client.call_api(method, url, headers, body, None, timeout)
             return response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as error:
-            # The client's own texts may hold the URL or a header; the type says enough.
-            raise UnansweredError(type(error).__name__) from None
+            raise UnansweredError(why(error)) from None
 
     async def serves(self, group: str, version: str, plural: str) -> bool:
         """Whether the API server knows the resource type now.

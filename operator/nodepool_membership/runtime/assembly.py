@@ -7,30 +7,32 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
 import httpx
 
 from nodepool_membership.cce.budget import Budgets
-from nodepool_membership.cce.calls import make_http
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Credentials
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.lockout import Lockouts
+from nodepool_membership.cce.transport import make_http
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.net.proxies import Proxies
 from nodepool_membership.runtime.census import Census
 from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Clouds
 from nodepool_membership.runtime.leader import MayCall
-from nodepool_membership.runtime.memory import Memories
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Options
-from nodepool_membership.runtime.reconcile import Parts, Reconciler
+from nodepool_membership.runtime.pace import Clock
+from nodepool_membership.runtime.reconcile import Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
 from nodepool_membership.runtime.watch import OnKey
@@ -53,19 +55,20 @@ async def make_reconciler(
     may_call: MayCall,
     wake: OnKey,
     *,
-    open_http: Callable[[float], httpx.AsyncClient] = make_http,
+    open_http: Callable[[float, Proxies, Path | None], httpx.AsyncClient] = make_http,
     now: Callable[[], datetime] = _now,
     monotonic: Callable[[], float] = monotonic,
 ) -> AsyncIterator[Reconciler]:
     """Open the connections to the cloud; `Reconciler.close` must have returned before they are left.
 
-    `wake` has a membership looked at at once. `open_http` takes the time-out of a call in seconds; it and the clocks
+    `wake` has a membership looked at at once. `open_http` takes the time-out of a call in seconds, the proxies
+    and the file with further CAs; it and the clocks
     are what a test may want to be its own.
     """
     timeout = options.http_timeout.total_seconds()
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
     lockouts = Lockouts(clock=monotonic)
-    async with open_http(timeout) as http:
+    async with open_http(timeout, options.proxies, options.ca_file) as http:
 
         def connect(endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
             return CloudClient(
@@ -89,15 +92,9 @@ async def make_reconciler(
         )
         claims = Claims(wake, options.settle_window, now=now)
         census = Census(memberships, options.namespaces, wake, clock=monotonic)
-        parts = Parts(
-            memberships=memberships,
-            store=Store(memberships, events, metrics, claims, clouds),
-            sender=Sender(now=now, monotonic=monotonic, may_call=may_call),
-            clouds=clouds,
-            memories=Memories(claims, census, clouds, metrics, now=now),
-            claims=claims,
-            census=census,
-            now=now,
-            may_call=may_call,
+        store = Store(memberships, events, metrics, settings, claims, now=now)
+        sender = Sender(store, now=now, monotonic=monotonic, may_call=may_call)
+        clock = Clock(options.poll_interval, options.resync_interval)
+        yield Reconciler(
+            memberships, store, sender, clouds, metrics, settings, clock, claims, census, now=now, may_call=may_call
         )
-        yield Reconciler(parts, settings)

@@ -6,9 +6,12 @@ Not for: the command line itself (`cli`).
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from nodepool_membership.net.proxies import DIRECT, Proxies
+from nodepool_membership.net.trust import read_ca_file
 from nodepool_membership.runtime.logs import LogFormat, LogLevel
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -22,10 +25,13 @@ _PORTS: Final = {"https": 443, "http": 80}
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """Where the health endpoints listen."""
+    """Where the health endpoints listen; the host "" or "::" stands for every address, of IPv4 and of IPv6."""
 
     host: str
     port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +52,13 @@ class Options:
     lease_duration: timedelta = timedelta(seconds=15)
     renew_deadline: timedelta = timedelta(seconds=10)
     """Shorter than `lease_duration`."""
-    bind: Bind = Bind("0.0.0.0", 8080)  # noqa: S104 - probes and scrapes come from other hosts
+    bind: Bind = Bind("", 8080)
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
+    ca_file: Path | None = None
+    """CAs that are trusted beside the system's, for the cloud."""
+    proxies: Proxies = DIRECT
+    """On the way to the cloud. Not of the command line: from the environment."""
 
 
 def parse_duration(text: str) -> timedelta:
@@ -102,12 +112,25 @@ def parse_namespace(text: str) -> str:
 
 
 def parse_bind(text: str) -> Bind:
-    """Read `host:port`, `:port` or `[::1]:port`; port 0 takes a free one.
+    """Read `host:port`, `:port` or `[::1]:port` as Go programs do: `:port` and `[::]:port` take IPv4 and IPv6.
+
+    Port 0 takes a free one.
 
     Raises:
         ValueError: with the remedy.
     """
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not host.startswith("[")):
-        raise ValueError(f"{text!r} is not an address: write host:port, like 0.0.0.0:8080 or [::1]:8080")
-    return Bind(host.strip("[]") or "0.0.0.0", int(port))  # noqa: S104 - what ":8080" means to a Go program
+        raise ValueError(f"{text!r} is not an address: write host:port, like :8080 or [::1]:8080")
+    return Bind(host.strip("[]"), int(port))
+
+
+def parse_ca_file(text: str) -> Path:
+    """Check a file with CA certificates.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    path = Path(text)
+    read_ca_file(path)
+    return path

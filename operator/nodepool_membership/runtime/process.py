@@ -6,6 +6,7 @@ Not for: what any part does. `make_reconciler` brings the one part that knows th
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.lease import LeaseObject, lease_namespace
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.net.proxies import describe
+from nodepool_membership.net.trust import CaFileError
 from nodepool_membership.runtime import health, logs, watchdog
 from nodepool_membership.runtime.leader import Alone, Candidate, Leadership, MayCall, Timing, own_identity
 from nodepool_membership.runtime.metrics import Metrics
@@ -50,16 +53,28 @@ async def run(options: Options, make_reconciler: MakeReconciler) -> int:
     unrecorded.
     """
     logs.configure(options.log_format, options.log_level)
-    if options.settle_window < SAFE_SETTLE_WINDOW:
-        _logger.warning("--settle-window is below %s: a server may be added twice", format_duration(SAFE_SETTLE_WINDOW))
+    # One byte and not none: it also keeps dumps from a program that they are piped to (man 5 core). They hold keys.
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    for warning in _warnings(options):
+        _logger.warning(warning)
     try:
         with _stop_on_signal() as stop:
             clean = await _run(options, make_reconciler, stop)
-    except (NoClusterError, health.BindError) as error:
+    except (NoClusterError, CaFileError, health.BindError) as error:
         _logger.error("cannot start: %s", error)  # noqa: TRY400 - the text is for a user, a traceback is not
         return 1
     _logger.info("stopped")
     return 0 if clean else 1
+
+
+def _warnings(options: Options) -> Iterator[str]:
+    """What somebody should know of who started this with such options."""
+    if options.settle_window < SAFE_SETTLE_WINDOW:
+        yield f"--settle-window is below {format_duration(SAFE_SETTLE_WINDOW)}: a server may be added twice"
+    for endpoint in options.allow_endpoints:
+        if endpoint.startswith("http://"):
+            yield f"--allow-endpoint {endpoint}: without TLS, whoever is on the way reads tokens and changes answers"
+    yield from options.proxies.warnings
 
 
 async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.Event) -> bool:
@@ -75,7 +90,7 @@ async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.
         checks.ready += [watch.ready, leadership.ready]
         port = await parts.enter_async_context(health.serve(options.bind, checks, metrics))
         events = await parts.enter_async_context(Events(api, instance=os.environ.get("POD_NAME", socket.gethostname())))
-        _logger.info("started", extra={"version": __version__, "server": api.login.server, "port": port})
+        _logger.info("started", extra=_facts(options, api, port))
         watching = asyncio.create_task(watch.run(), name="watch")
         ends: Ends = (watching, asyncio.create_task(stop.wait(), name="stop"))
         winning = asyncio.create_task(leadership.win(), name="win")
@@ -96,6 +111,14 @@ async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.
         await leadership.release()
         await watching
         return clean
+
+
+def _facts(options: Options, api: KubeApi, port: int) -> dict[str, object]:
+    """What is logged at the start."""
+    facts: dict[str, object] = {"version": __version__, "server": api.login.server, "port": port}
+    if api.login.proxy is not None:
+        facts["serverProxy"] = api.login.proxy.url
+    return facts | dict(describe(options.proxies))
 
 
 async def _work(

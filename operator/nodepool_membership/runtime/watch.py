@@ -21,8 +21,9 @@ import aiohttp
 import kopf
 
 from nodepool_membership.api.names import GROUP, PLURAL, VERSION
-from nodepool_membership.kube.api import USER_AGENT, KubeApi, Login, path
+from nodepool_membership.kube.api import USER_AGENT, KubeApi, path
 from nodepool_membership.kube.errors import KubeError, UnansweredError
+from nodepool_membership.kube.sessions import Login, open_session, why
 from nodepool_membership.kube.sockets import Sockets
 from nodepool_membership.runtime.marks import Marks, mark_of
 from nodepool_membership.runtime.queue import Key
@@ -195,6 +196,16 @@ def _stream_of(namespace: str | None) -> str:
     return _EVERYWHERE if namespace is None else path("/apis", GROUP, VERSION, "namespaces", namespace, PLURAL)
 
 
+async def _asked(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request. kopf logs what is raised whole, and gives up at what is not an error of the connection."""
+    try:
+        return await handler(request)
+    except TimeoutError:
+        raise
+    except (aiohttp.ClientError, OSError) as error:
+        raise aiohttp.ClientConnectionError(why(error)) from None
+
+
 def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
     """Run something in a loop of another thread; nothing if that loop has ended."""
     with suppress(RuntimeError):
@@ -272,14 +283,8 @@ class _KopfThread:
         return registry
 
     async def _log_in(self, **_: object) -> kopf.AiohttpSession:
-        connector = aiohttp.TCPConnector(ssl=self._login.ssl_context, socket_factory=self._sockets.make)
-        session = aiohttp.ClientSession(
-            connector=connector,
-            middlewares=(self._adjust,),
-            response_class=_MetadataResponse,
-            proxy=self._login.proxy,
-            trust_env=True,
-            headers={"User-Agent": USER_AGENT},
+        session = open_session(
+            self._login, self._sockets, middlewares=(self._adjust,), response_class=_MetadataResponse
         )
         return kopf.AiohttpSession(server=self._login.server, aiohttp_session=session)
 
@@ -290,9 +295,10 @@ class _KopfThread:
         authorization = await self._login.authorization()
         if authorization:
             request.headers["Authorization"] = authorization.strip()
+        request.headers["User-Agent"] = USER_AGENT
         stream = request.url.path.removeprefix(self._prefix)
         if stream not in self._names:
-            return await handler(request)
+            return await _asked(request, handler)
         watch = "watch" in request.url.query
         kind = "PartialObjectMetadata" if watch else "PartialObjectMetadataList"
         request.headers["Accept"] = f"application/json;as={kind};g=meta.k8s.io;v=v1"
@@ -302,7 +308,7 @@ class _KopfThread:
         elif "continue" not in request.url.query:
             self._marks.begin_list(self._names[stream])
         self._streams.asked(stream)
-        response = await handler(request)
+        response = await _asked(request, handler)
         self._streams.answered(stream, response.status, watch=watch)
         if response.status == 401:
             try:
