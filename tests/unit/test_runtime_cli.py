@@ -68,7 +68,12 @@ def test_what_is_no_endpoint(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "bind"),
-    [("127.0.0.1:80", Bind("127.0.0.1", 80)), (":8080", Bind("0.0.0.0", 8080)), ("[::1]:0", Bind("::1", 0))],  # noqa: S104
+    [
+        ("127.0.0.1:80", Bind("127.0.0.1", 80)),
+        (":8080", Bind("", 8080)),
+        ("[::]:8080", Bind("::", 8080)),
+        ("[::1]:0", Bind("::1", 0)),
+    ],
 )
 def test_addresses(text: str, bind: Bind) -> None:
     assert o.parse_bind(text) == bind
@@ -90,7 +95,7 @@ def test_addresses(text: str, bind: Bind) -> None:
         ("--renew-deadline", "11m", "between 500ms and 10m"),
         ("--renew-deadline", "15s", "shorter than --lease-duration (15s)"),
         ("--lease-duration", "9s", "--renew-deadline (10s)"),
-        ("--bind", "8080", "0.0.0.0:8080"),
+        ("--bind", "8080", ":8080"),
         ("--log-format", "xml", "json"),
         ("--log-level", "loud", "debug"),
     ],

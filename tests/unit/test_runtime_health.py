@@ -1,6 +1,12 @@
 """The endpoints and the metrics behind them."""
 
+import asyncio
+import errno
+import logging
 import socket
+import threading
+import time
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 import httpx
@@ -8,9 +14,10 @@ import pytest
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
-from nodepool_membership.runtime.health import BindError, Health, serve
+from nodepool_membership.runtime import health as health_module
+from nodepool_membership.runtime.health import MAX_CONNECTIONS, BindError, Health, serve
 from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.options import Bind
+from nodepool_membership.runtime.options import Bind, Options
 
 FREE = Bind("127.0.0.1", 0)
 
@@ -92,3 +99,143 @@ async def test_metrics_are_served_in_the_text_format() -> None:
         assert line in lines
     assert any(line.startswith("process_resident_memory_bytes ") for line in lines)
     assert 'name="b"' not in answer.text
+
+
+async def _status(host: str, port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        writer.write(request)
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("host", ["", "::"])
+async def test_the_default_serves_both_families(host: str) -> None:
+    assert Options().bind == Bind("", 8080)
+    async with serve(Bind(host, 0), Health(), Metrics()) as port:
+        assert (await _status("127.0.0.1", port, GET)).startswith(b"HTTP/1.1 200")
+        assert (await _status("::1", port, GET)).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("number", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+async def test_a_host_without_ipv6_is_served_by_ipv4(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object, **__: object) -> socket.socket:
+        raise OSError(number, "no IPv6")
+
+    monkeypatch.setattr(health_module, "_every_address", none)
+    async with serve(Bind("", 0), Health(), Metrics()) as port:
+        assert (await _status("127.0.0.1", port, GET)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_port_in_use_is_named_also_by_the_default() -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BindError, match=f"--bind :{port}: .*in use"):
+            async with serve(Bind("", port), Health(), Metrics()):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", b"405"),
+        (b"GET /elsewhere HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n" * 3, b"200"),
+        (b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n", b"200"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xff" * 100 + b"\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nA\x00B: c\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", b"400"),
+        (b"GET /healthz HTTP/9.9\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET http://[ HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"POST /metrics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"4"),
+        (b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nabc", b"405"),
+    ],
+)
+async def test_bad_bytes_are_answered_and_not_logged(
+    request_: bytes, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with serve(FREE, Health(), Metrics()) as port:
+        answer = await _status("127.0.0.1", port, request_)
+        assert answer.startswith((b"HTTP/1.1 " + status, b"HTTP/1.0 " + status))
+        assert answer.count(b"HTTP/1.") == 1
+        assert b"Traceback" not in answer
+    assert caplog.records == []
+
+
+async def test_what_goes_wrong_on_our_side_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> str:
+        raise RuntimeError("ours")
+
+    async with serve(FREE, Health(alive=[broken]), Metrics()) as port:
+        assert (await _status("127.0.0.1", port, GET)).startswith(b"HTTP/1.1 500")
+    assert "ours" in caplog.text
+
+
+async def test_half_sent_requests_keep_no_probe_out() -> None:
+    async with serve(FREE, Health(), Metrics()) as port, AsyncExitStack() as halves:
+        for _ in range(3 * MAX_CONNECTIONS):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            halves.callback(writer.close)
+            writer.write(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
+        assert (await _status("127.0.0.1", port, GET)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_request_has_so_long_to_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "_ASK_SECONDS", 0.1)
+    async with serve(FREE, Health(), Metrics()) as port:
+        for half in (b"", b"G", b"GET /healthz HTTP/1.1\r\nX-Slow: "):
+            with suppress(ConnectionResetError):
+                assert await _status("127.0.0.1", port, half) == b""
+
+
+async def test_an_answer_has_so_long_to_be_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Large(Metrics):
+        def text(self) -> bytes:
+            return b"x" * (64 << 20)
+
+    monkeypatch.setattr(health_module, "_ANSWER_SECONDS", 0.1)
+    async with serve(FREE, Health(), Large()) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = 0
+        with suppress(ConnectionResetError):
+            while chunk := await reader.read(1 << 16):
+                received += len(chunk)
+                await asyncio.sleep(0.05)
+        assert received < 64 << 20
+        writer.close()
+
+
+async def test_metrics_are_made_at_most_once_a_second_and_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Counting(Metrics):
+        def text(self) -> bytes:
+            made.append(threading.get_ident())
+            return f"made {len(made)}".encode()
+
+    monkeypatch.setattr(health_module, "_EVERY_SECONDS", 0.5)
+    async with (
+        serve(FREE, Health(), Counting()) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http,
+    ):
+        first = (await http.get("/metrics")).text
+        begun = time.monotonic()
+        answers = await asyncio.gather(*(http.get("/metrics") for _ in range(20)))
+        seconds = time.monotonic() - begun
+        later = (await http.get("/metrics")).text
+    assert first == "made 1"
+    assert len(made) <= 3 + seconds / 0.5
+    assert {answer.text for answer in answers} == {"made 2"} or seconds > 0.9
+    assert later not in {"made 1", "made 2"}
+    assert threading.get_ident() not in made

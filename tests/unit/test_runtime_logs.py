@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import unicodedata
 from collections.abc import Iterator
 
 import pytest
@@ -63,3 +64,34 @@ def test_others_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     logging.getLogger("kopf.x").warning("theirs")
     lines = [json.loads(line)["msg"] for line in capsys.readouterr().err.splitlines()]
     assert lines == ["ours", "theirs"]
+
+
+ORDERS = "\x00\x07\x08\t\n\r\x1b[31m\x7f\x85\x9b2J\u2028\u2029\u202e\u2066\ud800"
+
+
+def has_orders(line: str) -> bool:
+    return any(unicodedata.category(c) in {"Cc", "Zl", "Zp", "Cs"} or c in "\u202e\u2066" for c in line)
+
+
+@pytest.mark.parametrize("formatter", [JsonFormatter(), TextFormatter()])
+def test_nothing_in_a_record_is_an_order_to_a_terminal(formatter: logging.Formatter) -> None:
+    line = formatter.format(record(f"a{ORDERS}b %s", ORDERS, requestID=ORDERS, other={"x": ORDERS}))
+    assert not has_orders(line)
+    assert "\\u001b[31m" in line or "\\x1b[31m" in line
+    assert "\\u2028" in line
+    assert "\\u0085" in line
+
+
+def test_json_gives_back_what_was_escaped() -> None:
+    text = ORDERS + "\u00fc\u4e2d\U0001f600"
+    assert json.loads(JsonFormatter().format(record("%s", text)))["msg"] == text
+    assert "\u00fc\u4e2d\U0001f600" in JsonFormatter().format(record("%s", text))
+
+
+def test_an_error_cannot_forge_a_record_in_text() -> None:
+    made = record("failed")
+    error = ValueError("x\n2026-01-02T03:04:05.678Z ERROR   forged\r\x1b[2J")
+    made.exc_info = (ValueError, error, None)
+    first, *others = TextFormatter().format(made).split("\n")
+    assert first == "2026-01-02T03:04:05.678Z WARNING failed"
+    assert all(line.startswith("    ") and not has_orders(line) for line in others)

@@ -6,6 +6,7 @@ are in. Not for: knowing them (`redaction`).
 
 import json
 import logging
+import re
 import sys
 import threading
 from collections.abc import Mapping
@@ -24,6 +25,9 @@ _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 _QUIET: Final = ("kopf", "httpx", "httpcore", "asyncio", "aiohttp")
 """Their INFO lines are per event or per request and tell an operator's user nothing."""
 
+
+_ORDERS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls of C0 and C1, separators of lines and paragraphs, changes of the direction of writing, half characters."""
 
 _LOUD: Final = "kopf._core.reactor.running"
 """Warns that it takes no signals outside the main thread, which is why it runs there (`watch`)."""
@@ -63,6 +67,11 @@ def _extra(record: logging.LogRecord) -> Mapping[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _OWN and not name.startswith("_")}
 
 
+def _escaped(line: str) -> str:
+    """What a terminal or a reader of lines could take for an order, made visible; JSON stays JSON."""
+    return _ORDERS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
 class JsonFormatter(logging.Formatter):
     """`{"time", "level", "logger", "msg", ...}`: what was given as `extra` are fields beside these."""
 
@@ -77,7 +86,7 @@ class JsonFormatter(logging.Formatter):
             fields.setdefault(name, value)
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return json.dumps(redaction.redact_json(fields), default=_text, ensure_ascii=False)
+        return _escaped(json.dumps(redaction.redact_json(fields), default=_text, ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
@@ -86,4 +95,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = f"{_time(record)} {record.levelname:<7} {record.getMessage()}"
         line += "".join(f" {name}={value}" for name, value in _extra(record).items())
-        return redaction.redact(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
+        lines = [_escaped(redaction.redact(line))]
+        if record.exc_info:
+            # Further to the right than a record begins: none can be forged by what was raised.
+            trace = redaction.redact(self.formatException(record.exc_info))
+            lines += [f"    {_escaped(of_trace)}" for of_trace in trace.split("\n")]
+        return "\n".join(lines)

@@ -47,7 +47,8 @@ class _Memberships(Collector):
             "Servers of a membership by state (surplus: off the list, owed removal)",
             labels=("namespace", "name", "state"),
         )
-        for key, sample in self.samples.items():
+        # A copy: this runs in a thread of its own.
+        for key, sample in list(self.samples.items()):
             ready.add_metric(key, sample.ready)
             for state, count in zip(_STATES, sample.servers, strict=True):
                 servers.add_metric((*key, state), count)
@@ -136,5 +137,5 @@ class Metrics:
         oldest.set_function(oldest_seconds)
 
     def text(self) -> bytes:
-        """The metrics in Prometheus' text format 0.0.4."""
+        """The metrics in Prometheus' text format 0.0.4. For any thread: so must be what the gauges ask."""
         return generate_latest(self.registry)

@@ -148,7 +148,9 @@ class WorkQueue:
 
     def oldest_seconds(self) -> float:
         """How long the first of the ready keys has waited; 0 if none does."""
-        return self._clock() - next(iter(self._ready.values())) if self._ready else 0.0
+        # A copy, made in one step: the metrics are rendered in another thread.
+        waiting = tuple(self._ready.values())
+        return self._clock() - waiting[0] if waiting else 0.0
 
     def _promote(self) -> None:
         now = self._clock()
