@@ -1,15 +1,13 @@
-"""The CCE routes: from a parsed call to an answer, on top of the world.
+"""The routes of CCE: from a parsed call to an answer, on top of the world; those that read servers pass through.
 
-Not for: sockets, credentials, throttling and faults, which server adds around it; nor IAM's own routes (iam).
+Not for: sockets, credentials, throttling and faults, which server adds around it; nor the routes of IAM (iam).
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from cce_simulator.auth import Identity
-from cce_simulator.config import DEFAULT_POOL
+from cce_simulator.config import DEFAULT_POOL, merged
 from cce_simulator.documents import (
     NodeTemplate,
     PoolCounts,
@@ -20,108 +18,14 @@ from cce_simulator.documents import (
     pool_document,
     sub_job_document,
 )
-from cce_simulator.errors import ApiError, forbidden, invalid, not_found
+from cce_simulator.ecs import ServersApi
+from cce_simulator.errors import denied, forbidden, invalid, not_found
 from cce_simulator.inventory import Cluster, Pool
-from cce_simulator.world import AddEffects, World
+from cce_simulator.routes import JSON, Call, Reply, json_object, json_reply
+from cce_simulator.world import World
 
 MAX_SERVERS = 200  # per add or remove
 MAX_PAGE = 2000
-JSON = "application/json"
-_CLUSTER = "/api/v3/projects/{project_id}/clusters/{cluster_id}"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """`action`: the IAM action it needs; None: a route of IAM, open to all."""
-
-    name: str
-    method: str
-    template: str
-    action: str | None
-
-    def match(self, path: str) -> dict[str, str] | None:
-        """Path parameters, or None."""
-        found = re.fullmatch(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", self.template), path)
-        return None if found is None else found.groupdict()
-
-
-ROUTES = (
-    Route("addNodes", "POST", f"{_CLUSTER}/nodepools/{{nodepool_id}}/nodes/add", "cce:node:add"),
-    Route("getJob", "GET", "/api/v3/projects/{project_id}/jobs/{job_id}", "cce:job:get"),
-    Route("listNodes", "GET", f"{_CLUSTER}/nodes", "cce:node:list"),
-    Route("getNode", "GET", f"{_CLUSTER}/nodes/{{node_id}}", "cce:node:get"),
-    Route("listNodePools", "GET", f"{_CLUSTER}/nodepools", "cce:nodepool:list"),
-    Route("getNodePool", "GET", f"{_CLUSTER}/nodepools/{{nodepool_id}}", "cce:nodepool:get"),
-    Route("getCluster", "GET", _CLUSTER, "cce:cluster:get"),
-    Route("removeNodes", "PUT", f"{_CLUSTER}/nodes/operation/remove", "cce:node:remove"),
-    Route("deleteNode", "DELETE", f"{_CLUSTER}/nodes/{{node_id}}", "cce:node:delete"),
-    Route("createToken", "POST", "/v3/auth/tokens", None),
-    Route("createSecurityToken", "POST", "/v3.0/OS-CREDENTIAL/securitytokens", None),
-)
-
-
-def find_route(method: str, path: str) -> tuple[Route, dict[str, str]] | None:
-    """The route of a request; a trailing slash makes it another path, hence none."""
-    for route in ROUTES:
-        if route.method == method and (params := route.match(path)) is not None:
-            return route, params
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request whose route is known."""
-
-    route: Route
-    params: Mapping[str, str]
-    query: Mapping[str, str]
-    headers: Mapping[str, str]  # names in lower case
-    body: bytes
-    effects: AddEffects
-    hide_servers: frozenset[str] = frozenset()  # lower case; "*" = all
-    omit_next_marker: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer, and what the ledger should know about it."""
-
-    status: int
-    body: bytes
-    content_type: str = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
-    error_code: str | None = None
-    refusal: ApiError | None = None  # to be told instead, although `accepted` servers were taken
-    job_id: str | None = None
-    accepted: tuple[str, ...] = ()
-    doubled: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-
-
-def json_reply(document: object, status: int = 200) -> Reply:
-    return Reply(status, json.dumps(document).encode())
-
-
-def json_object(body: bytes) -> dict[str, object]:
-    """The body as a JSON object. Raises ApiError 400."""
-    try:
-        document = json.loads(body)
-    except ValueError as error:
-        raise invalid(f"the body is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise invalid("the body is not a JSON object")
-    return document
-
-
-def named_servers(body: bytes) -> tuple[str, ...]:
-    """Server ids of an add's body as far as they can be read; nothing is refused here."""
-    try:
-        document = json_object(body)
-    except ApiError:
-        return ()
-    entries = document.get("nodeList")
-    ids = [e.get("serverID") for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-    return tuple(server for server in ids if isinstance(server, str))
 
 
 class CceApi:
@@ -129,6 +33,7 @@ class CceApi:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._servers = ServersApi(world)
         self._templates: dict[tuple[str, bool], NodeTemplate] = {}
         self._handlers: dict[str, Callable[[Call, Cluster], Reply]] = {
             "addNodes": self._add_nodes,
@@ -149,10 +54,12 @@ class CceApi:
         if call.headers.get("x-project-id", project_id) != project_id:
             raise forbidden(f"X-Project-Id is not the project {project_id} of the URI")
         if call.route.action in caller.deny:
-            raise forbidden(f"Policy doesn't allow {call.route.action} to be performed.")
+            raise denied(call.route.action)
         if call.route.method in {"POST", "PUT"} and not call.headers.get("content-type", "").startswith(JSON):
             raise invalid(f"Content-Type must be {JSON}")
         self._world.timeline.advance()
+        if (answer := self._servers.handle(call)) is not None:
+            return answer
         if call.route.name == "getJob":
             return self._get_job(call)
         cluster = self._world.inventory.cluster(project_id, call.params["cluster_id"])
@@ -210,7 +117,7 @@ class CceApi:
         counts = cluster.counts()
         items = [self._pool_document(pool, counts) for pool in cluster.pools.values()]
         if call.query.get("showDefaultNodePool", "").lower() == "true":
-            default = Pool(DEFAULT_POOL, DEFAULT_POOL, "", 0, None)
+            default = Pool(DEFAULT_POOL, DEFAULT_POOL, "", 0, None, {})
             items.append(self._pool_document(default, counts))
         return json_reply({"kind": "List", "apiVersion": "v3", "items": items})
 
@@ -223,10 +130,12 @@ class CceApi:
         if pool.current_node is not None:
             counts = PoolCounts(pool.current_node, counts.active, counts.deleting)
         created = self._world.started
-        return pool_document(pool.id, pool.name, pool.phase, pool.initial_node_count, counts, created)
+        document = pool_document(pool.id, pool.name, pool.phase, pool.initial_node_count, counts, created)
+        return merged(document, {"spec": pool.spec})
 
     def _get_cluster(self, _: Call, cluster: Cluster) -> Reply:
-        return json_reply(cluster_document(cluster.id, cluster.name, cluster.phase, self._world.started))
+        document = cluster_document(cluster.id, cluster.name, cluster.phase, self._world.started)
+        return json_reply(merged(document, {"spec": cluster.spec}))
 
     def _remove_nodes(self, call: Call, cluster: Cluster) -> Reply:
         document = json_object(call.body)

@@ -10,15 +10,16 @@ Top level (* = may be changed while running, `POST /_sim/config` or `Simulator.c
 | field | default | |
 |---|---|---|
 | seed | "sim" | all generated ids follow from it |
-| clusters[] | one | ClusterConfig: id, name, projectID, phase, maxNodes, nodePools[] |
+| clusters[] | one | ClusterConfig: id, name, projectID, phase, maxNodes, nodePools[], spec |
 | clusters[].nodePools[] | one | NodePoolConfig: id, name, phase, initialNodeCount, currentNode, servers[], |
-| | | serverCount, firstServer |
+| | | serverCount, firstServer, spec |
 | accessKeys[] * | one | accessKey, secretKey, projectID, securityToken, expiresAt, deny[] |
 | tokens[] * | none | value, projectID, expiresAt, deny[] |
 | users[] * | none | name, password, domain, projectID (for POST /v3/auth/tokens) |
 | behaviour * | | Behaviour: one switch per thing the public documents do not say |
 | badServers[] * | none | BadServer: servers[], way, naming, nodePhase, reason, errorCode, status, times |
 | unknownServers[] * | none | server ids that do not exist (any other UUID does) |
+| servers[] * | none | ServerConfig: servers[], kind, patch, fromRead, dataDisks: what ECS and BMS say of them |
 | writesPerMinute * | 10 | per access key, rejected calls counted, any 60 s; 0 = no limit |
 | readsPerSecond * | 0 | per access key; 0 = no limit |
 | clockSkewSeconds * | 0 | of the cloud's clock (Date header, signatures) to the host's |
@@ -26,6 +27,7 @@ Top level (* = may be changed while running, `POST /_sim/config` or `Simulator.c
 | faults[] | none | FaultRule; while running: `Faults.add`, `POST /_sim/faults` |
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 from uuid import UUID, uuid5
 
@@ -42,6 +44,8 @@ CLUSTER_ID = "11111111-2222-3333-4444-555555555555"
 NODE_POOL_ID = "66666666-7777-8888-9999-000000000000"
 ACCESS_KEY = "SIMULATORACCESSKEY00"
 DEFAULT_POOL = "DefaultPool"
+VPC_ID = "77777777-8888-9999-aaaa-bbbbbbbbbbbb"
+SUBNET_ID = "2b7f4f3c-4c5d-4f0e-8e0a-51f2f7d0c7aa"
 
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ProjectId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -53,6 +57,15 @@ Naming = Literal["first", "all", "none", "upper", "foreign"]
 def generated_id(seed: str, kind: str, index: int) -> str:
     """A UUID that follows from its arguments."""
     return str(uuid5(_NAMESPACE, f"{seed}/{kind}/{index}"))
+
+
+def merged(document: Mapping[str, object], patch: Mapping[str, object]) -> dict[str, object]:
+    """The document with the patch's values; tables are merged name by name."""
+    result = dict(document)
+    for name, value in patch.items():
+        old = result.get(name)
+        result[name] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
 
 
 def server_id(seed: str, index: int) -> str:
@@ -71,6 +84,7 @@ class NodePoolConfig(Record):
     servers: tuple[Uuid, ...] = ()
     server_count: int = Field(default=0, ge=0, le=100_000)
     first_server: int = Field(default=0, ge=0)  # index of the first generated one
+    spec: dict[str, object] = Field(default_factory=dict)  # merged into the pool's spec: nodeTemplate, autoscaling, ...
 
     def all_servers(self, seed: str) -> list[str]:
         """Server ids of the pool's nodes at the start."""
@@ -85,6 +99,7 @@ class ClusterConfig(Record):
     phase: str = "Available"
     max_nodes: int | None = Field(default=None, ge=0)  # over it: 400 CCE.01400014
     node_pools: tuple[NodePoolConfig, ...] = ()
+    spec: dict[str, object] = Field(default_factory=dict)  # merged into the cluster's spec: hostNetwork, version, ...
 
 
 class AccessKeyConfig(Record):
@@ -144,6 +159,32 @@ class BadServer(Record):
     node_phase: str = "Abnormal"
 
 
+class DiskConfig(Record):
+    """A disk; `size` in GiB."""
+
+    size: int = Field(ge=1)
+    volume_type: str = "GPSSD"
+
+
+class ServerConfig(Record):
+    """Servers as ECS and BMS describe them. Those that no entry names are fit for the default pool."""
+
+    servers: tuple[Uuid, ...] = Field(min_length=1)
+    kind: Literal["ecs", "bms"] = "ecs"
+    patch: dict[str, object] = Field(default_factory=dict)  # merged into the document: status, tags, metadata, ...
+    from_read: int = Field(default=1, ge=1)  # the patch shows from this read of the server on
+    data_disks: tuple[DiskConfig, ...] | None = None  # None: as the pool's template has them
+
+
+def is_fit(rule: ServerConfig | None) -> bool:
+    """Whether an add can work at all for a server that is described so: it runs, in the default cluster's VPC."""
+    if rule is None:
+        return True
+    metadata = rule.patch.get("metadata")
+    vpc = metadata.get("vpc_id", VPC_ID) if isinstance(metadata, dict) else VPC_ID
+    return rule.patch.get("status", "ACTIVE") == "ACTIVE" and vpc == VPC_ID
+
+
 class Behaviour(Record):
     """Switches for what is unknown or differs between deployments ."""
 
@@ -172,6 +213,14 @@ class Behaviour(Record):
     node_pool_phases_refusing: tuple[str, ...] = ("Deleting", "Error")
     node_pool_phase_error: Code = "CCE.01403003"
     error_body: ErrorBody = "full"
+    unfit_server: Literal["ignored", "refuseCall", "failInstall"] = "ignored"  # an add of one that cannot work
+    ecs_server_id: Literal["honoured", "ignored"] = "honoured"  # the parameter of the ECS list
+    ecs_limit_cuts: bool = False  # `limit` also cuts a list by ids
+    ecs_unknown: Literal["entry", "leftOut"] = "entry"  # an unknown id: an entry with nothing but id and fault, or none
+    ecs_nulls: Literal["null", "missing"] = "null"  # fields without a value
+    bms_in_ecs: bool = True  # whether ECS knows bare metal servers by their ids
+    removal_clears_tags: bool = True
+    failed_adoption_leaves_tags: bool = True  # where failedNodes is vanish
 
 
 def _default_keys() -> tuple[AccessKeyConfig, ...]:
@@ -193,6 +242,7 @@ class SimulatorConfig(Record):
     behaviour: Behaviour = Behaviour()
     bad_servers: tuple[BadServer, ...] = ()
     unknown_servers: tuple[Uuid, ...] = ()
+    servers: tuple[ServerConfig, ...] = ()
     writes_per_minute: int = Field(default=10, ge=0)
     reads_per_second: int = Field(default=0, ge=0)
     clock_skew_seconds: float = Field(default=0, allow_inf_nan=False)
@@ -221,7 +271,7 @@ class SimulatorConfig(Record):
 
 LIVE_FIELDS = frozenset(
     {
-        "accessKeys", "tokens", "users", "behaviour", "badServers", "unknownServers", "writesPerMinute",
+        "accessKeys", "tokens", "users", "behaviour", "badServers", "unknownServers", "servers", "writesPerMinute",
         "readsPerSecond", "clockSkewSeconds", "ledgerReads",
     }
 )  # fmt: skip

@@ -18,7 +18,8 @@ Not for: clients of the cloud; nothing here exists in CCE. Answers are JSON; bad
 | POST /_sim/nodes | {add: [{clusterID, nodePoolID, serverID, phase, ageSeconds}], remove: [serverID], | |
 | | alter: [{serverID, phase, nodePoolID}]} | {"added", "removed", "altered": n} |
 | POST /_sim/clusters | {clusterID, phase} | {} |
-| POST /_sim/pools | {nodePoolID, phase, currentNode (-1: count again), initialNodeCount} | {} |
+| POST /_sim/pools | {nodePoolID, phase, currentNode (-1: count again), initialNodeCount, | {} |
+| | spec (merged into what differs from the usual one)} | |
 """
 
 import json
@@ -26,7 +27,7 @@ from collections.abc import Callable, Mapping
 
 from pydantic import Field
 
-from cce_simulator.config import Uuid
+from cce_simulator.config import Uuid, merged
 from cce_simulator.errors import ApiError
 from cce_simulator.faults import FaultRule, Faults, Seconds
 from cce_simulator.inventory import Pool
@@ -77,6 +78,7 @@ class PoolChange(Record):
     phase: str | None = None
     current_node: int | None = Field(default=None, ge=-1)
     initial_node_count: int | None = Field(default=None, ge=0)
+    spec: dict[str, object] | None = None
 
 
 class Control:
@@ -213,6 +215,8 @@ class Control:
             pool.current_node = None if change.current_node < 0 else change.current_node
         if change.initial_node_count is not None:
             pool.initial_node_count = change.initial_node_count
+        if change.spec is not None:
+            pool.spec = merged(pool.spec, change.spec)
         return {}
 
     def _find_pool(self, pool_id: str) -> Pool:

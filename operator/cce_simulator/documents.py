@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cce_simulator.config import DEFAULT_POOL
+from cce_simulator.config import DEFAULT_POOL, SUBNET_ID, VPC_ID
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ def node_spec() -> dict[str, object]:
         },
         "publicIP": {"eip": {"bandwidth": {}}},
         "nodeNicSpec": {
-            "primaryNic": {"subnetId": "2b7f4f3c-4c5d-4f0e-8e0a-51f2f7d0c7aa", "fixedIps": [_ADDRESS]},
+            "primaryNic": {"subnetId": SUBNET_ID, "fixedIps": [_ADDRESS]},
         },
         "billingMode": 0,
         "runtime": {"name": "containerd"},
@@ -319,7 +319,7 @@ def cluster_document(uid: str, name: str, phase: str, created: float) -> dict[st
             "type": "VirtualMachine",
             "flavor": "cce.s2.xlarge",
             "version": "v1.33",
-            "hostNetwork": {},
+            "hostNetwork": {"vpc": VPC_ID, "subnet": SUBNET_ID},
             "containerNetwork": {"mode": "vpc-router", "cidr": "172.16.0.0/16"},
             "billingMode": 0,
         },

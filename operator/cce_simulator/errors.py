@@ -18,6 +18,7 @@ _TITLES = {
     429: "Resource locked.",
     500: "Internal error.",
 }
+_WRAPPED = ("Ecs.", "BMS.", "EVS.", "VPC.", "Pdp.", "Common.")  # services whose errors stand one level deeper
 # The second family rides along for these; for other statuses no public sample shows one.
 _SECOND_FAMILY = {400: ("CCE_CM.0004", "Request is invalid"), 404: ("CCE_CM.0003", "Resource not found")}
 
@@ -36,6 +37,8 @@ class ApiError(Exception):
         return json.dumps(self._document(style, request_id)).encode()
 
     def _document(self, style: ErrorBody, request_id: str) -> dict[str, object]:
+        if self.code.startswith(_WRAPPED):
+            return {"error": {"code": self.code, "message": self.detail}}
         if self.code.startswith("APIGW."):
             return {"error_msg": self.detail, "error_code": self.code, "request_id": request_id}
         title = _TITLES.get(self.status, "Request failed.")
@@ -67,6 +70,12 @@ def not_found(what: str, uid: str) -> ApiError:
 def forbidden(detail: str, code: str = "CCE.01403001") -> ApiError:
     """403, for permissions and (other codes) for states."""
     return ApiError(403, code, detail)
+
+
+def denied(action: str) -> ApiError:
+    """403 for an IAM action, in the form of the service that the action belongs to."""
+    code = "CCE.01403001" if action.startswith("cce:") else "Pdp.0001"
+    return ApiError(403, code, f"Policy doesn't allow {action} to be performed.")
 
 
 def bad_credentials(detail: str) -> ApiError:

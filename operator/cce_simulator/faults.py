@@ -44,7 +44,7 @@ class FaultRule(Record):
     name: str = "fault"
     # Match: absent = any.
     method: Literal["GET", "POST", "PUT", "DELETE"] | None = None
-    route: str | None = None  # a name of api.ROUTES: addNodes, getJob, listNodes, ...
+    route: str | None = None  # a name of routes.ROUTES: addNodes, getJob, listNodes, ...
     cluster_id: str | None = None
     node_pool_id: str | None = None
     server_id: str | None = None  # named in the body of an add; either case

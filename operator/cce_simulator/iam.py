@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from cce_simulator.api import Reply, json_object, json_reply
 from cce_simulator.auth import Authenticator, SignedRequest
 from cce_simulator.config import SimulatorConfig
 from cce_simulator.errors import invalid
+from cce_simulator.routes import Reply, json_object, json_reply
 
 TOKEN_SECONDS = 24 * 3600
 KEY_SECONDS = range(900, 86_401)

@@ -5,7 +5,7 @@ Not for: how nodes come and go (world). Server ids are kept in lower case. Raise
 
 from bisect import bisect_right, insort
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cce_simulator.config import ClusterConfig, generated_id
@@ -22,6 +22,7 @@ class Pool:
     phase: str
     initial_node_count: int
     current_node: int | None  # what it claims instead of the count
+    spec: Mapping[str, object]  # what differs from the usual one
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class Cluster:
     project_id: str
     phase: str
     max_nodes: int | None
+    spec: Mapping[str, object] = field(default_factory=dict)  # what differs from the usual one
     pools: dict[str, Pool] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     listing: list[str] = field(default_factory=list)  # uids, sorted: the order of ListNodes
@@ -78,20 +80,23 @@ class Inventory:
         self._seed = seed
         self._serial = 0
         self._by_server: dict[str, tuple[Cluster, Node]] = {}
+        self.tags: dict[str, tuple[str, str]] = {}
+        """Uid and cluster that CCE's tags on a server name: a node's own, or what a removal has left."""
         for config in clusters:
             self._populate(config, go_time(now - _AGE_AT_START))
 
     def _populate(self, config: ClusterConfig, created: str) -> None:
-        cluster = Cluster(config.id, config.name, config.project_id, config.phase, config.max_nodes)
+        cluster = Cluster(config.id, config.name, config.project_id, config.phase, config.max_nodes, config.spec)
         self.clusters[config.id] = cluster
         for pool in config.node_pools:
             servers = pool.all_servers(self._seed)
             initial = len(servers) if pool.initial_node_count is None else pool.initial_node_count
-            cluster.pools[pool.id] = Pool(pool.id, pool.name, pool.phase, initial, pool.current_node)
+            cluster.pools[pool.id] = Pool(pool.id, pool.name, pool.phase, initial, pool.current_node, pool.spec)
             for server in servers:
                 node = self.new_node(cluster, pool.id, server, created, "Active")
                 cluster.nodes[node.uid] = node
                 self._by_server[server] = (cluster, node)
+                self.tags[server] = (node.uid, cluster.id)
         cluster.listing = sorted(cluster.nodes)
 
     def new_id(self, kind: str) -> str:
@@ -126,6 +131,7 @@ class Inventory:
             cluster.nodes[node.uid] = node
             insort(cluster.listing, node.uid)
             self._by_server[node.server_id] = (cluster, node)
+            self.tags[node.server_id] = (node.uid, cluster.id)
 
     def drop(self, server: str) -> bool:
         """Take the server's node out of its cluster; whether there was one."""

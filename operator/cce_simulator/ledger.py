@@ -16,7 +16,7 @@ class Entry:
     time: float  # arrival, seconds since 1970 on the simulator's clock
     method: str
     path: str  # with the query, as sent
-    route: str  # a name of api.ROUTES, or "unknown"
+    route: str  # a name of routes.ROUTES, or "unknown"
     access_key: str  # unverified; "token:<8 hex>" for tokens, "" for none
     status: int
     error_code: str | None

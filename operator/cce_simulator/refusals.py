@@ -31,6 +31,10 @@ def unknown_server(server: str, naming: Naming) -> Refused:
     return Refused(server, 400, "CCE.01400001", "the server does not exist", naming)
 
 
+def unfit_server(server: str, naming: Naming) -> Refused:
+    return Refused(server, 400, "CCE.01400001", "the server does not meet the node pool's conditions", naming)
+
+
 def repeated(server: str, state: str, naming: Naming) -> Refused:
     """`state`: `is being added` or `is already in a cluster`."""
     return Refused(server, 400, "CCE.01400001", f"the server {state}", naming)

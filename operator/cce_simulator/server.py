@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 
-from cce_simulator.api import Call, CceApi, Reply, Route, find_route, named_servers
+from cce_simulator.api import CceApi
 from cce_simulator.auth import Authenticator, SignedRequest, claimed_name
 from cce_simulator.config import SimulatorConfig
 from cce_simulator.control import PREFIX, Control
@@ -29,6 +29,7 @@ from cce_simulator.faults import HTML_PAGE, FaultRule, Faults, Target
 from cce_simulator.iam import Iam
 from cce_simulator.ledger import Entry, Ledger, Summary
 from cce_simulator.limits import CallLimit
+from cce_simulator.routes import Call, Reply, Route, find_route, named_servers
 from cce_simulator.world import AddEffects, World
 
 MAX_BODY = 12 * 1024 * 1024

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from cce_simulator import refusals
-from cce_simulator.config import BadServer, Range, SimulatorConfig
+from cce_simulator.config import BadServer, Range, SimulatorConfig, is_fit
 from cce_simulator.documents import Job, Node, SubJob, go_time
 from cce_simulator.errors import ApiError, by_code, forbidden, invalid, not_found
 from cce_simulator.inventory import Cluster, Inventory, Pool
@@ -78,6 +78,7 @@ class World:
         self.config = config
         self._unknown = frozenset(config.unknown_servers)
         self._bad = {server: rule for rule in config.bad_servers for server in rule.servers}
+        self.server_rules = {server: rule for rule in config.servers for server in rule.servers}
 
     # Adding
 
@@ -101,6 +102,11 @@ class World:
         if self.config.behaviour.raise_initial_node_count:
             pool.initial_node_count += len(taken)
         return AddResult(job.uid, tuple(taken), doubled, refusal)
+
+    def is_joining(self, server: str) -> bool:
+        """Whether an add of the server is accepted and its node does not show yet, or is being installed."""
+        found = self.inventory.find(server)
+        return server in self._joining or (found is not None and found[1].phase == "Installing")
 
     def _is_busy(self, server: str) -> bool:
         return server in self._joining or self.inventory.find(server) is not None
@@ -136,14 +142,17 @@ class World:
         rule = self._bad_rule(server)
         if rule is not None and rule.way == "refuseCall":
             return refusals.by_rule(server, rule)
-        if not self._exists(server) and behaviour.bad_entry == "refuseCall":
+        if not self.exists(server) and behaviour.bad_entry == "refuseCall":
             return refusals.unknown_server(server, behaviour.bad_entry_naming)
+        if behaviour.unfit_server == "refuseCall" and not is_fit(self.server_rules.get(server)):
+            return refusals.unfit_server(server, behaviour.bad_entry_naming)
         if behaviour.repeat_add == "refuse" and self._is_busy(server):
             state = "is being added" if server in self._joining else "is already in a cluster"
             return refusals.repeated(server, state, behaviour.bad_entry_naming)
         return None
 
-    def _exists(self, server: str) -> bool:
+    def exists(self, server: str) -> bool:
+        """Whether there is such a server, in lower case."""
         return server not in self._unknown and server not in self.destroyed
 
     def _bad_rule(self, server: str) -> BadServer | None:
@@ -157,14 +166,16 @@ class World:
             self._bad_uses[server] += 1
 
     def _fate(self, server: str, effects: AddEffects) -> _Fate:
-        if not self._exists(server):
+        if not self.exists(server):
             return _Fate(None, shows=False, job_phase="Failed", reason=f"server {server} not found")
+        stays = "Error" if self.config.behaviour.failed_nodes == "stay" else None
+        if self.config.behaviour.unfit_server == "failInstall" and not is_fit(self.server_rules.get(server)):
+            return _Fate(stays, job_phase="Failed", reason="the server cannot be reached from the cluster")
         rule = self._bad_rule(server)
         if rule is None:
             return _Fate(effects.node_phase or "Active")
         self._use_up(server)
         if rule.way == "failInstall":
-            stays = "Error" if self.config.behaviour.failed_nodes == "stay" else None
             return _Fate(stays, job_phase="Failed", reason=rule.reason)
         if rule.way == "neverAppears":
             return _Fate(None, shows=False)
@@ -227,6 +238,8 @@ class World:
         found = self.inventory.find(node.server_id)
         if found is not None and found[1] is node:
             self.inventory.drop(node.server_id)
+            if not self.config.behaviour.failed_adoption_leaves_tags:
+                self.inventory.tags.pop(node.server_id, None)
         node.gone = True
 
     # Jobs
@@ -326,6 +339,8 @@ class World:
             sub.phase = "Success"
             if not sub.node.gone:
                 self.inventory.drop(sub.server_id)
+                if self.config.behaviour.removal_clears_tags:
+                    self.inventory.tags.pop(sub.server_id, None)
             if destroy:
                 self.destroyed.add(sub.server_id)
         self._end(job, None)

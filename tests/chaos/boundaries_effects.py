@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 
 from cce_simulator import Simulator
-from cce_simulator.api import find_route
+from cce_simulator.routes import find_route
 from chaos.boundaries_api import Answer, MemoryApi, target_of
 from nodepool_membership.api.membership import Json
 

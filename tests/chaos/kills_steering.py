@@ -20,8 +20,8 @@ from typing import Final
 
 import httpx
 
-from cce_simulator.api import named_servers
 from cce_simulator.faults import FaultRule
+from cce_simulator.routes import named_servers
 from chaos.kills_fleet import dice
 from chaos.kills_wire import WireCall
 

@@ -31,7 +31,8 @@ from nodepool_membership.cce.errors import (
     UnavailableError,
 )
 from nodepool_membership.cce.transport import make_http
-from nodepool_membership.core.observation import JobPhase, PoolReport
+from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.preflight.facts import Group
 from simulator_calls import TOKEN, Clock, config, servers
 
 SECRET = "simulator-secret-key"
@@ -92,7 +93,12 @@ async def test_the_whole_life_of_an_add(credentials: Credentials) -> None:
     async with Site.running() as site:
         cloud = site.client(credentials)
         assert (await cloud.get_cluster(CLUSTER_ID)).phase == "Available"
-        assert await cloud.get_node_pool(CLUSTER_ID, NODE_POOL_ID) == PoolReport("", 0)
+        pool = await cloud.get_node_pool(CLUSTER_ID, NODE_POOL_ID)
+        assert (pool.phase, pool.current_nodes, pool.template.groups) == (
+            "",
+            0,
+            (Group("c7.2xlarge.4", "cn-north-4a"),),
+        )
         assert len(await cloud.list_nodes(CLUSTER_ID)) == 0
         begun = site.now()
         job_id = await site.add(A.upper(), B, by=credentials)
@@ -104,7 +110,7 @@ async def test_the_whole_life_of_an_add(credentials: Credentials) -> None:
         site.clock.tick(100)
         assert (await cloud.get_job(job_id)).phase is JobPhase.SUCCEEDED
         assert (await cloud.list_nodes(CLUSTER_ID)).active_in(NODE_POOL_ID, [A, B]) == {A, B}
-        assert await cloud.get_node_pool(CLUSTER_ID, NODE_POOL_ID) == PoolReport("", 2)
+        assert (await cloud.get_node_pool(CLUSTER_ID, NODE_POOL_ID)).current_nodes == 2
         site.clock.tick(3600)
         assert (await cloud.get_job(job_id)).phase is JobPhase.LOST
         assert site.calls() == 1

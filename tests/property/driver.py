@@ -1,32 +1,74 @@
-"""The reconcile loop over the model cloud: the same order of reads, decisions, writes and calls as `runtime.reconcile`.
+"""The program of a reconcile over the model cloud, as one process after another runs it.
 
-Not for: decisions. Every store is checked here, so that no test can forget a promise.
+Not for: the order of effects (`core.program`) or decisions. Every store is checked here, so that no test can forget a
+promise.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeVar
 
-from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
-from nodepool_membership.core.calls import Answer, NotSent, Unknown, is_doubtful, record, too_late
-from nodepool_membership.core.decide import Decision, Pace, acknowledge, decide
-from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, Trouble
+from nodepool_membership.core.calls import Answer, NotSent, too_late
+from nodepool_membership.core.decide import Decision, decide
+from nodepool_membership.core.observation import Freshness, NodeTable, Trouble
+from nodepool_membership.core.program.effects import (
+    AddFinalizer,
+    AskJobs,
+    AskLease,
+    Call,
+    CloudEffect,
+    ClusterView,
+    Doubt,
+    Effect,
+    FindRivals,
+    IsDoubted,
+    IsListed,
+    LookAtCluster,
+    Memory,
+    Note,
+    Now,
+    ObjectEffect,
+    Place,
+    ProcessEffect,
+    Program,
+    ReadHome,
+    ReadObject,
+    Remark,
+    Remember,
+    RemoveFinalizer,
+    Reserve,
+    Say,
+    Shield,
+    StoreError,
+    TakePlace,
+    TellDecided,
+    Telling,
+    TellReleased,
+    TellStored,
+    WriteStatus,
+)
+from nodepool_membership.core.program.reconcile import reconcile
+from nodepool_membership.core.program.requeue import Intervals, Requeue
 from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
 from property.checks import check_decision, check_status
 from property.cloud_model import EPOCH, Cloud
 from property.reached import note
-from property.stored_object import StaleError, StoredObject
+from property.stored_object import StoredObject
 
-SETTINGS, RESYNC = Settings(), 300.0
+SETTINGS: Final = Settings()
+INTERVALS: Final = Intervals(SETTINGS.poll_interval, SETTINGS.resync_interval)
+RESYNC: Final = SETTINGS.resync_interval.total_seconds()
 RECENT: Final = timedelta(seconds=30)
-_WENT_BACK: Final = Trouble(Reason.CLOCK_SKEW, "a look that was just made counts as older than the read before it")
+T = TypeVar("T")
+
+KEY: Final = ("cce-system", "workers")
 
 
 class Boundary(StrEnum):
@@ -62,12 +104,16 @@ class Driver:
     budget_free: datetime = EPOCH
     intents: list[Batch] = field(default_factory=list)
     cached: NodeTable | None = None
-    backoffs: int = 0
-    failed_looks: int = 0
-    absences: Absences = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
     doubts: bool = False
     """A refusal of this pool was carried out in part: none is taken for certain any more (rule P15)."""
     uid: str = ""
+    _decided: TellDecided | None = None
+    """Of this reconcile."""
+    _known: Membership | None = None
+    """The object as the program knows it."""
+    _called: bool = False
+    """An intent is stored in this reconcile."""
 
     def __post_init__(self) -> None:
         self.stored.clock = lambda: self.cloud.now
@@ -87,18 +133,12 @@ class Driver:
     def reconcile(self) -> float:
         """One reconcile; returns the seconds until the next. A crash starts a new process."""
         try:
-            return self._work()
-        except StaleError:
-            return 0.0
+            return RESYNC if self.stored.gone else self._work()
         except CrashError:
-            self.cached, self.doubts = None, False
-            self._forget("")
+            self.cached, self.doubts, self.uid, self.memory = None, False, "", Memory()
             return 5.0
         finally:
             assert not self.cloud.wrongs, self.cloud.wrongs
-
-    def _forget(self, uid: str) -> None:
-        self.uid, self.backoffs, self.failed_looks, self.absences = uid, 0, 0, {}
 
     def run(self, seconds: float, reconciles: int, apart: float = 0.0) -> None:
         """Reconcile as the operator would for so long, at most so many times; if told, `apart` by so many seconds."""
@@ -115,135 +155,158 @@ class Driver:
         if action is not None:
             action()
 
-    def _second(self) -> datetime:
-        return self.now.replace(microsecond=0)
-
     def _work(self) -> float:
-        if self.stored.gone:
+        self._begin()
+        requeue = self._to_the_end(reconcile(KEY, SETTINGS))
+        self._decide_again()
+        if requeue is None or self._known is None:
             return RESYNC
-        membership = self.stored.read()
-        if membership.metadata.uid != self.uid:
-            self._forget(membership.metadata.uid)
-        seen = Observation(self.now, membership.wire_bytes, absences=self.absences, rivals=self.rivals)
-        self._pass(Boundary.READ)
-        answered: list[Look] = []
-        while True:
-            now = self._second()
-            step = decide(membership, seen, now, SETTINGS)
-            if isinstance(step, Decision):
-                break
-            if membership.status.observed_generation != membership.metadata.generation and not self._at_hand(step):
-                membership = self._store(membership, acknowledge(membership, now, SETTINGS))
-            if step in answered:
-                seen = replace(seen, trouble=_WENT_BACK, failed_looks=self.failed_looks + 1)
-                continue
-            answered.append(step)
-            seen = self._answer(step, seen)
-            self._pass(Boundary.LOOKED)
-        check_decision(membership, step, seen, now)
-        self.absences = step.absences
-        self.doubts |= step.doubted
-        self._pass(Boundary.DECIDED)
-        if step.intent is not None:
-            self._carry_out(membership, step, step.intent)
-            return 0.0
-        self.failed_looks = self.failed_looks + 1 if seen.trouble is not None else 0
-        self.backoffs = self.backoffs + 1 if step.pace is Pace.BACKOFF else 0
-        if membership.metadata.deleting and not step.holds:
-            self._finalizers(replace(membership, status=step.status), [])
-            return RESYNC
-        membership = self._store(membership, step.status)
-        self._pass(Boundary.STORED)
-        if step.must_hold(membership):
-            membership = self._finalizers(membership, [FINALIZER])
-        self._decide_again(membership, step, seen, now)
-        if not step.holds and FINALIZER in membership.metadata.finalizers:
-            membership = self._finalizers(membership, [])
-        return self._wait(membership, step)
+        return INTERVALS.seconds(requeue, self._known.spec.node_pool, self.uid, self.now)
 
-    def _decide_again(self, membership: Membership, step: Decision, seen: Observation, now: datetime) -> None:
+    def _begin(self) -> None:
+        self._decided, self._known, self._called = None, None, False
+
+    def _to_the_end(self, program: Program[Requeue | None]) -> Requeue | None:
+        answer: object = None
+        error: StoreError | None = None
+        while True:
+            try:
+                effect = program.send(answer) if error is None else program.throw(error)
+            except StopIteration as end:
+                requeue: Requeue | None = end.value
+                return requeue
+            answer = error = None
+            try:
+                answer = self._perform(effect)
+            except StoreError as caught:
+                error = caught
+
+    def _perform(self, effect: Effect[object]) -> object:
+        match effect:
+            case ObjectEffect():
+                return self._of_object(effect)
+            case Call(_, intent):
+                answer = self._call(intent)
+                self._pass(Boundary.CALLED)
+                return answer
+            case CloudEffect():
+                return self._look(effect)
+            case ProcessEffect():
+                return self._of_process(effect)
+            case Telling():
+                self._hear(effect)
+                return None
+        raise TypeError(f"not known: {effect}")
+
+    def _of_object(self, effect: ObjectEffect[object]) -> object:
+        match effect:
+            case ReadObject():
+                return self._read()
+            case WriteStatus(membership, status):
+                return self._store(membership, status)
+            case AddFinalizer(meta):
+                self._pass(Boundary.WITNESSED)
+                return self._finalizers(meta, (FINALIZER,))
+            case RemoveFinalizer(meta):
+                self._check_release()
+                return self._finalizers(meta, ())
+            case ReadHome():
+                return self._looked(self.stored.home)
+        raise TypeError(f"not known: {effect}")
+
+    def _of_process(self, effect: ProcessEffect[object]) -> object:
+        match effect:
+            case Now():
+                return self.now
+            case Note(found):
+                return self._note(found)
+            case Remember(_, memory):
+                self.memory = memory
+            case FindRivals():
+                return self.rivals
+            case AskLease():
+                self._pass(Boundary.HELD)
+                return True
+            case Reserve():
+                return True
+            case Shield(membership, intent):
+                self._intended(membership, intent)
+            case Doubt():
+                self.doubts = True
+            case IsDoubted():
+                return self.doubts
+        return None
+
+    def _read(self) -> Membership | None:
+        found = None if self.stored.gone else self.stored.read()
+        if self._known is None:
+            self._known = found
+            self._pass(Boundary.READ)
+        return found
+
+    def _note(self, found: Membership | UnreadableStatus) -> Memory:
+        if found.metadata.uid != self.uid:
+            self.uid, self.memory = found.metadata.uid, Memory()
+        return self.memory
+
+    def _hear(self, effect: Telling) -> None:
+        match effect:
+            case TellDecided(membership, decision, seen, now):
+                check_decision(membership, decision, seen, now)
+                self._decided, self._known = effect, membership
+                self._pass(Boundary.DECIDED)
+            case TellStored(_, after):
+                self._known = after
+                self._pass(Boundary.RECORDED if self._called else Boundary.STORED)
+            case TellReleased(membership, status):
+                self._known = replace(membership, status=status)
+            case Say(Remark.CHANGED_MEANWHILE):
+                self._decided = None
+
+    def _decide_again(self) -> None:
         """What was decided is all there is to do, until something else is seen."""
-        if step.doubted:
+        decided, membership, self._decided = self._decided, self._known, None
+        if decided is None or membership is None or decided.decision.intent is not None:
+            return
+        if decided.decision.doubted or (membership.metadata.deleting and not decided.decision.holds):
             # Refused parts have become unknown: what that frees is planned the next time.
             return
-        again = decide(membership, seen, now, SETTINGS)
+        again = decide(membership, decided.seen, decided.now, SETTINGS)
         assert isinstance(again, Decision), f"a second decision on the same input asks for {again}"
-        assert again.status == step.status, "a second decision on the same input writes"
+        assert again.status == decided.decision.status, "a second decision on the same input writes"
         assert again.intent is None, "a second decision on the same input calls"
 
-    def _at_hand(self, look: Look) -> bool:
-        return (
-            self.unreachable
-            or look.write
-            or look.home
-            or (look.listing is Freshness.RECENT and self._recent() is not None)
-        )
+    # The cloud
+
+    def _look(self, effect: CloudEffect[object]) -> object:
+        match effect:
+            case IsListed():
+                return self._recent() is not None
+            case TakePlace():
+                return self._looked(Place(max((self.budget_free - self.cloud.now).total_seconds(), 0.0)))
+            case AskJobs(job_ids):
+                return self._looked(self._trouble() or {job_id: self.cloud.job(job_id) for job_id in job_ids})
+            case LookAtCluster(_, freshness):
+                return self._looked(self._trouble() or self._view(freshness))
+        return None
+
+    def _looked(self, answer: T) -> T:
+        self._pass(Boundary.LOOKED)
+        return answer
+
+    def _trouble(self) -> Trouble | None:
+        return Trouble(Reason.CLOUD_UNREACHABLE, "no route to the cloud") if self.unreachable else None
 
     def _recent(self) -> NodeTable | None:
         table = self.cached
         return table if table is not None and table.begun >= self.now - RECENT else None
 
-    def _answer(self, look: Look, seen: Observation) -> Observation:
-        if look.write:
-            return replace(seen, write_wait=max((self.budget_free - self.cloud.now).total_seconds(), 0.0))
-        if look.home:
-            return replace(seen, home=self.stored.home)
-        if self.unreachable:
-            trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no route to the cloud")
-            return replace(seen, trouble=trouble, failed_looks=self.failed_looks + 1)
-        if look.jobs:
-            return replace(seen, jobs={**seen.jobs, **{j: self.cloud.job(j) for j in look.jobs}})
-        assert look.listing is not None, "a Look asks for something"
-        table = self._recent() if look.listing is Freshness.RECENT else None
+    def _view(self, freshness: Freshness) -> ClusterView:
+        table = self._recent() if freshness is Freshness.RECENT else None
         self.cached = table = table or self.cloud.listing(self.now)
-        if look.listing is Freshness.RECENT:
-            return replace(seen, listing=table, clock_offset_seconds=-self.skew)
-        pool, cluster = self.cloud.pool(), self.cloud.cluster()
-        return replace(seen, listing=table, pool=pool, cluster=cluster, clock_offset_seconds=-self.skew)
-
-    def _store(self, membership: Membership, status: Status) -> Membership:
-        if status == membership.status:
-            return membership
-        check_status(membership, status)
-        note(status)
-        version = self.stored.write_status(membership.metadata.resource_version, status)
-        assert self.stored.read().status == status, "a status does not read back as it was written"
-        return replace(membership, metadata=replace(membership.metadata, resource_version=version), status=status)
-
-    def _finalizers(self, membership: Membership, finalizers: list[str]) -> Membership:
-        version = self.stored.write_finalizers(membership.metadata.resource_version, finalizers)
-        if not finalizers and membership.status.open_batches:
-            limit = SETTINGS.settle_window + timedelta(seconds=membership.spec.join_timeout_seconds)
-            assert membership.metadata.deletion_timestamp is not None, "the finalizer was taken off with an open batch"
-            slack = timedelta(seconds=self.stored.jumped)
-            assert self.now + slack >= membership.metadata.deletion_timestamp + limit, "let go too early"
-            # Nobody knows of its jobs any more: what is assumed of an add without a job holds from now on.
-            self.cloud.forget_answers()
-        metadata = replace(membership.metadata, resource_version=version, finalizers=tuple(finalizers))
-        return replace(membership, metadata=metadata)
-
-    def _carry_out(self, membership: Membership, decision: Decision, intent: Batch) -> None:
-        if FINALIZER not in membership.metadata.finalizers:
-            if membership.status.last_batch is None:
-                membership = self._store(membership, acknowledge(membership, self._second(), SETTINGS))
-            self._pass(Boundary.WITNESSED)
-            membership = self._finalizers(membership, [FINALIZER])
-        self._pass(Boundary.HELD)
-        membership = self._store(membership, decision.status)
-        self.intents.append(intent)
-        if intent.operation is Operation.REMOVE and not membership.metadata.deleting:
-            self._judge_wait(intent)
-        self._pass(Boundary.INTENDED)
-        answer = self._call(intent)
-        self._pass(Boundary.CALLED)
-        self._record(membership, intent, answer)
-        self._pass(Boundary.RECORDED)
-
-    def _judge_wait(self, intent: Batch) -> None:
-        for server in intent.server_ids:
-            off = self.cloud.now - self.stored.listed_until[server]
-            slack = timedelta(seconds=self.stored.jumped)
-            assert off + slack >= SETTINGS.removal_delay, f"removed {off} after it left the list (P18)"
+        if freshness is Freshness.RECENT:
+            return ClusterView(table, clock_offset_seconds=-self.skew)
+        return ClusterView(table, self.cloud.pool(), self.cloud.cluster(), -self.skew)
 
     def _call(self, intent: Batch) -> Answer:
         signed_at = intent.submit_time
@@ -252,31 +315,43 @@ class Driver:
             return NotSent(reason)
         dies = self.interruptions.get(Boundary.CALLED) == self._die
         if intent.operation is Operation.REMOVE:
-            answer = self.cloud.remove(intent.node_ids, signed_at, answer_arrives=not dies)
-        else:
-            answer = self.cloud.add(intent.server_ids, signed_at, answer_arrives=not dies)
-        return Unknown(answer.message) if self.doubts and is_doubtful(answer) else answer
+            return self.cloud.remove(intent.node_ids, signed_at, answer_arrives=not dies)
+        return self.cloud.add(intent.server_ids, signed_at, answer_arrives=not dies)
 
-    def _record(self, membership: Membership, intent: Batch, answer: Answer) -> None:
-        uid = membership.metadata.uid
-        while not self.stored.gone and membership.metadata.uid == uid:
-            try:
-                self._store(membership, record(membership, intent, answer, self._second(), SETTINGS))
-            except StaleError:
-                membership = self.stored.read()
-            else:
-                return
+    # The API server
 
-    def _wait(self, membership: Membership, decision: Decision) -> float:
-        if decision.pace is Pace.RESYNC and decision.delay is None:
-            return RESYNC
-        poll = SETTINGS.poll_interval.total_seconds()
-        backoff = min(poll * 2.0 ** min(self.backoffs, 16), RESYNC)
-        wait = {Pace.NOW: 0.0, Pace.POLL: poll, Pace.WATCH: 2 * poll}.get(decision.pace, backoff)
-        if decision.delay is None:
-            return wait
-        if self.failed_looks:
-            return max(decision.delay, wait)
+    def _store(self, membership: Membership, status: Status) -> str:
+        check_status(membership, status)
+        note(status)
+        version = self.stored.write_status(membership.metadata.resource_version, status)
+        assert self.stored.read().status == status, "a status does not read back as it was written"
+        return version
+
+    def _finalizers(self, meta: Metadata, finalizers: tuple[str, ...]) -> str:
+        version = self.stored.write_finalizers(meta.resource_version, list(finalizers))
+        assert self._known is not None, "a write before the read"
+        known = replace(meta, resource_version=version, finalizers=finalizers)
+        self._known = replace(self._known, metadata=known)
+        return version
+
+    def _check_release(self) -> None:
+        self._decide_again()
+        membership = self._known
+        assert membership is not None, "a write before the read"
         if membership.status.open_batches:
-            return min(decision.delay, wait)
-        return min(max(decision.delay, wait) if decision.pace is Pace.BACKOFF else decision.delay, RESYNC)
+            limit = SETTINGS.settle_window + timedelta(seconds=membership.spec.join_timeout_seconds)
+            assert membership.metadata.deletion_timestamp is not None, "the finalizer was taken off with an open batch"
+            slack = timedelta(seconds=self.stored.jumped)
+            assert self.now + slack >= membership.metadata.deletion_timestamp + limit, "let go too early"
+            # Nobody knows of its jobs any more: what is assumed of an add without a job holds from now on.
+            self.cloud.forget_answers()
+
+    def _intended(self, membership: Membership, intent: Batch) -> None:
+        self._called = True
+        self.intents.append(intent)
+        if intent.operation is Operation.REMOVE and not membership.metadata.deleting:
+            for server in intent.server_ids:
+                off = self.cloud.now - self.stored.listed_until[server]
+                slack = timedelta(seconds=self.stored.jumped)
+                assert off + slack >= SETTINGS.removal_delay, f"removed {off} after it left the list (P18)"
+        self._pass(Boundary.INTENDED)

@@ -14,11 +14,8 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
 from nodepool_membership.core.conditions import halt_of
 from nodepool_membership.core.observation import Home
+from nodepool_membership.core.program.effects import ConflictError
 from property.cloud_model import EPOCH, POOL
-
-
-class StaleError(Exception):
-    """The object has changed since it was read."""
 
 
 @dataclass(slots=True)
@@ -123,7 +120,7 @@ class StoredObject:
 
     def _guard(self, expected: str) -> None:
         if expected != str(self.version):
-            raise StaleError
+            raise ConflictError
 
     def _next(self) -> str:
         self.version += 1

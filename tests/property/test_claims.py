@@ -1,7 +1,7 @@
 """Workers of several memberships that claim the same servers, in every order of their steps: at most once (rule P16).
 
 Not for: one membership (`test_core_machine`). Each membership is of a cluster of its own, so no node list tells one of
-the others: only the index of claims stands between them. A step ends wherever `runtime.reconcile` awaits something.
+the others: only the index of claims stands between them. A step ends wherever `core.program` waits for something.
 """
 
 from collections.abc import Iterator

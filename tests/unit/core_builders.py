@@ -1,6 +1,6 @@
 """Small builders for tests of `core`: objects, nodes, and a run of decisions against a cloud that is plain data.
 
-Not for: the rules. `Run` answers every look truthfully and stores what was decided, as `runtime.reconcile` does.
+Not for: the rules. `Run` answers every look truthfully and stores what was decided, as `core.program` does.
 """
 
 from collections.abc import Iterable, Mapping

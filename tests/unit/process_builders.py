@@ -7,29 +7,32 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import cast
 
 from nodepool_membership.api.membership import InvalidObjectError, Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.spec import NodePoolRef
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.listings import ListingKey
-from nodepool_membership.core.observation import ClusterReport, Look, Node, NodeTable, Observation, PoolReport, Trouble
+from nodepool_membership.core.calls import Accepted, Answer
+from nodepool_membership.core.observation import ClusterReport, Freshness, Node, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.program.effects import ClusterView
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.census import Census
 from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Access, Clouds
+from nodepool_membership.runtime.memory import Memories
 from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.pace import Clock
 from nodepool_membership.runtime.queue import Key
-from nodepool_membership.runtime.reconcile import Reconciler
+from nodepool_membership.runtime.reconcile import Parts, Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
 from nodepool_membership.runtime.troubles import TroubleError
-from unit.core_builders import NOW, SECOND, SETTINGS, WINDOW, a_spec, an_object
+from unit.core_builders import JOB, NOW, SECOND, SETTINGS, WINDOW, a_spec, an_object
 
 
 class Api(Memberships):
@@ -95,14 +98,13 @@ class ListedCloud(Clouds):
         key = ListingKey("https://cloud", "project", membership.spec.node_pool.cluster_id, "fingerprint")
         return Access(cast("CloudClient", None), key, "identity", self.budgets)
 
-    async def answer(self, look: Look, _membership: Membership, _access: Access, seen: Observation) -> Observation:
-        assert look.listing is not None
+    async def look(self, _access: Access, _pool: NodePoolRef, _freshness: Freshness, _read_at: datetime) -> ClusterView:
         if self.trouble is not None:
             raise TroubleError(self.trouble)
         table = NodeTable(NOW, self.nodes)
-        return replace(seen, listing=table, pool=PoolReport("", len(self.nodes)), cluster=ClusterReport("Available"))
+        return ClusterView(table, PoolReport("", len(self.nodes)), ClusterReport("Available"))
 
-    def is_at_hand(self, _look: Look, _access: Access) -> bool:
+    def is_listed(self, _access: Access) -> bool:
         return True
 
     def take(self, membership: Membership, access: Access) -> Taken | float:
@@ -122,20 +124,19 @@ class ListedCloud(Clouds):
 
 
 class Calls(Sender):
-    """Notes what would be sent."""
+    """Notes what would be sent; every call is accepted."""
 
     def __init__(self) -> None:
+        super().__init__(now=lambda: NOW, monotonic=lambda: 0.0, may_call=lambda: True)
         self.sent: list[tuple[str, tuple[str, ...]]] = []
         self.doubted: list[str] = []
 
-    async def send(self, membership: Membership, intent: Batch, _access: Access) -> None:
+    async def call(self, membership: Membership, intent: Batch, _access: Access) -> Answer:
         self.sent.append((membership.metadata.name, intent.server_ids))
+        return Accepted(JOB)
 
     def doubt(self, membership: Membership) -> None:
         self.doubted.append(membership.metadata.name)
-
-    async def close(self) -> None:
-        return None
 
 
 class Quiet(Events):
@@ -157,21 +158,18 @@ class Process:
         self.cloud = ListedCloud()
         claims = self.claims = Claims(self.woken.append, WINDOW, now=lambda: NOW)
         census = Census(api, (), self.woken.append, clock=lambda: self.seconds)
-        store = self.store = Store(api, Quiet(), Metrics(), SETTINGS, claims, now=lambda: NOW)
-        clock = Clock(timedelta(seconds=15), timedelta(minutes=5))
-        self.reconciler = Reconciler(
-            api,
-            store,
-            self.calls,
-            self.cloud,
-            Metrics(),
-            SETTINGS,
-            clock,
-            claims,
-            census,
+        parts = self.parts = Parts(
+            memberships=api,
+            store=Store(api, Quiet(), Metrics(), claims, self.cloud),
+            sender=self.calls,
+            clouds=self.cloud,
+            memories=Memories(claims, census, self.cloud, Metrics(), now=lambda: NOW),
+            claims=claims,
+            census=census,
             now=lambda: NOW,
             may_call=lambda: True,
         )
+        self.reconciler = Reconciler(parts, SETTINGS)
 
     async def started(self) -> None:
         self.reconciler.start()

@@ -3,7 +3,10 @@
 Not for: what an answer means (`test_core_records`). Memory stands for the API server: it keeps what it is given.
 """
 
+import asyncio
+import logging
 from dataclasses import replace
+from datetime import datetime
 
 import httpx
 import pytest
@@ -15,14 +18,19 @@ from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.listings import ListingKey
-from nodepool_membership.core.calls import Accepted
+from nodepool_membership.core.calls import Accepted, Answer
+from nodepool_membership.core.program.carrying import call_and_record, record_answer
+from nodepool_membership.core.program.effects import Connect, Program
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import StaleError, UnansweredError
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime.census import Census
 from nodepool_membership.runtime.claims import Claims
-from nodepool_membership.runtime.clouds import Access
+from nodepool_membership.runtime.clouds import Access, Clouds
+from nodepool_membership.runtime.memory import Memories
 from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.runtime.reconcile import Parts, Run
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
 from unit.core_builders import JOB, NOW, POOL, SECOND, SETTINGS, WINDOW, a_batch, a_spec, an_object, servers
@@ -77,10 +85,66 @@ def intended() -> Membership:
     return an_object(a_spec(A, B), status, finalizers=(FINALIZER,))
 
 
-def a_store(memory: Memory) -> Store:
-    events = Events(KubeApi.__new__(KubeApi), instance="test")
-    claims = Claims(lambda _: None, WINDOW, now=lambda: NOW)
-    return Store(memory, events, Metrics(), SETTINGS, claims, now=lambda: NOW, first_wait=0.0)
+class OneCloud(Clouds):
+    """Gives one access to whoever asks."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def access(self, membership: Membership, *, fresh_secret: bool = False) -> Access:
+        assert membership.metadata.uid or fresh_secret
+        return self._access
+
+    def forget(self, _uid: str) -> None:
+        return None
+
+
+class Process:
+    """What runs programs over one object."""
+
+    def __init__(self, memory: Memory, access: Access | None = None, *, late: int = 0) -> None:
+        self._memory = memory
+        clouds = OneCloud(access or refusing())
+
+        def now() -> datetime:
+            return NOW + late * SECOND
+
+        claims = Claims(lambda _: None, WINDOW, now=now)
+        census = Census(memory, (), lambda _: None)
+        metrics = Metrics()
+        events = Events(KubeApi.__new__(KubeApi), instance="test")
+        self.sender = Sender(now=now, monotonic=lambda: 0.0, may_call=lambda: True)
+        self.parts = Parts(
+            memberships=memory,
+            store=Store(memory, events, metrics, claims, clouds),
+            sender=self.sender,
+            clouds=clouds,
+            memories=Memories(claims, census, clouds, metrics, now=now),
+            claims=claims,
+            census=census,
+            now=now,
+            may_call=lambda: True,
+            sleep=no_sleep,
+        )
+
+    async def record(self, membership: Membership, intent: Batch, answer: Answer) -> None:
+        await self._run(record_answer(membership, intent, answer, SETTINGS))
+
+    async def send(self, intent: Batch) -> None:
+        await self._run(self._connect_and_send(intent))
+
+    def _connect_and_send(self, intent: Batch) -> Program[None]:
+        yield from Connect(self._memory.stored, fresh=False)
+        yield from call_and_record(self._memory.stored, intent, SETTINGS)
+
+    async def _run(self, program: Program[None]) -> None:
+        async with Run(self.parts) as run:
+            run.found = self._memory.stored
+            await run.to_the_end(program)
+
+
+async def no_sleep(_seconds: float) -> None:
+    return None
 
 
 async def test_the_answer_is_kept_also_if_the_status_became_unreadable_meanwhile() -> None:
@@ -88,7 +152,7 @@ async def test_the_answer_is_kept_also_if_the_status_became_unreadable_meanwhile
     before = intended()
     memory = Memory(before)
     memory.edit(broken="status.jobs.0.phase: unknown")
-    await a_store(memory).answer(before, an_intent(), Accepted(JOB))
+    await Process(memory).record(before, an_intent(), Accepted(JOB))
     status = memory.stored.status
     assert [(job.batch, job.phase, job.job_id, job.server_ids) for job in status.jobs] == [
         (4, Phase.RUNNING, JOB, (A, B))
@@ -100,7 +164,7 @@ async def test_the_answer_is_kept_also_if_the_status_became_unreadable_meanwhile
 async def test_a_record_whose_write_was_not_answered_is_made_once() -> None:
     memory = Memory(intended())
     memory.lost_answers = 1
-    await a_store(memory).answer(memory.stored, an_intent(), Accepted(JOB))
+    await Process(memory).record(memory.stored, an_intent(), Accepted(JOB))
     assert memory.writes == 1
     assert [job.phase for job in memory.stored.status.jobs] == [Phase.RUNNING]
 
@@ -108,7 +172,11 @@ async def test_a_record_whose_write_was_not_answered_is_made_once() -> None:
 def refusing(status: int = 400, code: str = "CCE.01400001", text: str = "a server is bad") -> Access:
     names = ("error_code", "error_msg") if code.startswith("APIGW") else ("errorCode", "errorMessage")
     refusal = dict(zip(names, (code, text), strict=True))
-    http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: httpx.Response(status, json=refusal)))
+    return an_access(httpx.MockTransport(lambda _: httpx.Response(status, json=refusal)))
+
+
+def an_access(transport: httpx.MockTransport) -> Access:
+    http = httpx.AsyncClient(transport=transport)
     client = CloudClient(http, "https://a", "p", AccessKey("AK", "SK"), now=lambda: NOW, timeout_seconds=5)
     budgets = Budgets(10, random=lambda: 0.0, clock=lambda: 0.0)
     return Access(client, ListingKey("https://a", "p", "c", "k"), "AK", budgets)
@@ -118,10 +186,10 @@ def refusing(status: int = 400, code: str = "CCE.01400001", text: str = "a serve
 async def test_a_refusal_is_unknown_once_the_pool_was_seen_to_carry_out_a_refused_call(*, doubted: bool) -> None:
     """Rule P15: its refusals are not atomic, so the parts of the batch must not be sent."""
     memory = Memory(intended())
-    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0, may_call=lambda: True)
+    process = Process(memory)
     if doubted:
-        sender.doubt(memory.stored)
-    await sender.send(memory.stored, an_intent(), refusing())
+        process.sender.doubt(memory.stored)
+    await process.send(an_intent())
     phases = [job.phase for job in memory.stored.status.jobs]
     assert phases == ([Phase.VERIFYING] if doubted else [Phase.REFUSED, Phase.QUEUED, Phase.QUEUED])
 
@@ -145,12 +213,12 @@ async def test_so_is_one_for_a_passing_reason_unless_the_gateway_gave_it(
     memory = Memory(intended())
     intent = replace(an_intent(), operation=operation, node_ids=(A, B))
     memory.stored = replace(memory.stored, status=replace(memory.stored.status, jobs=(intent,)))
-    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0, may_call=lambda: True)
-    await sender.send(memory.stored, intent, refusing(status, code, text))
+    process = Process(memory, refusing(status, code, text))
+    await process.send(intent)
     assert memory.stored.status.jobs[0].phase is Phase.REFUSED
     memory.stored = replace(memory.stored, status=replace(memory.stored.status, jobs=(intent,)))
-    sender.doubt(memory.stored)
-    await sender.send(memory.stored, intent, refusing(status, code, text))
+    process.sender.doubt(memory.stored)
+    await process.send(intent)
     assert memory.stored.status.jobs[0].phase is (Phase.REFUSED if believed else Phase.VERIFYING)
 
 
@@ -158,17 +226,60 @@ async def test_so_is_one_for_a_passing_reason_unless_the_gateway_gave_it(
 async def test_nothing_is_sent_long_after_its_signature_or_with_one_of_the_future(late: int, *, sent: bool) -> None:
     """Rules P5, P21: the settle window counts on a signature that ends 15 minutes after the call at the latest."""
     memory = Memory(intended())
-    sender = Sender(a_store(memory), now=lambda: NOW + late * SECOND, monotonic=lambda: 0.0, may_call=lambda: True)
-    await sender.send(memory.stored, an_intent(), refusing())
+    await Process(memory, late=late).send(an_intent())
     phase = memory.stored.status.jobs[0].phase
     assert phase is (Phase.REFUSED if sent else Phase.WITHDRAWN)
 
 
 async def test_the_doubt_is_about_one_pool() -> None:
     memory = Memory(intended())
-    sender = Sender(a_store(memory), now=lambda: NOW, monotonic=lambda: 0.0, may_call=lambda: True)
+    process = Process(memory)
     pool = replace(memory.stored.spec.node_pool, node_pool_id=POOL.replace("0", "9"))
-    sender.doubt(replace(memory.stored, spec=replace(memory.stored.spec, node_pool=pool)))
-    await sender.send(memory.stored, an_intent(), refusing())
+    process.sender.doubt(replace(memory.stored, spec=replace(memory.stored.spec, node_pool=pool)))
+    await process.send(an_intent())
     assert memory.stored.status.jobs[0].phase is Phase.REFUSED
     assert memory.stored.status.failures == ()
+
+
+async def test_an_end_that_cannot_wait_names_the_call_that_is_under_way(caplog: pytest.LogCaptureFixture) -> None:
+    called, never = asyncio.Event(), asyncio.Event()
+
+    async def hang(_request: httpx.Request) -> httpx.Response:
+        called.set()
+        await never.wait()
+        return httpx.Response(200)
+
+    memory = Memory(intended())
+    process = Process(memory, an_access(httpx.MockTransport(hang)))
+    sending = asyncio.create_task(process.send(an_intent()))
+    await called.wait()
+    closing = asyncio.create_task(process.sender.close())
+    await asyncio.sleep(0)
+    assert not closing.done()
+    closing.cancel()
+    await asyncio.wait([closing, sending])
+    assert closing.cancelled()
+    assert memory.writes == 0
+    (said,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    assert "call under way" in said.getMessage()
+    assert (getattr(said, "batch", None), getattr(said, "object", None)) == (4, "cce-system/gpu-workers")
+
+
+async def test_whoever_is_cancelled_with_a_call_under_way_does_not_end_its_record() -> None:
+    called, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_request: httpx.Request) -> httpx.Response:
+        called.set()
+        await goes_on.wait()
+        return httpx.Response(200, json={"jobid": JOB})
+
+    memory = Memory(intended())
+    process = Process(memory, an_access(httpx.MockTransport(wait)))
+    sending = asyncio.create_task(process.send(an_intent()))
+    await called.wait()
+    sending.cancel()
+    await asyncio.wait([sending])
+    assert sending.cancelled()
+    goes_on.set()
+    await process.sender.close()
+    assert [job.job_id for job in memory.stored.status.jobs] == [JOB]

@@ -20,7 +20,7 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
-from nodepool_membership.core.observation import Freshness, Look, Observation
+from nodepool_membership.core.observation import Freshness, Observation
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import ForbiddenError, KubeError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
@@ -205,5 +205,6 @@ async def test_a_recent_listing_tells_how_far_our_clock_is_off_as_well(site: Sit
     date = format_datetime(NOW + timedelta(hours=1), usegmt=True)
     site.answer = httpx.Response(200, json={"items": []}, headers={"Date": date})
     access = await site.clouds.access(held())
-    seen = await site.clouds.answer(Look(listing=Freshness.RECENT), held(), access, Observation(NOW))
+    view = await site.clouds.look(access, held().spec.node_pool, Freshness.RECENT, NOW)
+    seen = Observation(NOW, listing=view.listing, clock_offset_seconds=view.clock_offset_seconds)
     assert (seen.clock_offset_seconds, seen.is_fresh, seen.is_skewed) == (3600.0, False, True)

@@ -13,6 +13,7 @@ from nodepool_membership.api.membership import InvalidObjectError
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
 from nodepool_membership.core.observation import Trouble
+from nodepool_membership.core.program.effects import WriteStatus
 from unit.core_builders import NOW, active, servers
 from unit.process_builders import Api, Process
 
@@ -117,5 +118,5 @@ async def test_what_is_stored_is_claimed_at_once() -> None:
     old, young = api.objects[OLD], api.objects[YOUNG]
     process.claims.note(old)
     process.claims.note(young)
-    await process.store.status(young, replace(young.status, members=(X,)))
+    await process.parts.store.perform(WriteStatus(young, replace(young.status, members=(X,))))
     assert process.claims.rivals(old)[X].recorded

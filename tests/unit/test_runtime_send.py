@@ -1,18 +1,14 @@
-"""The decision not to send after all, at the last moment (rule P5), and an end that cannot wait for a record.
+"""The decision not to send after all, at the last moment (rule P5).
 
-Not for: answers of the cloud (`tests/contract`), or the order of writes and calls (`tests/cluster`).
+Not for: answers of the cloud (`tests/contract`), or the order of writes and calls (`tests/cluster`, `test_program`).
 """
 
-import asyncio
-import logging
 from datetime import datetime, timedelta
 
-import httpx
 import pytest
 
-from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.status import Batch, Phase
+from nodepool_membership.api.status import Phase
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.errors import CloudError, NotSentError, WithheldError
 from nodepool_membership.cce.listings import ListingKey
@@ -20,32 +16,19 @@ from nodepool_membership.core.calls import Accepted, Answer, NotSent
 from nodepool_membership.runtime import troubles
 from nodepool_membership.runtime.clouds import Access
 from nodepool_membership.runtime.send import Sender
-from nodepool_membership.runtime.store import Store
-from scripted_cloud import CLUSTER, ENDPOINT, JOB, KEY, PROJECT, Wire, always, client
+from scripted_cloud import CLUSTER, ENDPOINT, JOB, KEY, PROJECT, always, client
 from unit.core_builders import NOW, a_batch, a_spec, an_object, server
 
 MEMBERSHIP = an_object(a_spec(server(1)))
 INTENT = a_batch(Phase.SUBMITTING, server(1), submitted=NOW)
 
 
-class Records(Store):
-    """Keeps answers in place of an API server."""
-
-    def __init__(self) -> None:
-        self.answers: list[Answer] = []
-
-    async def answer(self, membership: Membership, intent: Batch, answer: Answer) -> None:
-        assert (membership, intent) == (MEMBERSHIP, INTENT)
-        self.answers.append(answer)
-
-
 class World:
     def __init__(self) -> None:
-        self.records = Records()
         self.wire = always(200, {"jobid": JOB})
         self.now = NOW
         self.leads = True
-        self.sender = Sender(self.records, now=lambda: self.now, monotonic=lambda: 0.0, may_call=lambda: self.leads)
+        self.sender = Sender(now=lambda: self.now, monotonic=lambda: 0.0, may_call=lambda: self.leads)
 
     def at(self, now: datetime) -> None:
         self.now = now
@@ -53,9 +36,7 @@ class World:
     async def send(self) -> Answer:
         key = ListingKey(ENDPOINT, PROJECT, CLUSTER, KEY.fingerprint)
         access = Access(client(self.wire), key, KEY.identity, Budgets(10, random=lambda: 0.0, clock=lambda: 0.0))
-        await self.sender.send(MEMBERSHIP, INTENT, access)
-        (answer,) = self.records.answers
-        return answer
+        return await self.sender.call(MEMBERSHIP, INTENT, access)
 
 
 @pytest.fixture
@@ -102,29 +83,3 @@ def test_what_kept_a_call_from_being_sent_is_no_trouble_of_the_network_unless_it
     answer = troubles.of_call(error)
     assert isinstance(answer, NotSent)
     assert answer.reason is reason
-
-
-async def test_an_end_that_cannot_wait_names_the_call_that_is_under_way(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
-    called, never = asyncio.Event(), asyncio.Event()
-
-    async def hang(_request: httpx.Request) -> httpx.Response:
-        called.set()
-        await never.wait()
-        return httpx.Response(200)
-
-    world.wire = Wire(hang)
-    sending = asyncio.create_task(world.send())
-    await called.wait()
-    closing = asyncio.create_task(world.sender.close())
-    await asyncio.sleep(0)
-    assert not closing.done()
-    closing.cancel()
-    async with asyncio.timeout(5):
-        await asyncio.wait([closing, sending])
-    assert closing.cancelled()
-    assert world.records.answers == []
-    (said,) = [r for r in caplog.records if r.levelno == logging.ERROR]
-    assert "call under way" in said.getMessage()
-    assert (getattr(said, "batch", None), getattr(said, "object", None)) == (1, "cce-system/gpu-workers")

@@ -76,6 +76,38 @@ class FailureReason(StrEnum):
     REMOVAL_FAILED = "RemovalFailed"
     OTHER = "Other"
 
+    SERVER_NOT_FOUND = "ServerNotFound"
+    REQUIRED_TAG_MISSING = "RequiredTagMissing"
+    SERVER_NOT_RUNNING = "ServerNotRunning"
+    SPOT_SERVER = "SpotServer"
+    OTHER_VPC = "OtherVPC"
+    OTHER_SUBNET = "OtherSubnet"
+    SEVERAL_INTERFACES = "SeveralInterfaces"
+    OTHER_FLAVOR = "OtherFlavor"
+    SERVER_TOO_SMALL = "ServerTooSmall"
+    OTHER_SERVER_GROUP = "OtherServerGroup"
+    OTHER_RESERVATION = "OtherReservation"
+    OTHER_ENTERPRISE_PROJECT = "OtherEnterpriseProject"
+    OTHER_DISK_COUNT = "OtherDiskCount"
+    OTHER_DISK_SIZE = "OtherDiskSize"
+    OTHER_POOL_KIND = "OtherPoolKind"
+    NO_IPV6 = "NoIPv6"
+    SERVER_FROZEN = "ServerFrozen"
+    SERVER_LOCKED = "ServerLocked"
+    ABOUT_TO_TERMINATE = "AboutToTerminate"
+
+
+class FindingReason(StrEnum):
+    """What is told of servers or of their pool and stops nothing."""
+
+    OTHER_BILLING = "OtherBilling"
+    STALE_CCE_TAG = "StaleCCETag"
+    WINDOWS_SERVER = "WindowsServer"
+    SERVERS_UNREAD = "ServersUnread"
+    AUTOSCALING_ON = "AutoscalingOn"
+    DESIRED_COUNT_LOW = "DesiredCountLow"
+    TEMPLATE_CHANGED = "TemplateChanged"
+
 
 EXPLAINED: Final = frozenset(
     {
@@ -105,6 +137,32 @@ VANISHED: Final = frozenset({FailureReason.MEMBER_MISSING, FailureReason.LISTING
 
 DRIFT: Final = VANISHED | {FailureReason.MEMBER_NOT_ACTIVE}
 """A recorded member that the node list does not show as Active in the pool. Costs no attempt."""
+
+
+PREFLIGHT: Final = frozenset(
+    {
+        FailureReason.SERVER_NOT_FOUND,
+        FailureReason.REQUIRED_TAG_MISSING,
+        FailureReason.SERVER_NOT_RUNNING,
+        FailureReason.SPOT_SERVER,
+        FailureReason.OTHER_VPC,
+        FailureReason.OTHER_SUBNET,
+        FailureReason.SEVERAL_INTERFACES,
+        FailureReason.OTHER_FLAVOR,
+        FailureReason.SERVER_TOO_SMALL,
+        FailureReason.OTHER_SERVER_GROUP,
+        FailureReason.OTHER_RESERVATION,
+        FailureReason.OTHER_ENTERPRISE_PROJECT,
+        FailureReason.OTHER_DISK_COUNT,
+        FailureReason.OTHER_DISK_SIZE,
+        FailureReason.OTHER_POOL_KIND,
+        FailureReason.NO_IPV6,
+        FailureReason.SERVER_FROZEN,
+        FailureReason.SERVER_LOCKED,
+        FailureReason.ABOUT_TO_TERMINATE,
+    }
+)
+"""The server was read before a call and not sent. Costs no attempt; it is read again later, and sent once mended."""
 
 
 class EventReason(StrEnum):

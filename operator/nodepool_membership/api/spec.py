@@ -47,6 +47,14 @@ class DriftPolicy(StrEnum):
     REJOIN = "Rejoin"
 
 
+class PreflightMode(StrEnum):
+    """What follows from what is read of a server before it is wiped."""
+
+    OFF = "Off"
+    REPORT = "Report"
+    ENFORCE = "Enforce"
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """The desired state. Server ids are a set in lower case: order and duplicates mean nothing."""

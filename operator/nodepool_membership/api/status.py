@@ -10,7 +10,7 @@ from typing import ClassVar, Final, Literal
 from pydantic import ConfigDict
 
 from nodepool_membership.api.codec import WIRE, LowerID, Moment
-from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 
 
 class Phase(StrEnum):
@@ -81,6 +81,18 @@ class Failure:
     reason: FailureReason
     message: str
     attempts: int
+    count: int
+    server_ids: tuple[LowerID, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found and stops nothing: of `count` servers, some of which are named, or (0) of the pool itself."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    reason: FailureReason | FindingReason
+    message: str
     count: int
     server_ids: tuple[LowerID, ...]
 

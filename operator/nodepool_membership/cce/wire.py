@@ -12,6 +12,8 @@ from typing import Annotated, Final
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter
 
+from nodepool_membership.cce.loose import table
+from nodepool_membership.cce.template_wire import ClusterSpec, PoolSpec
 from nodepool_membership.core.observation import ClusterReport, JobPhase, JobReport, Node, PoolReport
 
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[ Tt](\d\d:\d\d:\d\d)(?:\.\d+)? ?([Zz]|[+-]\d\d:?\d\d)?(?: .*)?", re.ASCII)
@@ -198,9 +200,10 @@ class PoolDocument(BaseModel):
     """A node pool. `status` must be there: a pool without a phase counts as usable."""
 
     status: _PoolStatus
+    spec: Annotated[PoolSpec, BeforeValidator(table)] = Field(default_factory=PoolSpec)
 
     def report(self) -> PoolReport:
-        return PoolReport(self.status.phase, self.status.current_node)
+        return PoolReport(self.status.phase, self.status.current_node, self.spec.template())
 
 
 class _ClusterStatus(BaseModel):
@@ -211,9 +214,10 @@ class ClusterDocument(BaseModel):
     """A cluster."""
 
     status: _ClusterStatus
+    spec: Annotated[ClusterSpec, BeforeValidator(table)] = Field(default_factory=ClusterSpec)
 
     def report(self) -> ClusterReport:
-        return ClusterReport(self.status.phase)
+        return ClusterReport(self.status.phase, self.spec.network())
 
 
 JobID = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,128}$")]

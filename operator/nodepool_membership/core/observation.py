@@ -12,6 +12,7 @@ from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.drift import Absences
+from nodepool_membership.core.preflight.facts import Network, Template
 from nodepool_membership.core.rivals import Rivals
 
 ACTIVE: Final = "Active"
@@ -165,6 +166,7 @@ class PoolReport:
 
     phase: str
     current_nodes: int | None = None
+    template: Template = field(default_factory=Template)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ class ClusterReport:
     """A cluster. Adds are accepted while it is `Available` (dossier section 1)."""
 
     phase: str
+    network: Network = field(default_factory=Network)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,17 +8,19 @@ import json
 import re
 from typing import Final
 
+from nodepool_membership.core.program.effects import ConflictError, NoAnswerError, StoreError
+
 _MAX_REASON: Final = 400
 _STRICT: Final = "strict decoding error: "
 _VALUE: Final = re.compile(r'value: (?:"(?:[^"\\]|\\.)*"(?:: |$)|[^\s:]+: )')
 _TOO_LARGE: Final = "request is too large"
 
 
-class KubeError(Exception):
+class KubeError(StoreError):
     """The API server did not do what was asked. The text is short and fit for logs."""
 
 
-class StaleError(KubeError):
+class StaleError(KubeError, ConflictError):
     """409: the object changed since it was read. Nothing was written; read again."""
 
 
@@ -34,7 +36,7 @@ class ForbiddenError(KubeError):
     """401 or 403: our identity or its rights. Nothing was written."""
 
 
-class UnansweredError(KubeError):
+class UnansweredError(KubeError, NoAnswerError):
     """Network error, time-out, 5xx or 429: whether a write took effect is unknown."""
 
 

@@ -29,10 +29,10 @@ from nodepool_membership.runtime.census import Census
 from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Clouds
 from nodepool_membership.runtime.leader import MayCall
+from nodepool_membership.runtime.memory import Memories
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Options
-from nodepool_membership.runtime.pace import Clock
-from nodepool_membership.runtime.reconcile import Reconciler
+from nodepool_membership.runtime.reconcile import Parts, Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
 from nodepool_membership.runtime.watch import OnKey
@@ -92,9 +92,15 @@ async def make_reconciler(
         )
         claims = Claims(wake, options.settle_window, now=now)
         census = Census(memberships, options.namespaces, wake, clock=monotonic)
-        store = Store(memberships, events, metrics, settings, claims, now=now)
-        sender = Sender(store, now=now, monotonic=monotonic, may_call=may_call)
-        clock = Clock(options.poll_interval, options.resync_interval)
-        yield Reconciler(
-            memberships, store, sender, clouds, metrics, settings, clock, claims, census, now=now, may_call=may_call
+        parts = Parts(
+            memberships=memberships,
+            store=Store(memberships, events, metrics, claims, clouds),
+            sender=Sender(now=now, monotonic=monotonic, may_call=may_call),
+            clouds=clouds,
+            memories=Memories(claims, census, clouds, metrics, now=now),
+            claims=claims,
+            census=census,
+            now=now,
+            may_call=may_call,
         )
+        yield Reconciler(parts, settings)

@@ -1,18 +1,19 @@
 """From a membership to what it may use of the cloud: endpoint, credentials, client, write budget, shared listings.
 
-Not for: the wire (`cce`) or decisions (`core`). Answers `Look`s; every trouble becomes a `TroubleError`.
+Not for: the wire (`cce`) or decisions (`core`). Looks; every trouble becomes a `TroubleError`.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import NodePoolRef
 from nodepool_membership.api.status import Batch, Phase
 from nodepool_membership.cce.budget import WINDOW_SECONDS, Budgets, Taken, WriteBudget
 from nodepool_membership.cce.client import CloudClient
@@ -24,12 +25,11 @@ from nodepool_membership.core.observation import (
     ClusterReport,
     Freshness,
     JobReport,
-    Look,
     NodeTable,
-    Observation,
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.program.effects import ClusterView
 from nodepool_membership.kube.errors import ForbiddenError as KubeForbiddenError
 from nodepool_membership.kube.errors import RejectedError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
@@ -173,28 +173,22 @@ class Clouds:
             raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text))
         return data
 
-    async def answer(self, look: Look, membership: Membership, access: Access, seen: Observation) -> Observation:
-        """Look, and add what was seen.
+    async def look(self, access: Access, pool: NodePoolRef, freshness: Freshness, read_at: datetime) -> ClusterView:
+        """Look at the nodes of a cluster; unless a recent listing will do, at pool and cluster, too.
 
         Raises:
             TroubleError: the cloud could not be looked at.
         """
-        pool = membership.spec.node_pool
-        if look.jobs:
-            return replace(seen, jobs={**seen.jobs, **await self._jobs(access, look.jobs)})
-        if look.listing is not None:
-            seen = replace(seen, listing=await self._listing(access, pool.cluster_id, look.listing, seen.read_at))
-            if look.listing is not Freshness.RECENT:
-                # After the listing: what the pool counts may only have grown since.
-                seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
-                seen = replace(seen, pool=seen_pool, cluster=cluster)
-            return replace(seen, clock_offset_seconds=access.client.clock_offset_seconds)
-        raise ValueError("a Look asks for something")
+        listing = await self._listing(access, pool.cluster_id, freshness, read_at)
+        if freshness is Freshness.RECENT:
+            return ClusterView(listing, clock_offset_seconds=access.client.clock_offset_seconds)
+        # After the listing: what the pool counts may only have grown since.
+        seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
+        return ClusterView(listing, seen_pool, cluster, access.client.clock_offset_seconds)
 
-    def is_at_hand(self, look: Look, access: Access) -> bool:
-        """Whether the look is answered without asking the cloud."""
-        recent = look.listing is Freshness.RECENT and self._listings.recent(access.listing_key) is not None
-        return look.write or look.home or recent
+    def is_listed(self, access: Access) -> bool:
+        """Whether a recent listing is at hand, so that the cloud need not be asked for one."""
+        return self._listings.recent(access.listing_key) is not None
 
     def take(self, membership: Membership, access: Access) -> Taken | float:
         """A place in the write budget, or the seconds until there is one for this membership."""
@@ -208,7 +202,12 @@ class Clouds:
         """Whether the budget is closed because the cloud throttled a write."""
         return access.budget.is_closed(self._monotonic())
 
-    async def _jobs(self, access: Access, job_ids: tuple[str, ...]) -> dict[str, JobReport]:
+    async def jobs(self, access: Access, job_ids: tuple[str, ...]) -> dict[str, JobReport]:
+        """What the cloud says of some jobs.
+
+        Raises:
+            TroubleError: it did not say it of all.
+        """
         try:
             reports = await asyncio.gather(*(access.client.get_job(job_id) for job_id in job_ids))
         except CloudError as error:

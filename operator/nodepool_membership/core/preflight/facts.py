@@ -1,0 +1,129 @@
+"""What is known of a server, of the pool's template and of the cluster's network: the fields that rules compare.
+
+Not for: the documents themselves (`cce.server_wire`, `cce.wire`), which hold passwords' hashes and are never kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from nodepool_membership.api.reasons import Reason
+
+CCE_NODE_TAG: Final = "CCE-Dynamic-Provisioning-Node"
+"""CCE's own mark of a server that it has made a node; its value is the node's uid."""
+CCE_CLUSTER_TAG: Final = "CCE-Cluster-ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A data disk. `gib` is 0 where the size is not known, `kind` empty where its type is not."""
+
+    volume_id: str
+    gib: int = 0
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server as ECS or BMS described it. What is empty, 0 or None was not told, and no rule speaks of it."""
+
+    server_id: str
+    status: str
+    task: str = ""
+    project_id: str = ""
+    charging: str = ""
+    """`0` pay per use, `1` yearly or monthly, `2` spot."""
+    vpc_id: str = ""
+    subnets: frozenset[str] = frozenset()
+    ports: int = 0
+    """Network interfaces."""
+    has_ipv6: bool = False
+    flavor: str = ""
+    zone: str = ""
+    vcpus: int = 0
+    memory_mib: int = 0
+    groups: frozenset[str] = frozenset()
+    """Server groups."""
+    reservation: str = ""
+    enterprise_project: str = ""
+    disks: tuple[Disk, ...] | None = None
+    bare_metal: bool = False
+    frozen: bool = False
+    locked: bool = False
+    terminates: str = ""
+    os_type: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def node_uid(self) -> str:
+        """The uid of the node that CCE's tag names; empty without the tag."""
+        return self.tags.get(CCE_NODE_TAG, "").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Flavor and zone of one scale group of a pool; empty where any will do."""
+
+    flavor: str = ""
+    zone: str = ""
+    reservation: str = ""
+    autoscaling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """What a node pool asks of a server, and the hash of what it installs."""
+
+    digest: str = ""
+    """Of the node template as it was read; changes with it."""
+    kind: str = ""
+    """`vm`, `ElasticBMS` or `pm`."""
+    subnets: frozenset[str] = frozenset()
+    billing: str = ""
+    groups: tuple[Group, ...] = ()
+    """The pool's own first."""
+    server_group: str = ""
+    enterprise_project: str = ""
+    disks: tuple[Disk, ...] | None = None
+    desired_nodes: int | None = None
+    autoscaling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What a cluster asks of a server."""
+
+    vpc_id: str = ""
+    subnet_id: str = ""
+    ipv6: bool = False
+    enterprise_project: str = ""
+    """Empty where servers of any may join."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Why servers could not be read, in words for the user."""
+
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was read of the servers that a call would name.
+
+    A server that was asked for and is neither in `servers` nor in `unread` does not exist, or not for this credential.
+    """
+
+    began: datetime
+    """When the first question was asked."""
+    asked: frozenset[str]
+    servers: Mapping[str, Server] = field(default_factory=dict)
+    unread: frozenset[str] = frozenset()
+    why: Unread | None = None
+    """Why some could not be read: the first trouble that was met."""
+    nodes: Mapping[str, bool] = field(default_factory=dict)
+    """Whether the node that a server's CCE tag names exists, by its uid; what could not be found out is not there."""
+    subnet_ids: frozenset[str] = frozenset()
+    """Further ids of the pool's subnets: the APIs name one subnet by different ids."""

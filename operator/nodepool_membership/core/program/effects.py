@@ -1,0 +1,327 @@
+"""Every effect of a program with the type of its answer, and the errors that may be thrown instead of one.
+
+Not for: the order (`reconcile`, `looking`, `carrying`). An interpreter performs one effect after another. What it holds
+for a program (credentials, a place in the write budget) it gives back when the program is over, however it ends.
+"""
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
+from nodepool_membership.api.spec import NodePoolRef
+from nodepool_membership.api.status import Batch, Condition, Status
+from nodepool_membership.core.calls import Answer
+from nodepool_membership.core.decide import Decision
+from nodepool_membership.core.drift import Absences
+from nodepool_membership.core.observation import (
+    ClusterReport,
+    Freshness,
+    Home,
+    JobReport,
+    NodeTable,
+    Observation,
+    PoolReport,
+    Trouble,
+)
+from nodepool_membership.core.rivals import Rivals
+
+Key: TypeAlias = tuple[str, str]
+"""Namespace and name."""
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class StoreError(Exception):
+    """The API server did not do what was asked, or may not have."""
+
+
+class ConflictError(StoreError):
+    """The object changed since it was read. Nothing was written."""
+
+
+class NoAnswerError(StoreError):
+    """Whether a write took effect is unknown."""
+
+
+class Effect(Generic[T_co]):
+    """Something that is done outside of the program; it answers a `T_co`: `answer = yield from AnEffect(...)`."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> "Program[T_co]":
+        answer: T_co = yield self
+        return answer
+
+
+class ProcessEffect(Effect[T_co]):
+    """About the process itself: its clock, its memory, its lease."""
+
+    __slots__ = ()
+
+
+class ObjectEffect(Effect[T_co]):
+    """About the object on the API server. May raise a `StoreError`."""
+
+    __slots__ = ()
+
+
+class CloudEffect(Effect[T_co]):
+    """About the cloud: what keeps us from an answer is an answer."""
+
+    __slots__ = ()
+
+
+class Telling(Effect[None]):
+    """People are told something; nothing is decided from it."""
+
+    __slots__ = ()
+
+
+# `Any`: a generator takes answers of all types; `Effect.__iter__` is the one place where they get theirs back.
+Program: TypeAlias = Generator[Effect[object], Any, T]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the process remembers of an object from one reconcile to the next; losing it costs a wait at most."""
+
+    failed_looks: int = 0
+    """Reconciles in a row that could not look."""
+    backoffs: int = 0
+    """Decisions in a row that something was in the way."""
+    unreadable: str | None = None
+    """The resourceVersion of which it was said that its status cannot be understood."""
+    absences: Absences = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Now(ProcessEffect[datetime]):
+    """The time by the clock of the process; aware."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep(ProcessEffect[None]):
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(ProcessEffect[None]):
+    """The object is gone: so is what was remembered of it. What it had open stays claimed for a while."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Note(ProcessEffect[Memory]):
+    """Take over what an object that was just read says to all memberships: its claims, and the calls it made."""
+
+    found: Membership | UnreadableStatus
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForOthers(ProcessEffect[float | None]):
+    """Seconds until the others have been read once since the start, at most; None: the work need not wait."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Remember(ProcessEffect[None]):
+    key: Key
+    memory: Memory
+
+
+@dataclass(frozen=True, slots=True)
+class FindRivals(ProcessEffect[Rivals | None]):
+    """The servers of a membership that others claim, too; None while not all were read once (rule P16)."""
+
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve(ProcessEffect[bool]):
+    """Claim the servers of an intent that is about to be stored; False: one of them is another's by now (rule P16)."""
+
+    membership: Membership
+    intent: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class AskLease(ProcessEffect[bool]):
+    """Whether this process may call (rule P22)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt(ProcessEffect[None]):
+    """Take no further refusal by this node pool for certain: one was carried out in part (rule P15)."""
+
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class IsDoubted(ProcessEffect[bool]):
+    pool: NodePoolRef
+
+
+@dataclass(frozen=True, slots=True)
+class Shield(ProcessEffect[None]):
+    """From here to the end of the program nothing but the end of the process interrupts it (rule P9).
+
+    `answer` is the one to record, where it is known without a call.
+    """
+
+    membership: Membership
+    intent: Batch
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadObject(ObjectEffect[Membership | UnreadableStatus | None]):
+    """Read the object as it is now; None: there is none."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHome(ObjectEffect[Home]):
+    """Whether what the object lives in is there to stay (rule P20)."""
+
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteStatus(ObjectEffect[str]):
+    """Store a status that differs from the one that was read, guarded; answers the new resourceVersion (rule P3)."""
+
+    membership: Membership
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class WriteConditions(ObjectEffect[str]):
+    """Store conditions beside a status that cannot be understood, and nothing else (rule P24)."""
+
+    metadata: Metadata
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddFinalizer(ObjectEffect[str]):
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFinalizer(ObjectEffect[str]):
+    metadata: Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Connect(CloudEffect[Trouble | None]):
+    """Get the credentials and the endpoint for all further effects; answers what keeps us from it.
+
+    `fresh`: read the Secret in any case. After a look that failed it may have been the cause, and may be repaired.
+    """
+
+    membership: Membership
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AskJobs(CloudEffect[Mapping[str, JobReport] | Trouble]):
+    job_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterView:
+    """What was seen of a cluster in one look: its nodes; with them pool and cluster unless a recent listing served."""
+
+    listing: NodeTable
+    pool: PoolReport | None = None
+    cluster: ClusterReport | None = None
+    clock_offset_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LookAtCluster(CloudEffect[ClusterView | Trouble]):
+    pool: NodePoolRef
+    freshness: Freshness
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IsListed(CloudEffect[bool]):
+    """Whether a recent listing is at hand, so that none has to be waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What the write budget says: a place is held for the program if `wait` is 0, in seconds."""
+
+    wait: float
+    throttled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TakePlace(CloudEffect[Place]):
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class Call(CloudEffect[Answer]):
+    """Send the call of a stored intent, once, if that may still be (rules P5, P6)."""
+
+    membership: Membership
+    intent: Batch
+
+
+class Remark(StrEnum):
+    """What is worth a line in the log."""
+
+    LEASE_LOST = "no intent is stored: the lease is lost"
+    TAKEN_MEANWHILE = "another membership has taken a server of the plan meanwhile"
+    CHANGED_MEANWHILE = "the object changed meanwhile, reading again"
+    NOT_STORED_YET = "the answer to a call is not stored yet"
+    NOT_READ_YET = "the object cannot be read"
+    KEPT_NOWHERE = "the object is gone, the answer to its call is kept nowhere"
+    RELEASED_UNREADABLE = "released with a status that cannot be understood"
+    UNREADABLE = "the status cannot be understood"
+    GIVEN_UP = "a status that cannot be understood was given up"
+
+
+@dataclass(frozen=True, slots=True)
+class Say(Telling):
+    remark: Remark
+    key: Key
+    batch: Batch | None = None
+    detail: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class TellDecided(Telling):
+    """A decision was made, `now` by whole seconds; nothing of it is stored yet."""
+
+    membership: Membership
+    decision: Decision
+    seen: Observation
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TellStored(Telling):
+    """A status was stored: Events tell what is new in it."""
+
+    before: Membership
+    after: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class TellReleased(Telling):
+    """A deleted object is about to be let go; what it leaves behind goes into the log (rules P19, P20)."""
+
+    membership: Membership
+    status: Status
+    seen: Observation

@@ -1,0 +1,144 @@
+"""One reconcile of one membership: read, look, decide, store, call, record - in the write-ahead order.
+
+Not for: what is decided (`core.decide`), or how an effect is performed. The order is the promise: the intent is stored
+before the call is made, the answer is recorded before the program ends (rules P2, P3, P9).
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from nodepool_membership.api.membership import Membership, UnreadableStatus
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Status
+from nodepool_membership.core import conditions
+from nodepool_membership.core.carry import unhandled_reset
+from nodepool_membership.core.decide import Decision, Pace, acknowledge
+from nodepool_membership.core.observation import Observation
+from nodepool_membership.core.program import requeue
+from nodepool_membership.core.program.carrying import carry_out
+from nodepool_membership.core.program.effects import (
+    ConflictError,
+    Doubt,
+    Forget,
+    Key,
+    Memory,
+    Note,
+    Now,
+    Program,
+    ReadObject,
+    Remark,
+    Remember,
+    RemoveFinalizer,
+    Say,
+    TellDecided,
+    TellReleased,
+    WaitForOthers,
+    WriteConditions,
+)
+from nodepool_membership.core.program.looking import Looking, whole_second
+from nodepool_membership.core.program.requeue import NOW, Requeue
+from nodepool_membership.core.program.storing import hold, key_of, release, store
+from nodepool_membership.core.settings import Settings
+
+
+def reconcile(key: Key, settings: Settings) -> Program[Requeue | None]:
+    """Work one key; ends with when to work it again, None when the object is gone.
+
+    Raises:
+        StoreError: the API server refused or did not answer; the key is to be tried again.
+    """
+    found = yield from ReadObject(key)
+    if found is None:
+        yield from Forget(key)
+        return None
+    memory = yield from Note(found)
+    wait = yield from WaitForOthers(key)
+    if wait is not None:
+        return Requeue(Pace.NOW, at_least=wait)
+    try:
+        if isinstance(found, UnreadableStatus):
+            return (yield from _report(found, memory, settings))
+        return (yield from _work(found, memory, settings))
+    except ConflictError:
+        yield from Say(Remark.CHANGED_MEANWHILE, key)
+        return NOW
+
+
+def _work(membership: Membership, memory: Memory, settings: Settings) -> Program[Requeue | None]:
+    read_at = yield from Now()
+    made = yield from Looking(membership, read_at, memory, settings).decide()
+    membership, decision, seen = made.membership, made.decision, made.seen
+    memory = _remembered(memory, decision, seen)
+    yield from Remember(key_of(membership), memory)
+    if decision.doubted:
+        # Before a call: a removal may be part of the same decision.
+        yield from Doubt(membership)
+    yield from TellDecided(membership, decision, seen, made.now)
+    if decision.intent is not None:
+        yield from carry_out(membership, decision.status, decision.intent, settings)
+        return NOW
+    if membership.metadata.deleting and not decision.holds:
+        yield from _let_go(membership, decision.status, seen)
+        return None
+    membership = yield from store(membership, decision.status)
+    if decision.must_hold(membership):
+        membership = yield from hold(membership)
+    if not decision.holds and FINALIZER in membership.metadata.finalizers:
+        membership = yield from release(membership)
+    return requeue.after(membership, decision, memory)
+
+
+def _remembered(memory: Memory, decision: Decision, seen: Observation) -> Memory:
+    memory = replace(memory, absences=decision.absences)
+    if decision.intent is not None:
+        return memory
+    growing = decision.pace is Pace.BACKOFF and (seen.trouble is not None or decision.delay is None)
+    return replace(
+        memory,
+        failed_looks=memory.failed_looks + 1 if seen.trouble is not None else 0,
+        backoffs=memory.backoffs + 1 if growing else 0,
+    )
+
+
+def _let_go(membership: Membership, status: Status, seen: Observation) -> Program[None]:
+    """Let a deleted object go; what it leaves behind is told (rules P19, P20)."""
+    if FINALIZER in membership.metadata.finalizers:
+        yield from TellReleased(membership, status, seen)
+        yield from release(membership)
+
+
+def _report(found: UnreadableStatus, memory: Memory, settings: Settings) -> Program[Requeue | None]:
+    """Say that the status cannot be understood; nothing is called for it (rule P24)."""
+    meta, key = found.metadata, (found.metadata.namespace, found.metadata.name)
+    limit = settings.settle_window + timedelta(seconds=found.spec.join_timeout_seconds)
+    now = yield from whole_second()
+    if meta.deletion_timestamp is not None and now > meta.deletion_timestamp + limit:
+        yield from Say(Remark.RELEASED_UNREADABLE, key, None, found.problem)
+        if FINALIZER in meta.finalizers:
+            yield from RemoveFinalizer(meta)
+        return None
+    if unhandled_reset(meta, found.handled_reset) is not None:
+        yield from _rebuild(found, settings)
+        return NOW
+    if memory.unreadable != meta.resource_version:
+        verdict = conditions.stalled(
+            Reason.STATUS_INVALID,
+            f"the status cannot be understood ({found.problem}); nothing is called: correct it with"
+            " kubectl edit --subresource=status, or set the reset annotation to start over with an empty one",
+        )
+        wanted = conditions.conditions(Status(), verdict, meta.generation, now)
+        version = yield from WriteConditions(meta, wanted)
+        yield from Remember(key, replace(memory, unreadable=version))
+        yield from Say(Remark.UNREADABLE, key, None, found.problem)
+    return Requeue(Pace.RESYNC)
+
+
+def _rebuild(found: UnreadableStatus, settings: Settings) -> Program[None]:
+    """Start over with an empty status: the finalizer is the witness that one was lost (rules P2, P24)."""
+    membership = Membership(found.metadata, found.spec)
+    if FINALIZER not in membership.metadata.finalizers and not membership.metadata.deleting:
+        membership = yield from hold(membership)
+    now = yield from whole_second()
+    yield from store(membership, acknowledge(membership, now, settings))
+    yield from Say(Remark.GIVEN_UP, key_of(membership), None, found.problem)

@@ -1,0 +1,229 @@
+"""The order of effects in a reconcile, and the waits that follow, without anything that performs them.
+
+Not for: what becomes of effects (`test_runtime_calls`, `test_runtime_owners`), or every order (`tests/property`).
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
+from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.decide import Pace
+from nodepool_membership.core.observation import ClusterReport, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.program.effects import (
+    AddFinalizer,
+    AskLease,
+    Call,
+    ClusterView,
+    ConflictError,
+    Effect,
+    IsDoubted,
+    LookAtCluster,
+    Memory,
+    NoAnswerError,
+    Note,
+    Now,
+    Place,
+    ReadObject,
+    Reserve,
+    Shield,
+    Sleep,
+    StoreError,
+    TakePlace,
+    WriteStatus,
+)
+from nodepool_membership.core.program.reconcile import reconcile
+from nodepool_membership.core.program.requeue import Intervals, Requeue
+from unit.core_builders import JOB, NOW, SETTINGS, a_spec, an_object, server
+
+KEY = ("cce-system", "gpu-workers")
+INTERVALS = Intervals(timedelta(seconds=15), timedelta(minutes=5))
+Answers = dict[type[Effect[object]], object]
+WRITES = (WriteStatus, AddFinalizer, Reserve, AskLease, Shield, Call, Sleep)
+
+
+class World:
+    """Answers effects from a table, and notes those that change something, or guard what does."""
+
+    def __init__(self, membership: Membership, answer: Answer | None = None) -> None:
+        view = ClusterView(NodeTable(NOW, []), PoolReport("", 0), ClusterReport("Available"))
+        self.answers: Answers = {
+            ReadObject: membership,
+            Note: Memory(),
+            Now: NOW,
+            LookAtCluster: view,
+            TakePlace: Place(0.0),
+            AskLease: True,
+            Reserve: True,
+            WriteStatus: "2",
+            AddFinalizer: "2",
+            IsDoubted: False,
+            Call: answer or Accepted(JOB),
+        }
+        self.fails: dict[type[Effect[object]], list[StoreError | None]] = {}
+        self.done: list[Effect[object]] = []
+        self.told: Callable[[Effect[object]], None] = lambda _: None
+
+    def run(self) -> Requeue | None:
+        program = reconcile(KEY, SETTINGS)
+        effect = next(program)
+        while True:
+            self.done += [effect] if isinstance(effect, WRITES) else []
+            self.told(effect)
+            failures = self.fails.get(type(effect))
+            error = failures.pop(0) if failures else None
+            try:
+                if error is not None:
+                    effect = program.throw(error)
+                elif type(effect).__name__ == "FindRivals":
+                    effect = program.send({})
+                else:
+                    effect = program.send(self.answers.get(type(effect)))
+            except StopIteration as end:
+                requeue: Requeue | None = end.value
+                return requeue
+
+    @property
+    def names(self) -> list[str]:
+        return [type(effect).__name__ for effect in self.done]
+
+
+def new() -> Membership:
+    return an_object(a_spec(server(1)), Status(1))
+
+
+def phases(world: World) -> list[Phase]:
+    """Of the only batch, as it was written."""
+    writes = [effect.status.jobs for effect in world.done if isinstance(effect, WriteStatus)]
+    return [jobs[0].phase for jobs in writes if jobs]
+
+
+def test_witness_finalizer_lease_reservation_intent_call_record() -> None:
+    world = World(new())
+    assert world.run() == Requeue(Pace.NOW)
+    assert world.names == [
+        "WriteStatus",
+        "AddFinalizer",
+        "AskLease",
+        "Reserve",
+        "WriteStatus",
+        "Shield",
+        "Call",
+        "WriteStatus",
+    ]
+    assert phases(world) == [Phase.SUBMITTING, Phase.RUNNING]
+
+
+@pytest.mark.parametrize(("guard", "last"), [(AskLease, "AskLease"), (Reserve, "Reserve")])
+def test_without_the_lease_or_the_servers_nothing_is_stored_or_called(guard: type[Effect[object]], last: str) -> None:
+    world = World(new())
+    world.answers[guard] = False
+    assert world.run() == Requeue(Pace.NOW)
+    assert world.names[-1] == last
+
+
+def test_a_conflict_drops_the_plan() -> None:
+    world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)))
+    world.fails[WriteStatus] = [ConflictError()]
+    assert world.run() == Requeue(Pace.NOW)
+    assert world.names == ["AskLease", "Reserve", "WriteStatus"]
+
+
+def test_an_intent_whose_write_was_not_answered_is_withdrawn_where_it_stands() -> None:
+    world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)))
+    world.fails[WriteStatus] = [NoAnswerError()]
+
+    def as_stored(effect: Effect[object]) -> None:
+        if isinstance(effect, WriteStatus):
+            world.answers[ReadObject] = an_object(a_spec(server(1)), effect.status, finalizers=(FINALIZER,))
+
+    world.told = as_stored
+    with pytest.raises(NoAnswerError):
+        world.run()
+    assert world.names == ["AskLease", "Reserve", "WriteStatus", "Shield", "WriteStatus"]
+    assert phases(world) == [Phase.SUBMITTING, Phase.WITHDRAWN]
+    (shield,) = [effect for effect in world.done if isinstance(effect, Shield)]
+    assert isinstance(shield.answer, NotSent)
+
+
+def test_a_record_is_tried_until_it_is_stored_after_a_fresh_read() -> None:
+    world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)))
+    world.fails[WriteStatus] = [None, NoAnswerError(), StoreError(), ConflictError()]
+    world.fails[ReadObject] = [None, StoreError()]
+    assert world.run() == Requeue(Pace.NOW)
+    assert [effect.seconds for effect in world.done if isinstance(effect, Sleep)] == [1.0, 1.0, 2.0]
+    assert phases(world) == [Phase.SUBMITTING, *[Phase.RUNNING] * 4]
+
+
+@pytest.mark.parametrize("doubted", [False, True])
+def test_a_refusal_by_a_pool_in_doubt_says_nothing(*, doubted: bool) -> None:
+    no = Refused(refusal(400, "CCE.01400001", "bad"), "400 CCE.01400001: bad", "bad")
+    world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)), no)
+    world.answers[IsDoubted] = doubted
+    world.run()
+    assert phases(world) == [Phase.SUBMITTING, Phase.VERIFYING if doubted else Phase.REFUSED]
+
+
+def test_an_object_that_went_meanwhile_gets_no_record() -> None:
+    world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)), Unknown("lost"))
+    world.fails[WriteStatus] = [None, ConflictError()]
+    reads: list[Effect[object]] = []
+
+    def then_gone(effect: Effect[object]) -> None:
+        reads.extend([effect] if isinstance(effect, ReadObject) else [])
+        if len(reads) > 1:
+            world.answers[ReadObject] = None
+
+    world.told = then_gone
+    assert world.run() == Requeue(Pace.NOW)
+    assert phases(world) == [Phase.SUBMITTING, Phase.VERIFYING]
+
+
+def test_a_cloud_that_cannot_be_looked_at_backs_off_and_is_remembered() -> None:
+    world = World(an_object(a_spec(server(1)), Status(1, last_batch=0)))
+    world.answers[LookAtCluster] = Trouble(Reason.CLOUD_UNREACHABLE, "no route")
+    world.answers[Note] = Memory(failed_looks=2, backoffs=2)
+    assert world.run() == Requeue(Pace.BACKOFF, backoffs=3)
+
+
+@pytest.mark.parametrize(
+    ("requeue", "seconds"),
+    [
+        (Requeue(Pace.NOW), 0.0),
+        (Requeue(Pace.POLL), 15.0),
+        (Requeue(Pace.WATCH), 30.0),
+        (Requeue(Pace.BACKOFF, backoffs=1), 30.0),
+        (Requeue(Pace.BACKOFF, backoffs=3), 120.0),
+        (Requeue(Pace.BACKOFF, backoffs=40), 300.0),
+        (Requeue(Pace.BACKOFF, backoffs=1, at_least=600.0), 600.0),
+        (Requeue(Pace.POLL, at_most=4.0), 4.0),
+        (Requeue(Pace.POLL, at_most=400.0), 15.0),
+        (Requeue(Pace.NOW, at_least=20.0, by_resync=True), 20.0),
+    ],
+)
+def test_seconds_of_a_wait(requeue: Requeue, seconds: float) -> None:
+    assert INTERVALS.seconds(requeue, a_spec().node_pool, "uid", NOW) == seconds
+
+
+def test_a_resync_comes_within_an_interval_at_the_same_moments_and_ends_longer_waits() -> None:
+    pool = a_spec().node_pool
+    first = INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW)
+    assert 30 < first <= 330
+    again = INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW + timedelta(seconds=first))
+    assert again == pytest.approx(300)
+    capped = Requeue(Pace.NOW, at_least=4000.0, by_resync=True)
+    assert INTERVALS.seconds(capped, pool, "uid", NOW) == first
+
+
+def test_jitter_stretches_polls_and_leaves_resyncs() -> None:
+    pool = a_spec().node_pool
+    assert INTERVALS.seconds(Requeue(Pace.POLL), pool, "uid", NOW, jitter=1.0) == pytest.approx(16.5)
+    assert INTERVALS.seconds(Requeue(Pace.POLL), pool, "uid", NOW, jitter=-1.0) == pytest.approx(13.5)
+    plain = INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW)
+    assert INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW, jitter=1.0) == plain
