@@ -17,6 +17,7 @@ RUN python -m venv /build/tools \
     && /build/tools/bin/pip --python /venv/bin/python install --no-compile \
         --require-hashes --only-binary :all: --requirement requirements/run.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY crds crds
 COPY operator operator
 RUN /build/tools/bin/pip wheel --no-build-isolation --no-deps --wheel-dir dist . \
     && /build/tools/bin/pip --python /venv/bin/python install --no-compile --no-deps --no-index dist/*.whl

@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := operator:tests
 
-.PHONY: help demo check test lint bench chaos mutants lock clean
+.PHONY: help demo check test lint bench chaos mutants plugin lock clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -53,9 +53,16 @@ chaos: $(READY) ## crashes at every boundary, model runs, 200 kills on a real co
 mutants: $(READY) ## each safety rule taken out in turn, and the test that fails (ARGS="--only P8" for one)
 	@$(BIN)/python -m mutants $(ARGS)
 
+plugin: $(READY) ## kubectl npmem as one file for this platform: build/kubectl-npmem
+	rm -rf build/plugin && mkdir -p build/plugin
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/plugin.txt --target build/plugin/site
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/plugin/site .
+	$(BIN)/shiv --site-packages build/plugin/site --entry-point nodepool_membership.plugin.cli:main --output-file build/kubectl-npmem
+	@build/kubectl-npmem --version
+
 lock: $(READY) ## resolve requirements/*.in again, without download addresses
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
-	@for part in run build dev go; do (cd requirements && ../.venv/lock/bin/uv pip compile --quiet --universal --upgrade \
+	@for part in run plugin build dev go; do (cd requirements && ../.venv/lock/bin/uv pip compile --quiet --universal --upgrade \
 	  --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command 'make lock' $$part.in -o $$part.txt); done
 

@@ -14,6 +14,7 @@ import click
 
 from nodepool_membership import __version__, redaction
 from nodepool_membership.net.proxies import ProxyError, proxies_from
+from nodepool_membership.plugin.cli import VERBS
 from nodepool_membership.runtime.logs import LogFormat, LogLevel
 from nodepool_membership.runtime.options import (
     Bind,
@@ -210,6 +211,10 @@ def run(
     from nodepool_membership.runtime.assembly import make_reconciler
 
     return asyncio.run(process.run(options, make_reconciler))
+
+
+for _verb in VERBS:
+    cli.add_command(_verb)
 
 
 def main() -> None:

@@ -1,0 +1,97 @@
+"""The verbs of `kubectl npmem`, which are those of `nodepool-membership`, too: options, output, exit codes.
+
+Not for: what a verb does. That is imported when it runs: `--help` answers at once, and the operator's image has none of
+the packages that only a verb needs.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import click
+
+from nodepool_membership import __version__
+
+_EXTRA: Final = "pip install 'nodepool-membership[plugin]'"
+FORMATS: Final = ("table", "json", "yaml")
+
+
+@contextmanager
+def extra() -> Iterator[None]:
+    """Around imports of packages that only the plugin has."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed: {_EXTRA}") from None
+
+
+def show(document: object, form: str) -> None:
+    """Print as JSON or YAML."""
+    if form == "json":
+        click.echo(json.dumps(document, indent=2))
+        return
+    with extra():
+        import yaml
+    click.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
+
+
+output = click.option(
+    "-o", "--output", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."
+)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="FILE...")
+@click.option("--since", metavar="REV", help="A git revision: also tell what changed since, and what that does.")
+@output
+def lint(sources: Sequence[str], since: str | None, form: str) -> None:
+    """Check memberships before they are applied: FILE is a file, a directory, or - for stdin.
+
+    Needs no cluster. Checks the schema and its rules, ids that are listed twice, and with --since which servers an edit
+    would add (and wipe), remove or move. Ends with 1 if the API server would refuse one, or two have the same servers.
+    """
+    with extra():
+        from nodepool_membership.plugin import lint as checks
+        from nodepool_membership.plugin import manifests
+    try:
+        now = manifests.read(sources, sys.stdin.read)
+        before = None if since is None else manifests.at_revision(sources, since)
+    except manifests.UnreadableError as error:
+        raise click.ClickException(str(error)) from None
+    remarks = checks.lint(now, before)
+    errors = sum(remark.level is checks.Level.ERROR for remark in remarks)
+    if form == "table":
+        colours = {checks.Level.ERROR: "red", checks.Level.WARNING: "yellow", checks.Level.NOTE: None}
+        for remark in remarks:
+            click.secho(str(remark), fg=colours[remark.level])
+        click.echo(f"{len(now)} membership(s), {errors} error(s)", err=True)
+    else:
+        fields = ("level", "where", "text")
+        rows = [{name: str(getattr(r, name)) for name in fields} | {"serverIDs": list(r.server_ids)} for r in remarks]
+        show(rows, form)
+    if errors:
+        raise SystemExit(1)
+
+
+VERBS: Final[tuple[click.Command, ...]] = (lint,)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="kubectl npmem")
+def npmem() -> None:
+    """Look at node pool memberships, and at what they will do to servers."""
+
+
+for _verb in VERBS:
+    npmem.add_command(_verb)
+
+
+def main() -> None:
+    """The entry point of `kubectl-npmem`."""
+    npmem(prog_name="kubectl npmem")
+
+
+if __name__ == "__main__":
+    main()
