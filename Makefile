@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := operator:tests
 
-.PHONY: help demo check test lint bench chaos mutants plugin lock clean
+.PHONY: help demo check test lint bench chaos mutants pages plugin lock clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -59,6 +59,9 @@ plugin: $(READY) ## kubectl npmem as one file for this platform: build/kubectl-n
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --target build/plugin/site .
 	$(BIN)/shiv --site-packages build/plugin/site --entry-point nodepool_membership.plugin.cli:main --output-file build/kubectl-npmem
 	@build/kubectl-npmem --version
+
+pages: $(READY) ## write the pages of docs/ that are generated from the code
+	$(BIN)/python -m error_codes_page > docs/error-codes.md
 
 lock: $(READY) ## resolve requirements/*.in again, without download addresses
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv

@@ -50,7 +50,7 @@ SUBNET_ID = "2b7f4f3c-4c5d-4f0e-8e0a-51f2f7d0c7aa"
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ProjectId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Code = Annotated[str, Field(pattern=r"^CCE\.\d{2}[45]\d{5}$")]  # two digits, the HTTP status, a serial
-BadServerWay = Literal["refuseCall", "failInstall", "nodePhase", "neverAppears"]
+BadServerWay = Literal["refuseCall", "clash", "failInstall", "nodePhase", "neverAppears"]
 Naming = Literal["first", "all", "none", "upper", "foreign"]
 
 
@@ -141,15 +141,15 @@ class Range(Record):
 class BadServer(Record):
     """Servers that do not join as asked.
 
-    `refuseCall`: the whole add is refused (`atomic` false: the others are taken all the same); `failInstall`: the job
-    fails for them; `nodePhase`: the job succeeds, the node stays in `node_phase`; `neverAppears`: the job succeeds
-    and no node ever shows.
+    `refuseCall`: the whole add is refused (`atomic` false: the others are taken all the same); `clash`: so it is if two
+    of them are named, or one while another is a node; `failInstall`: the job fails for them; `nodePhase`: the job
+    succeeds, the node stays in `node_phase`; `neverAppears`: the job succeeds and no node ever shows.
     """
 
     servers: tuple[Uuid, ...] = Field(min_length=1)
     way: BadServerWay = "refuseCall"
     times: int | None = Field(default=None, ge=1)  # so many accepted or refused calls per server, then it is good
-    # refuseCall
+    # refuseCall, clash
     status: int = Field(default=400, ge=400, le=599)
     error_code: str = "CCE.01400001"
     reason: str = "the data disk has been partitioned"  # also the job's text under failInstall

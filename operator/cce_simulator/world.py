@@ -126,7 +126,7 @@ class World:
 
     def _sort_out(self, named: Sequence[str], servers: list[str]) -> tuple[ApiError | None, list[str]]:
         """The refusal on account of single servers, if any, and who is taken all the same."""
-        bad = [refused for server in servers if (refused := self._refused(server)) is not None]
+        bad = [refused for server in servers if (refused := self._refused(server, servers)) is not None]
         if not bad:
             return None, servers
         for refused in bad:
@@ -137,10 +137,12 @@ class World:
         culprits = {refused.server for refused in bad}
         return refusal, [server for server in servers if server not in culprits]
 
-    def _refused(self, server: str) -> refusals.Refused | None:
+    def _refused(self, server: str, servers: Sequence[str]) -> refusals.Refused | None:
         behaviour = self.config.behaviour
         rule = self._bad_rule(server)
         if rule is not None and rule.way == "refuseCall":
+            return refusals.by_rule(server, rule)
+        if rule is not None and rule.way == "clash" and self._clashes(server, rule, servers):
             return refusals.by_rule(server, rule)
         if not self.exists(server) and behaviour.bad_entry == "refuseCall":
             return refusals.unknown_server(server, behaviour.bad_entry_naming)
@@ -150,6 +152,10 @@ class World:
             state = "is being added" if server in self._joining else "is already in a cluster"
             return refusals.repeated(server, state, behaviour.bad_entry_naming)
         return None
+
+    def _clashes(self, server: str, rule: BadServer, servers: Sequence[str]) -> bool:
+        """Whether another server of the rule is named beside it, or is a node already."""
+        return any(other != server and (other in servers or self._is_busy(other)) for other in rule.servers)
 
     def exists(self, server: str) -> bool:
         """Whether there is such a server, in lower case."""
@@ -172,7 +178,7 @@ class World:
         if self.config.behaviour.unfit_server == "failInstall" and not is_fit(self.server_rules.get(server)):
             return _Fate(stays, job_phase="Failed", reason="the server cannot be reached from the cluster")
         rule = self._bad_rule(server)
-        if rule is None:
+        if rule is None or rule.way == "clash":
             return _Fate(effects.node_phase or "Active")
         self._use_up(server)
         if rule.way == "failInstall":

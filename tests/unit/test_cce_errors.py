@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import (
     CloudError,
     ForbiddenError,
@@ -25,6 +26,7 @@ from nodepool_membership.cce.errors import (
     from_transport,
     retry_after,
 )
+from nodepool_membership.core.catalogue import refusal
 
 HTML = b"<html><head><title>504 Gateway Time-out</title></head></html>"
 
@@ -304,3 +306,75 @@ def test_the_code_and_text_of_ecs_are_told_and_decide_nothing(status: int, kind:
     read = error(status, body, changes=False)
     assert (type(read), read.code, read.message) == (kind, "Ecs.0110", "no such thing")
     assert type(error(status, body, changes=True)) is OutcomeUnknownError
+
+
+NO_CALL = [
+    (404, {"message": "API not found", "request_id": "r-1"}),
+    (404, {"error_msg": "The API does not exist or has not been published in the environment", "request_id": "r"}),
+    (404, {"message": "no Route matched with those values"}),
+    (404, {"error": "404 page not found"}),
+    (404, {"error": {"message": "API not found"}}),
+    (405, {"message": "Method Not Allowed"}),
+    (501, {"error_msg": "Not Implemented"}),
+]
+
+
+@pytest.mark.parametrize(("status", "document"), NO_CALL)
+def test_a_gateway_that_does_not_offer_the_call_refuses_certainly(status: int, document: dict[str, object]) -> None:
+    """Case 13 of the field: it was taken for a call of unknown outcome, and 200 servers failed after 92 minutes."""
+    changed = error(status, json.dumps(document).encode(), changes=True)
+    assert type(changed) is NotFoundError
+    assert changed.message in json.dumps(document)
+    entry = refusal(status, changed.code or "", changed.message)
+    assert (entry.condition, entry.blames) == (Reason.NOT_FOUND, False)
+    assert "nodes/add" in entry.remedy
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"404 page not found"),
+        (404, b"<html>API not found</html>"),
+        (404, b'{"message": "server not found"}'),
+        (400, b'{"message": "API not found"}'),
+        (500, b'{"message": "API not found"}'),
+        (404, b'{"message": "API not found", "error_code": "Ecs.0114"}'),
+    ],
+)
+def test_what_only_resembles_it_leaves_a_change_unknown(status: int, body: bytes) -> None:
+    assert type(error(status, body, changes=True)) is OutcomeUnknownError
+
+
+@pytest.mark.parametrize("changes", [True, False])
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"errorCode": "CCE.01400001", "errorMessage": "请求无效", "message": "服务器\u0000已\r\n在集群中"},
+            "请求无效: 服务器 已 在集群中",
+        ),
+        ({"error_code": "CCE_CM.0004", "error_msg": "\u001b[31mred\u001b[0m\u009b2J"}, "[31mred [0m 2J"),
+        ({"error_code": "CCE_CM.0004", "error_msg": "a\u2028b\u202ec\u2066d"}, "a b c d"),
+        ({"error": {"code": "Ecs.0114", "message": "Instance not found"}}, "Instance not found"),
+        ({"itemNotFound": {"code": "404", "message": "no such disk"}}, "no such disk"),
+    ],
+)
+def test_texts_of_any_service_come_as_one_plain_line(document: object, message: str, *, changes: bool) -> None:
+    found = error(400, json.dumps(document).encode(), changes=changes)
+    assert " ".join(found.message.split()) == message
+    assert found.message.isprintable()
+
+
+def test_a_body_of_a_mebibyte_is_told_in_short() -> None:
+    body = json.dumps(
+        {"error_code": "CCE_CM.0004", "error_msg": "x y" * (1 << 18), "message": "z" * (1 << 20)}
+    ).encode()
+    found = error(400, body, changes=True)
+    assert len(found.message) == 2000
+    assert type(found) is RefusedError
+
+
+@pytest.mark.parametrize("text", ["x" * 129, "a\nb", "\u001b[31m", "a b", "<script>", "é", ""])
+def test_a_request_id_or_code_is_one_plain_word_or_none(text: str) -> None:
+    found = error(400, json.dumps({"error_code": text, "error_msg": "no", "request_id": text}).encode(), changes=True)
+    assert (found.request_id, found.code) == (None, None)

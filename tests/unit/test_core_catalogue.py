@@ -154,6 +154,51 @@ def test_a_refusal_is_looked_up_by_code_then_by_status(
     assert (entry.about, entry.reason) == (about, reason)
 
 
+@pytest.mark.parametrize("code", [f"CCE.014000{n}" for n in ("02", "08", "16", "18", "21", "22", "25")])
+def test_what_may_be_about_one_server_or_about_all_is_asked(code: str) -> None:
+    """Case 5 of the field: one odd flavor kept 199 out."""
+    assert refusal(400, code).may_be_one
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, "CCE.01404001"), (404, "CCE_CM.0003"), (403, "CCE.01403099")])
+def test_a_code_that_does_not_say_what_is_missing_or_forbidden_is_asked(status: int, code: str) -> None:
+    assert refusal(status, code).may_be_one
+
+
+@pytest.mark.parametrize("code", ["CCE.01403001", "CCE.01429004", "CCE.01400007", "CCE.01400014", "APIGW.0301"])
+def test_what_is_certainly_about_all_is_not_asked(code: str) -> None:
+    assert not refusal(400, code).may_be_one
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "text", "reason", "blames"),
+    [
+        (400, "CCE_CM.0004", "Need authorize CCE to operate user resources", FailureReason.FORBIDDEN, False),
+        (400, "CCE.01400001", "You need to authorise CCE first", FailureReason.FORBIDDEN, False),
+        (403, "CCE.01403001", "agency cce_admin_trust does not exist", FailureReason.FORBIDDEN, False),
+        (400, "CCE.01400099", "请先授权CCE操作用户资源", FailureReason.FORBIDDEN, False),
+        (400, "CCE_CM.0004", "The account is in arrears", FailureReason.INSUFFICIENT_BALANCE, True),
+        (403, "CCE.01403001", "账户余额不足", FailureReason.INSUFFICIENT_BALANCE, True),
+        (400, "CCE.01400001", "your account has been frozen", FailureReason.FORBIDDEN, True),
+        (400, "CCE.01400001", "real-name authentication required", FailureReason.FORBIDDEN, True),
+        (400, "CCE.01400001", "security group quota exceeded", FailureReason.QUOTA_EXCEEDED, True),
+        (400, "CCE_CM.0004", "配额不足", FailureReason.QUOTA_EXCEEDED, True),
+    ],
+)
+def test_an_invalid_request_may_be_about_the_account(
+    status: int, code: str, text: str, reason: FailureReason, *, blames: bool
+) -> None:
+    """Case 15 of the field: nine calls, and both servers blamed."""
+    entry = refusal(status, code, text)
+    assert (entry.about is About.SERVER, entry.reason, entry.blames) == (False, reason, blames)
+    assert entry.may_be_one == (reason is FailureReason.QUOTA_EXCEEDED)
+
+
+@pytest.mark.parametrize("text", ["the server is not authorized for login", "the agent of the server is missing"])
+def test_other_words_about_rights_say_nothing_of_the_account(text: str) -> None:
+    assert refusal(400, "CCE.01400001", text).about is About.SERVER
+
+
 def test_a_known_code_outranks_the_http_status() -> None:
     assert refusal(404, "CCE.01400007").about is About.QUOTA
 

@@ -9,7 +9,7 @@ from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core import plan
 from nodepool_membership.core.calls import Accepted, Refused
-from nodepool_membership.core.catalogue import CODES, About, refusal
+from nodepool_membership.core.catalogue import CODES, refusal
 from nodepool_membership.core.failures import MAX_GROUPS, Cause, fold, unfold
 from nodepool_membership.core.observation import JobPhase, Node
 from nodepool_membership.core.state import State
@@ -296,7 +296,7 @@ def test_a_member_that_leaves_the_list_is_no_longer_ours() -> None:
     assert (run.status.members, run.status.failures, run.ready.status) == ((A,), (), "True")
 
 
-@pytest.mark.parametrize("code", sorted(code for code, entry in CODES.items() if entry.about is not About.MOMENT))
+@pytest.mark.parametrize("code", sorted(code for code, entry in CODES.items() if entry.blames))
 def test_every_known_refusal_becomes_a_failure_with_its_reason_and_remedy(code: str) -> None:
     run = Run(an_object(a_spec(A)))
     entry = refusal(400, code)

@@ -28,21 +28,9 @@ from unit.core_builders import (
     an_object,
     servers,
 )
+from unit.narrowing_builders import fresh, phases, refused, try_until_settled
 
 IDS = servers(8)
-REFUSED = refusal(400, "CCE.01400001")
-
-
-def refused(said: str = "a bad server") -> Refused:
-    return Refused(REFUSED, "CCE.01400001: a bad server", said)
-
-
-def fresh(*ids: str) -> Run:
-    return Run(an_object(a_spec(*ids), Status(1, last_batch=0)))
-
-
-def phases(run: Run) -> list[tuple[Phase, tuple[str, ...]]]:
-    return [(job.phase, job.server_ids) for job in run.status.jobs]
 
 
 @pytest.mark.parametrize(
@@ -203,23 +191,6 @@ def test_a_pool_that_refuses_servers_that_failed_otherwise_before_is_found_out_e
         assert {attempts for _, attempts in run.causes.values()} == {1}
         run.edit(a_spec(*IDS[:4], parallel=generation + 1))
         run.wait(timedelta(hours=1))
-
-
-def try_until_settled(run: Run, bad: set[str]) -> None:
-    for _ in range(200):
-        intent = run.decide().intent
-        if intent is None:
-            run.step()
-            if run.condition("Stalled") is not None:
-                return
-            run.wait(timedelta(minutes=15))
-        elif bad.isdisjoint(intent.server_ids):
-            run.step(Accepted(JOB))
-            run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
-            run.cloud.nodes += active(intent.server_ids)
-        else:
-            run.step(refused())
-    pytest.fail("it does not settle")
 
 
 def test_an_acceptance_in_between_ends_the_run_of_refusals() -> None:

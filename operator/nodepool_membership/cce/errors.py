@@ -124,6 +124,9 @@ _NOT_SENT: Final = (
 _PROXY_REMEDY: Final = (
     "check HTTPS_PROXY and its user and password, exclude the endpoint with NO_PROXY, or allow it there"
 )
+_CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
+"""Of terminals, lines and writing directions: none belongs into a log line."""
 _ECHO: Final = re.compile(r"[\s,;:]*canonical_?request.*", re.IGNORECASE | re.DOTALL)
 """The gateway echoes what it thinks was signed, the security token with it."""
 
@@ -134,14 +137,13 @@ def from_answer(response: httpx.Response, body: bytes, *, changes: bool) -> Clou
     document = _document(body)
     fields = _texts(document)
     request_id = request_id_of(response.headers.get("X-Request-Id")) or request_id_of(fields.get("request_id"))
-    code = _code(fields)
-    message = (
-        _message(fields) or f"an answer of type {response.headers.get('Content-Type', 'unknown')}, not an error's JSON"
-    )
+    code, wrapped = _code(fields), _wrapped(document)
+    message = _message(fields) or _message(wrapped)
     kind = _kind(status, code, message, changes=changes)
-    if code is None and (wrapped := _wrapped(document)):
-        # Only told: a code in this form is no refusal on the positive list.
-        code, message = wrapped.get("code"), _message(wrapped) or message
+    if not message:
+        message = f"an answer of type {response.headers.get('Content-Type', 'unknown')[:100]}, not an error's JSON"
+    # Only told: a code in this form is no refusal on the positive list.
+    code = code or _code_of(wrapped.get("code"))
     if kind is ThrottledError:
         wait = retry_after(response.headers)
         return ThrottledError(message, status=status, code=code, request_id=request_id, retry_after=wait)
@@ -157,6 +159,8 @@ def _kind(status: int, code: str | None, text: str, *, changes: bool) -> type[Cl
     if code is not None and status in _REFUSING and _is_known(status, code):
         return _refusal(status, code, text)
     if changes:
+        if code is None and catalogue.is_no_such_call(status, text):
+            return NotFoundError
         return OutcomeUnknownError
     # Of a read nothing is at stake, the status will do; but a proxy's 404 must not pass for "there is no such job".
     return {401: UnauthenticatedError, 403: ForbiddenError, 429: ThrottledError}.get(status, UnavailableError)
@@ -204,6 +208,11 @@ def is_gateways(error: CloudError) -> bool:
     return isinstance(error, RefusedError) and error.code in _GATEWAY
 
 
+def _code_of(text: str | None) -> str | None:
+    """A code; None for what is no such thing, whoever sent it."""
+    return text if text is not None and _CODE.fullmatch(text) else None
+
+
 def _document(body: bytes) -> Mapping[str, object]:
     """A JSON error body; empty if it is anything else."""
     try:
@@ -224,10 +233,13 @@ def _wrapped(document: Mapping[str, object]) -> dict[str, str]:
 
 def _code(fields: Mapping[str, str]) -> str | None:
     """The more telling of the two families: `CCE.01400014` rather than `CCE_CM.0004` (dossier section 9.1)."""
-    found = [fields[name] for name in ("errorCode", "error_code") if name in fields]
+    found = [fields[name] for name in ("errorCode", "error_code") if _code_of(fields.get(name))]
     return next((code for code in found if code.startswith(("CCE.", "APIGW."))), found[0] if found else None)
 
 
 def _message(fields: Mapping[str, str]) -> str:
-    texts = dict.fromkeys(fields[name] for name in ("error_msg", "errorMessage", "message") if name in fields)
-    return ": ".join(filter(None, (_ECHO.sub("", text) for text in texts)))[:_MAX_TEXT]
+    names = ("error_msg", "errorMessage", "message", "error")
+    # Cut twice: what is taken out in between may stand across an end.
+    texts = dict.fromkeys(fields[name][: 2 * _MAX_TEXT] for name in names if name in fields)
+    whole = ": ".join(filter(None, (_ECHO.sub("", _CONTROL.sub(" ", text)).strip() for text in texts)))
+    return redaction.redact(whole[: 2 * _MAX_TEXT])[:_MAX_TEXT]

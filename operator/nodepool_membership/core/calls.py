@@ -18,7 +18,7 @@ from nodepool_membership.core.carry import is_lost
 from nodepool_membership.core.catalogue import About, Entry
 from nodepool_membership.core.decide import acknowledge
 from nodepool_membership.core.failures import Cause
-from nodepool_membership.core.narrowing import named, narrow, was_refused_last
+from nodepool_membership.core.narrowing import ask, named, narrow, searched, was_refused_last
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.plan import backoff
 from nodepool_membership.core.servers import sort_out
@@ -137,10 +137,17 @@ def _answered(
             text = plain_text(f"{plain_text(message, 600)}; {entry.remedy}")
             if entry.about is About.SERVER:
                 return _refused_for_servers(membership, state, intent, Refused(entry, text, said), now, settings)
+            cause = Cause(entry.failure, text, intent.attempt)
+            if entry.may_be_one and (asked := ask(state, intent, said, cause, now)) is not None:
+                return _stored(membership, asked, None, now)
             state = state.with_batch(_closed(intent, Phase.REFUSED, text, now))
-            if entry.about is not About.MOMENT:
-                cause = Cause(entry.failure, text, intent.attempt)
-                state = state.with_causes((i, cause) for i in intent.server_ids)
+            if entry.blames:
+                state, causes = (
+                    searched(state, intent, cause)
+                    if entry.may_be_one
+                    else (state, dict.fromkeys(intent.server_ids, cause))
+                )
+                state = state.with_causes(causes.items())
             # The same answer awaits every other batch: they wait too.
             slow = entry.about is not About.MOMENT
             return _later(membership, state, Trouble(entry.condition, text), now, settings, slow=slow)

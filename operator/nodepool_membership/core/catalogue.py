@@ -1,11 +1,12 @@
 """Known error codes and texts of the cloud: what each is about, its reason, and the remedy for a user.
 
-Not for: parsing answers (`cce.errors`), or what follows from a refusal (`calls`). One table; codes from the CCE and
-APIGW error-code pages (dossier section 9.2), texts from reports (section 11).
+Not for: parsing answers (`cce.errors`), or what follows from a refusal (`calls`). One table, printed in
+docs/error-codes.md; codes from the error-code pages of CCE and APIGW (dossier section 9.2), texts from reports
+(section 11).
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -30,11 +31,20 @@ class Entry:
     about: About
     reason: Reason | FailureReason
     remedy: str
+    may_be_one: bool = False
+    """Not known from code and text whether it is about all or about one server among many: that is asked (rule P15)."""
+    spares: bool = False
+    """Nothing about any server could end it, so no server is blamed and no attempt is used up."""
 
     @property
     def condition(self) -> Reason:
         """The reason that a condition has for it."""
         return _CONDITIONS.get(self.reason.value, Reason.CALL_REFUSED)
+
+    @property
+    def blames(self) -> bool:
+        """Whether the servers that the call named are recorded as failed."""
+        return self.about is not About.MOMENT and not self.spares
 
     @property
     def failure(self) -> FailureReason:
@@ -50,6 +60,13 @@ _FAILURES: Final = {reason.value: reason for reason in FailureReason}
 _QUOTA: Final = Entry(
     About.QUOTA, FailureReason.QUOTA_EXCEEDED, "raise the quota, or free some of it, then set the reset annotation"
 )
+_LIMIT: Final = Entry(
+    About.QUOTA,
+    FailureReason.QUOTA_EXCEEDED,
+    "raise the quota, or free some of it; if it is a limit of the server's own flavor, choose another server; then set"
+    " the reset annotation",
+    may_be_one=True,
+)
 _SIZE: Final = Entry(
     About.QUOTA,
     FailureReason.QUOTA_EXCEEDED,
@@ -60,6 +77,7 @@ _SOLD_OUT: Final = Entry(
     FailureReason.QUOTA_EXCEEDED,
     "the region has no more of the flavor or disk type: choose another one in the node pool, then set the reset"
     " annotation",
+    may_be_one=True,
 )
 _BALANCE: Final = Entry(
     About.ACCOUNT, FailureReason.INSUFFICIENT_BALANCE, "top up the account, then set the reset annotation"
@@ -78,6 +96,13 @@ _AGENCY: Final = Entry(
     FailureReason.FORBIDDEN,
     "CCE's own agency lacks a right: grant it again in the CCE console, then set the reset annotation",
 )
+_NOT_AUTHORISED: Final = Entry(
+    About.ACCOUNT,
+    FailureReason.FORBIDDEN,
+    "the account has not authorized CCE to use its other services: let its owner open the CCE console in this region"
+    " and confirm the authorization (agency cce_admin_trust), then set the reset annotation",
+    spares=True,
+)
 _NOT_LET_IN: Final = Entry(
     About.ACCOUNT,
     FailureReason.FORBIDDEN,
@@ -93,16 +118,30 @@ _TOKEN: Final = Entry(
     "the token has expired: put a new one into the Secret named by spec.credentialsRef",
 )
 _TEMPLATE: Final = Entry(
-    About.POOL, FailureReason.POOL_NOT_READY, "correct the node pool's template in CCE, then set the reset annotation"
+    About.POOL,
+    FailureReason.POOL_NOT_READY,
+    "correct the node pool's template in CCE, or choose a server that fits it, then set the reset annotation",
+    may_be_one=True,
 )
 _PROTECTED: Final = Entry(
-    About.POOL, FailureReason.REFUSED, "end the deletion protection in CCE, then set the reset annotation"
+    About.POOL,
+    FailureReason.REFUSED,
+    "end the deletion protection in CCE, then set the reset annotation",
+    may_be_one=True,
 )
 _MISSING: Final = Entry(
-    About.POOL, FailureReason.NOT_FOUND, "check projectID, clusterID and nodePoolID in spec.nodePool"
+    About.POOL,
+    FailureReason.NOT_FOUND,
+    "check projectID, clusterID and nodePoolID in spec.nodePool, and that the server exists in this project",
+    may_be_one=True,
 )
+"""The code does not say what is missing. Cluster and pool were read directly before an add, so it may be a server."""
 _NO_SUCH_API: Final = Entry(
-    About.POOL, FailureReason.NOT_FOUND, "no CCE answers there: check region and endpoint in spec.nodePool"
+    About.POOL,
+    FailureReason.NOT_FOUND,
+    "this call is not offered there: check region and endpoint in spec.nodePool; if reading works, ask the cloud's"
+    " support whether it has the call that adds nodes to a pool (nodes/add)",
+    spares=True,
 )
 _MANGLED: Final = Entry(
     About.POOL,
@@ -149,7 +188,8 @@ _BROKEN: Final = Entry(
 )
 
 CODES: Final[dict[str, Entry]] = {
-    **{f"CCE.014000{n}": _QUOTA for n in ("07", "08", "09", "10", "11", "12", "13", "19", "20", "25")},
+    **{f"CCE.014000{n}": _QUOTA for n in ("07", "19", "20")},
+    **{f"CCE.014000{n}": _LIMIT for n in ("08", "09", "10", "11", "12", "13", "25")},
     "CCE.01400014": _SIZE,
     **{f"CCE.014000{n}": _TEMPLATE for n in ("02", "16", "18")},
     **{f"CCE.014000{n}": _SOLD_OUT for n in ("21", "22")},
@@ -185,11 +225,15 @@ CODES: Final[dict[str, Entry]] = {
 }
 """Every code of dossier section 9.2. That a 5xx or 409 is here does not make it a refusal (`cce.errors`, rule P6)."""
 
-_BY_STATUS: Final = {400: _SERVER, 401: _LOGIN, 403: _FORBIDDEN, 404: _MISSING, 429: _THROTTLED}
+_UNKNOWN_FORBIDDEN: Final = replace(_FORBIDDEN, may_be_one=True)
+UNKNOWN_CODES: Final = {400: _SERVER, 401: _LOGIN, 403: _UNKNOWN_FORBIDDEN, 404: _MISSING, 429: _THROTTLED}
+"""For codes that are not in the table. Of a 403 with a code of its own it is not known that it is about rights."""
 
-_TEXTS: Final = (
+_INVALID: Final = frozenset({_SERVER})
+_NOT_ALLOWED: Final = frozenset({_FORBIDDEN, _UNKNOWN_FORBIDDEN})
+TEXTS: Final[tuple[tuple[frozenset[Entry], re.Pattern[str], Entry], ...]] = (
     (
-        _SERVER,
+        _INVALID,
         re.compile(
             r"already (?:been )?(?:added|accepted|managed|in (?:a|the|this|another) cluster|a node)"
             r"|being (?:added|accepted|managed)|(?:in|to|of|by) another cluster|CCE-Dynamic-Provisioning-Node",
@@ -198,7 +242,7 @@ _TEXTS: Final = (
         _IN_USE,
     ),
     (
-        _FORBIDDEN,
+        _NOT_ALLOWED,
         re.compile(
             r"\b(?:cluster|node ?pool)\b.{0,60}\b(?:not available|unavailable|creating|deleting|scaling|scalingup"
             r"|scalingdown|upgrading|resizing|rollingback|hibernat\w+|awaking|installing)\b",
@@ -206,21 +250,62 @@ _TEXTS: Final = (
         ),
         _CLUSTER_STATE,
     ),
+    (
+        _INVALID | _NOT_ALLOWED,
+        re.compile(
+            r"\bneeds? (?:to )?authori[sz]|\bauthori[sz]e (?:the )?(?:cce|cloud container engine)|cce_admin_trust"
+            r"|\bcce (?:is|was|has) not (?:been )?authori[sz]ed|授权"
+            r"|\bagency\b.{0,40}\b(?:not exist|not found|missing)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+        _NOT_AUTHORISED,
+    ),
+    (
+        _INVALID | _NOT_ALLOWED,
+        re.compile(
+            r"insufficient (?:account )?balance|\bbalance\b.{0,20}\binsufficient|\barrears\b|欠费|余额不足",
+            re.IGNORECASE,
+        ),
+        _BALANCE,
+    ),
+    (
+        _INVALID | _NOT_ALLOWED,
+        re.compile(
+            r"\baccount\b.{0,30}\b(?:restricted|frozen|suspended)\b|\breal-?name auth|实名认证|账号.{0,6}(?:冻结|受限)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+        _RESTRICTED,
+    ),
+    (_INVALID, re.compile(r"\bquota\b|配额", re.IGNORECASE), _LIMIT),
 )
 """What an entry is for codes that are too general: the text tells (a 403 may be about a state, section 9.2)."""
 
+_NO_SUCH_CALL: Final = re.compile(
+    r"\bAPI\b.{0,20}\bnot (?:found|exist|published)|\bAPI does not exist|no route matched|404 page not found"
+    r"|method not allowed|not implemented|no such api",
+    re.IGNORECASE,
+)
+"""Of gateways that give no code. Others' 404 may be about what the call names."""
+
+
+def is_no_such_call(http_status: int, text: str) -> bool:
+    """Whether an answer without a code says that the gateway does not offer the call, so that nothing was done."""
+    return http_status in {404, 405, 501} and _NO_SUCH_CALL.search(text) is not None
+
 
 def refusal(http_status: int, code: str, text: str = "") -> Entry:
-    """What a definite refusal is about; of unknown codes only those of a 400 may be about a server (rule P15)."""
-    entry = CODES.get(code) or _BY_STATUS.get(http_status, _OTHER)
-    return next((better for general, known, better in _TEXTS if entry is general and known.search(text)), entry)
+    """What a definite refusal is about; of unknown codes only those of a 400 are about servers (rule P15)."""
+    if not code and is_no_such_call(http_status, text):
+        return _NO_SUCH_API
+    entry = CODES.get(code) or UNKNOWN_CODES.get(http_status, _OTHER)
+    return next((better for general, known, better in TEXTS if entry in general and known.search(text)), entry)
 
 
 # Texts of failed jobs. The servers have nodes, so the reasons are others than those of refusals: rules P1, P8.
 
 _REMOVE: Final = "then remove the failed node in CCE"
 
-_JOB_TEXTS: Final = (
+JOB_TEXTS: Final = (
     (
         re.compile(r"partition|selector can not match any evs volume|no available data disk", re.IGNORECASE),
         Entry(
@@ -283,7 +368,7 @@ _UNKNOWN_TEXT: Final = Entry(
 
 def job_failure(text: str) -> Entry:
     """What the text of a failed job is about."""
-    return next((entry for known, entry in _JOB_TEXTS if known.search(text)), _UNKNOWN_TEXT)
+    return next((entry for known, entry in JOB_TEXTS if known.search(text)), _UNKNOWN_TEXT)
 
 
 def explain(text: str) -> tuple[FailureReason, str]:

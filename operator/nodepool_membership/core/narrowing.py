@@ -1,10 +1,12 @@
-"""Finding the servers that a refused call is about: by the ids that the error names, else by halving (rule P15).
+"""Finding the servers that a refused call is about: by the ids that the error names, else by halving; and whether it is
+about servers at all, by asking for a few of them alone (rule P15).
 
 Not for: which refusals are about servers (`catalogue`), or sending the parts (`plan`). The write that records a refusal
 is the split, so the state of the search survives a crash at any point.
 """
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -20,6 +22,10 @@ from nodepool_membership.core.state import State
 
 SINGLES: Final = 3
 """So many single servers refused with one text, and none accepted in between, say that it is not about servers."""
+
+_TAKEN_APART: Final = 16
+"""Of so many named servers it is found out one by one which clash only with one another; of more, one is spared."""
+_DIGITS: Final = re.compile(r"\d+")
 
 _AGAIN: Final = "again: "
 """Begins what a batch says of a server that was refused by itself with the same text before."""
@@ -46,22 +52,73 @@ def narrow(state: State, intent: Batch, said: str, cause: Cause, now: datetime) 
     `said` is the cloud's text with its ids, `cause` what a culprit is recorded with.
     """
     ids = intent.server_ids
-    culprits = ids if len(ids) == 1 else named(said, ids)
+    found = named(said, ids)
+    culprits, parts = _sorted_out(ids, ids if len(ids) == 1 else found, cause)
     alone = len(ids) == 1 and cause.reason is not FailureReason.SERVER_IN_USE
     again = alone and ids[0] in _blamed(state, cause)
     message = plain_text(_AGAIN + cause.message) if again else cause.message
-    closed = replace(intent, phase=Phase.REFUSED, server_ids=(), finish_time=now, message=message)
-    state = state.with_batch(closed).with_causes((server_id, cause) for server_id in culprits)
-    rest = [server_id for server_id in ids if server_id not in set(culprits)]
-    if culprits:
-        parts = [rest] if rest else []
-    else:
-        # The second half gets the lower number: the part with the highest number is sent first, depth first.
-        half = (len(rest) + 1) // 2
-        parts = [rest[half:], rest[:half]]
+    state = _closed(state, intent, message, now).with_causes((server_id, cause) for server_id in culprits)
     for part in parts:
         state = _queue(state, intent.attempt, part)
-    return _unless_about_the_pool(state, cause) if alone and not again else state
+    # One that the error names is refused for its own sake.
+    return _unless_about_the_pool(state, cause) if alone and not again and not found else state
+
+
+def _sorted_out(ids: Sequence[str], named: Sequence[str], cause: Cause) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """Whom to blame, and the parts that are asked for next: the last one first, depth first."""
+    rest = [server_id for server_id in ids if server_id not in set(named)]
+    if not named:
+        return (), _halves(rest)
+    if len(named) == 1 or cause.reason is FailureReason.SERVER_IN_USE:
+        return named, [rest] if rest else []
+    # They may clash with one another only: then the first of them is fit.
+    if rest:
+        return (), [named[1:], sorted([*rest, named[0]])]
+    if len(named) <= _TAKEN_APART:
+        return (), _halves(named)
+    return named[:-1], [named[-1:]]
+
+
+def _halves(ids: Sequence[str]) -> list[Sequence[str]]:
+    half = (len(ids) + 1) // 2
+    return [ids[half:], ids[:half]]
+
+
+def ask(state: State, intent: Batch, said: str, cause: Cause, now: datetime) -> State | None:
+    """Close a batch that was refused for a cause of which it is not known whether it is about one server or about all.
+
+    A few servers are asked for alone. None if it is about all, as far as can be told: they were all refused with this
+    text, or nobody is left to tell them from.
+    """
+    ids, text = intent.server_ids, cause.message
+    asked = _closed(state, intent, text, now)
+    accepted = _accepted_in_search(asked, text, loosely=True)
+    if len(ids) > 1 and (accepted or named(said, ids)):
+        return narrow(state, intent, said, cause, now)
+    if len(ids) == 1:
+        about_all = _singles_in_a_row(asked, text, loosely=True) >= SINGLES if asked.queued else not accepted
+        return None if about_all else asked.with_causes([(ids[0], cause)])
+    probes = _probes(ids, intent.batch)
+    rest = [server_id for server_id in ids if server_id not in set(probes)]
+    for part in [rest, *([probe] for probe in probes)]:
+        if part:
+            asked = _queue(asked, intent.attempt, part)
+    return asked
+
+
+def _probes(ids: Sequence[str], seed: int) -> Sequence[str]:
+    """From all over the list, and others each time: bad servers may be neighbours, and stay bad."""
+    return sorted(ids, key=lambda server_id: zlib.crc32(f"{seed} {server_id}".encode()))[:SINGLES]
+
+
+def searched(state: State, intent: Batch, cause: Cause) -> tuple[State, dict[str, Cause]]:
+    """End a search that found a refusal to be about all: everybody whom it still was to ask for has the same cause."""
+    causes = {i: replace(cause, attempts=part.attempt) for part in state.queued for i in part.server_ids}
+    return state.without_queued(), {**causes, **dict.fromkeys(intent.server_ids, cause)}
+
+
+def _closed(state: State, intent: Batch, message: str, now: datetime) -> State:
+    return state.with_batch(replace(intent, phase=Phase.REFUSED, server_ids=(), finish_time=now, message=message))
 
 
 def _queue(state: State, attempt: int, ids: Sequence[str]) -> State:
@@ -113,21 +170,28 @@ def _with_probe(state: State) -> State:
     return _queue(state.with_batch(rest), part.attempt, part.server_ids[-1:])
 
 
-def _accepted_in_search(state: State, text: str) -> bool:
+def _is_same(one: str | None, other: str, *, loosely: bool) -> bool:
+    """Whether two refusals say the same; `loosely`: whatever figures they give, as of a quota."""
+    if one is None or not loosely:
+        return one == other
+    return _DIGITS.sub("0", one) == _DIGITS.sub("0", other)
+
+
+def _accepted_in_search(state: State, text: str, *, loosely: bool = False) -> bool:
     """Whether a call was accepted after one was refused with this text."""
     adds = [b for b in state.batches if b.operation is Operation.ADD and b.phase not in {Phase.QUEUED, Phase.WITHDRAWN}]
-    search = dropwhile(lambda batch: batch.phase is not Phase.REFUSED or batch.message != text, adds)
+    search = dropwhile(lambda b: b.phase is not Phase.REFUSED or not _is_same(b.message, text, loosely=loosely), adds)
     return any(batch.phase is not Phase.REFUSED for batch in search)
 
 
-def _singles_in_a_row(state: State, text: str) -> int:
+def _singles_in_a_row(state: State, text: str, *, loosely: bool = False) -> int:
     run = 0
     for batch in reversed(state.batches):
         if batch.operation is not Operation.ADD or batch.phase in {Phase.QUEUED, Phase.WITHDRAWN}:
             continue
         if batch.phase is not Phase.REFUSED:
             break
-        run += batch.servers == 1 and batch.message == text
+        run += batch.servers == 1 and _is_same(batch.message, text, loosely=loosely)
     return run
 
 
