@@ -60,8 +60,9 @@ plugin: $(READY) ## kubectl npmem as one file for this platform: build/kubectl-n
 	$(BIN)/shiv --site-packages build/plugin/site --entry-point nodepool_membership.plugin.cli:main --output-file build/kubectl-npmem
 	@build/kubectl-npmem --version
 
-pages: $(READY) ## write the pages of docs/ that are generated from the code
+pages: $(READY) ## write the pages of docs/ and the JSON schema that are generated from the code
 	$(BIN)/python -m error_codes_page > docs/error-codes.md
+	@$(BIN)/python -m pages
 
 lock: $(READY) ## resolve requirements/*.in again, without download addresses
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv

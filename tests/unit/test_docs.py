@@ -43,7 +43,7 @@ _MODULE: Final = re.compile(r"(?:api|core|cce|kube|runtime)(?:\.\w+)+")
 _TEST: Final = re.compile(r"(tests/[\w/]+\.py)?::(\w+)")
 _OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _FIELD: Final = re.compile(r"(?<![\w/])(spec|status)((?:\.[A-Za-z]+)+)")
-_METRIC: Final = re.compile(r"(nodepool_membership_[a-z_]+?)(?:_total|_count|_sum|_bucket)?(?![a-z_])")
+_METRIC: Final = re.compile(r"(nodepool_membership_[a-z_]+?)(?:_total|_count|_sum|_bucket|_info)?(?![a-z_])")
 _PLACEHOLDER: Final = re.compile(r"'?<[^<>]*>'?|…|[;,] ")
 MIN_FRAGMENT: Final = 3
 

@@ -6,22 +6,79 @@ name of the memberships themselves.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from itertools import product
+from typing import Final, Literal, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from nodepool_membership.api.status import OPEN_PHASES, Phase, Status
+from nodepool_membership import __version__
+from nodepool_membership.api.status import OPEN_PHASES, Condition, Phase, Status
+from nodepool_membership.cce.errors import CloudError
+from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.runtime.progress import request_ended
 from nodepool_membership.runtime.queue import Key
 
 _PREFIX: Final = "nodepool_membership"
 _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
+Looked = Literal["ok", "error"]
+"""How one look at a membership ended."""
+
 _READY: Final = {"True": 1.0, "False": 0.0, "Unknown": -1.0}
 _STATES: Final = ("joined", "joining", "failed", "pending", "surplus")
+_TYPES: Final = ("Ready", "Reconciling", "Stalled")
 _FINISHED: Final = frozenset(Phase) - OPEN_PHASES - {Phase.QUEUED}
+
+ROUTES: Final = (
+    "addNodes",
+    "removeNodes",
+    "getJob",
+    "listNodes",
+    "getNode",
+    "getNodePool",
+    "getCluster",
+    "listServers",
+    "showServer",
+    "listBaremetalServers",
+    "showBaremetalServer",
+    "listVolumes",
+    "showSubnet",
+)
+"""Every call to the cloud, by the name that `cce` gives it."""
+KINDS: Final = (
+    "membership",
+    "status",
+    "finalizer",
+    "event",
+    "lease",
+    "secret",
+    "namespace",
+    "definition",
+    "discovery",
+)
+"""What a request to the API server concerns, as `kube` names it."""
+
+
+def _errors(base: type[Exception]) -> Iterator[str]:
+    """The outcomes that the errors below this type are told as."""
+    for error in base.__subclasses__():
+        yield error.__name__.removesuffix("Error")
+        yield from _errors(error)
+
+
+CLOUD_OUTCOMES: Final = ("ok", "aborted", *sorted({*_errors(CloudError)}))
+KUBE_OUTCOMES: Final = ("ok", "Cancelled", *sorted({*_errors(KubeError)}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +87,13 @@ class _Sample:
 
     ready: float
     servers: tuple[int, int, int, int, int]
+    conditions: tuple[tuple[str, float], ...]
+    """Reason and value, in the order of `_TYPES`."""
+
+
+def _state(condition: Condition | None) -> tuple[str, float]:
+    """A condition that is not there is False, and for no reason."""
+    return ("", 0.0) if condition is None else (condition.reason.value, _READY[condition.status])
 
 
 class _Memberships(Collector):
@@ -47,21 +111,38 @@ class _Memberships(Collector):
             "Servers of a membership by state (surplus: off the list, owed removal)",
             labels=("namespace", "name", "state"),
         )
+        conditions = GaugeMetricFamily(
+            f"{_PREFIX}_condition",
+            "Condition of a membership with its reason: 1 True, 0 False or not there, -1 Unknown",
+            labels=("namespace", "name", "type", "reason"),
+        )
         # A copy: this runs in a thread of its own.
         for key, sample in list(self.samples.items()):
             ready.add_metric(key, sample.ready)
+            for kind, (reason, value) in zip(_TYPES, sample.conditions, strict=True):
+                conditions.add_metric((*key, kind, reason), value)
             for state, count in zip(_STATES, sample.servers, strict=True):
                 servers.add_metric((*key, state), count)
         yield ready
+        yield conditions
         yield servers
 
 
 class Metrics:
-    """All metrics of the process. Whatever changed the world is counted after it is recorded, never before."""
+    """All metrics of the process. Whatever changed the world is counted after it is recorded, never before.
+
+    Every bounded set of labels is there from the start, at 0: else the first lost answer of a process would be no
+    increase.
+    """
 
     def __init__(self) -> None:
+        # A time of creation beside each of 200 counters tells nobody anything: a restart shows in the process's own.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        Info(f"{_PREFIX}_build", "The operator's version, always 1", registry=self.registry).info(
+            {"version": __version__}
+        )
         self._memberships = _Memberships()
         self.registry.register(self._memberships)
         self._reconciles = Histogram(
@@ -77,10 +158,16 @@ class Metrics:
             ("kind", "outcome"),
             registry=self.registry,
         )
-        self._cloud = Histogram(
-            f"{_PREFIX}_cloud_request_duration_seconds",
-            "Requests to the cloud",
+        self._cloud = Counter(
+            f"{_PREFIX}_cloud_requests_total",
+            "Requests to the cloud (addNodes and removeNodes change something); OutcomeUnknown: an answer was lost",
             ("route", "outcome"),
+            registry=self.registry,
+        )
+        self._cloud_seconds = Histogram(
+            f"{_PREFIX}_cloud_request_duration_seconds",
+            "Time of requests to the cloud",
+            ("route",),
             buckets=_SECONDS,
             registry=self.registry,
         )
@@ -90,8 +177,21 @@ class Metrics:
             ("phase",),
             registry=self.registry,
         )
+        self._begin_at_zero()
 
-    def reconciled(self, outcome: Literal["ok", "error"], seconds: float) -> None:
+    def _begin_at_zero(self) -> None:
+        for outcome in get_args(Looked):
+            self._reconciles.labels(outcome)
+        for kind, outcome in product(KINDS, KUBE_OUTCOMES):
+            self._kube.labels(kind, outcome)
+        for route in ROUTES:
+            self._cloud_seconds.labels(route)
+            for outcome in CLOUD_OUTCOMES:
+                self._cloud.labels(route, outcome)
+        for phase in _FINISHED:
+            self._batches.labels(phase.value)
+
+    def reconciled(self, outcome: Looked, seconds: float) -> None:
         self._reconciles.labels(outcome).observe(seconds)
 
     def kube_request(self, kind: str, outcome: str, _seconds: float) -> None:
@@ -99,7 +199,8 @@ class Metrics:
         request_ended()
 
     def cloud_request(self, route: str, outcome: str, seconds: float) -> None:
-        self._cloud.labels(route, outcome).observe(seconds)
+        self._cloud.labels(route, outcome).inc()
+        self._cloud_seconds.labels(route).observe(seconds)
         request_ended()
 
     def stored(self, namespace: str, name: str, old: Status, new: Status) -> None:
@@ -115,6 +216,7 @@ class Metrics:
         ready = status.condition("Ready")
         self._memberships.samples[namespace, name] = _Sample(
             ready=_READY[ready.status] if ready is not None else _READY["Unknown"],
+            conditions=tuple(_state(status.condition(kind)) for kind in _TYPES),
             servers=(status.joined, status.joining, status.failed, status.pending, status.surplus),
         )
 

@@ -1,0 +1,14 @@
+"""Which files are generated, and by what."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pages import api, metrics
+
+ROOT: Final = Path(__file__).parent.parent.parent
+FILES: Final[dict[Path, Callable[[], str]]] = {
+    ROOT / "docs" / "metrics.md": metrics.page,
+    ROOT / "docs" / "api.md": api.page,
+    ROOT / "crds" / "schema" / api.schema_name(): api.schema,
+}
