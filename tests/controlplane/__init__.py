@@ -4,8 +4,8 @@ It is not a cluster: no scheduler, no kubelet, no controller manager. Nothing is
 namespace stays `Terminating`, a Deployment makes no pods. Everything in it is meant to be thrown away.
 """
 
-from controlplane.binaries import Binaries, ensure_binaries
+from controlplane.binaries import Binaries, ensure_binaries, ensure_helm
 from controlplane.errors import ControlPlaneError, KubectlError
 from controlplane.server import ControlPlane
 
-__all__ = ["Binaries", "ControlPlane", "ControlPlaneError", "KubectlError", "ensure_binaries"]
+__all__ = ["Binaries", "ControlPlane", "ControlPlaneError", "KubectlError", "ensure_binaries", "ensure_helm"]

@@ -5,14 +5,14 @@ import signal
 import sys
 from pathlib import Path
 
-from controlplane import ControlPlane, ControlPlaneError, ensure_binaries
+from controlplane import ControlPlane, ControlPlaneError, ensure_binaries, ensure_helm
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit code: 1 if it failed, 2 for arguments that make no sense."""
     parser = argparse.ArgumentParser(prog="python -m controlplane", description="A throw-away Kubernetes API server.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("build", help="fetch or build the programs, and print their directory")
+    commands.add_parser("build", help="fetch or build the programs and helm, and print the programs' directory")
     up = commands.add_parser("up", help="run until SIGINT or SIGTERM")
     up.add_argument("--workdir", type=Path, help="keep keys, logs and data here (default: a temporary directory)")
     options = parser.parse_args(arguments)
@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
     try:
         if options.command == "build":
             print(ensure_binaries().directory)
+            ensure_helm()
         else:
             _up(options.workdir)
     except ControlPlaneError as error:

