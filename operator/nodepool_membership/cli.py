@@ -25,6 +25,7 @@ from nodepool_membership.runtime.options import (
     parse_duration,
     parse_endpoint,
     parse_namespace,
+    parse_object_name,
 )
 
 _PROGRAM: Final = "nodepool-membership"
@@ -136,6 +137,18 @@ def cli() -> None:
     help="Whether replicas agree by a Lease on the one that works; without, there must be one replica only.",
 )
 @click.option(
+    "--lease-name",
+    type=_Parsed("NAME", parse_object_name),
+    default=_DEFAULTS.lease_name,
+    help="The Lease; the operator makes it, and leaves one of another program alone.",
+)
+@click.option(
+    "--lease-namespace",
+    type=_Parsed("NAME", parse_namespace),
+    show_default="the pod's",
+    help="Where that Lease is.",
+)
+@click.option(
     "--lease-duration",
     type=_duration("1s", "10m"),
     default=format_duration(_DEFAULTS.lease_duration),
@@ -166,6 +179,8 @@ def run(
     http_timeout: timedelta,
     ca_file: Path | None,
     leader_elect: bool,
+    lease_name: str,
+    lease_namespace: str | None,
     lease_duration: timedelta,
     renew_deadline: timedelta,
     bind: Bind,
@@ -197,6 +212,8 @@ def run(
         writes_per_minute=writes_per_minute,
         http_timeout=http_timeout,
         leader_elect=leader_elect,
+        lease_name=lease_name,
+        lease_namespace=lease_namespace or "",
         lease_duration=lease_duration,
         renew_deadline=renew_deadline,
         bind=bind,

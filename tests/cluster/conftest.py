@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig
-from controlplane import ControlPlane, ensure_binaries
+from controlplane import ControlPlane, ensure_binaries, ensure_helm
 from harness import Case, Cluster, Operator, Program, Scene, SimulatorProcess
 from harness.operator_process import FAST
 
@@ -40,6 +40,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             reporter.flush()
 
     ensure_binaries(say=say)
+    ensure_helm(say=say)
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +84,8 @@ def operator_kubeconfig(cluster: Cluster) -> Path:
 
 @pytest.fixture
 def free_lease(cluster: Cluster) -> None:
-    """The shipped Lease, held by nobody: not by an operator of an earlier test either."""
-    cluster.write_lease(holderIdentity="")
+    """There is no Lease: not that of an operator of an earlier test either."""
+    cluster.delete_lease()
 
 
 @pytest.fixture

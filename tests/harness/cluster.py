@@ -217,6 +217,12 @@ class Cluster:
         headers = {"Content-Type": "application/merge-patch+json"}
         self._json(self._http.patch(_LEASE, content=json.dumps({"spec": spec}), headers=headers))
 
+    def delete_lease(self) -> None:
+        """Take the operator's Lease away, if there is one."""
+        answer = self._http.delete(_LEASE)
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            self._json(answer)
+
     def patch(
         self,
         namespace: str,

@@ -91,6 +91,10 @@ def test_addresses(text: str, bind: Bind) -> None:
         ("--writes-per-minute", "0", "1<=x<=1000"),
         ("--namespace", "Not_A_Name", "lower-case letters"),
         ("--allow-endpoint", "example.com", "https://cce.example.com"),
+        ("--lease-name", "A_B", "'-' and '.'"),
+        ("--lease-name", "a..b", "'-' and '.'"),
+        ("--lease-name", "x" * 254, "at most 253"),
+        ("--lease-namespace", "a.b", "at most 63"),
         ("--lease-duration", "0s", "between 1s and 10m"),
         ("--renew-deadline", "11m", "between 500ms and 10m"),
         ("--renew-deadline", "15s", "shorter than --lease-duration (15s)"),
@@ -132,6 +136,8 @@ def test_values_arrive_from_both_sides_and_lists_split_at_commas(monkeypatch: py
     monkeypatch.setenv("NODEPOOL_MEMBERSHIP_NAMESPACE", "team-a,team-b")
     monkeypatch.setenv("NODEPOOL_MEMBERSHIP_WRITES_PER_MINUTE", "3")
     monkeypatch.setenv("NODEPOOL_MEMBERSHIP_LEADER_ELECT", "false")
+    monkeypatch.setenv("NODEPOOL_MEMBERSHIP_LEASE_NAME", "prod-operator.v2")
+    monkeypatch.setenv("NODEPOOL_MEMBERSHIP_LEASE_NAMESPACE", "infra")
     monkeypatch.setenv("NODEPOOL_MEMBERSHIP_LEASE_DURATION", "30s")
     monkeypatch.setattr(
         sys,
@@ -148,6 +154,8 @@ def test_values_arrive_from_both_sides_and_lists_split_at_commas(monkeypatch: py
             poll_interval=timedelta(seconds=2),
             writes_per_minute=3,
             leader_elect=False,
+            lease_name="prod-operator.v2",
+            lease_namespace="infra",
             lease_duration=timedelta(seconds=30),
         )
     ]

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from nodepool_membership.api.names import COMPONENT
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, StaleError, UnansweredError
 from nodepool_membership.kube.lease import LeaseObject, lease_namespace, micro_time
 from nodepool_membership.runtime.leader import Alone, Candidate, Timing, boot_time, own_identity
 
 TIMING = Timing(lease=15, deadline=10)
+OURS = {"app.kubernetes.io/name": "nodepool-membership"}
 
 
 def test_identities_are_of_a_process_not_of_a_pod() -> None:
@@ -41,6 +43,7 @@ class Server(KubeApi):
 
     def __init__(self) -> None:
         self.spec: dict[str, object] | None = {}
+        self.labels: dict[str, str] = dict(OURS)
         self.version = 1
         self.fail: list[KubeError | None] = []
         self.may_create = True
@@ -62,17 +65,21 @@ class Server(KubeApi):
             assert resource == "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
             if not self.may_create:
                 raise ForbiddenError("403 Forbidden: cannot create")
-            self.spec = {}
+            assert isinstance(rest["body"], dict)
+            assert rest["body"]["metadata"] == {"name": COMPONENT, "namespace": "ns", "labels": OURS}
+            self.spec, self.labels = {}, dict(OURS)
         elif method == "PATCH":
             body = rest["body"]
             assert isinstance(body, dict)
-            if body["metadata"] != {"resourceVersion": str(self.version)}:
+            if body["metadata"]["resourceVersion"] != str(self.version):
                 raise StaleError("409 Conflict")
             self.spec = body["spec"]
+            self.labels |= body["metadata"]["labels"]
             self.version += 1
         if self.spec is None:
             raise GoneError("404 NotFound")
-        return json.dumps({"metadata": {"resourceVersion": str(self.version)}, "spec": self.spec}).encode()
+        metadata = {"resourceVersion": str(self.version), "labels": self.labels}
+        return json.dumps({"metadata": metadata, "spec": self.spec}).encode()
 
     def hold(self, holder: str, renewed: str = "r") -> None:
         """Somebody else writes."""
@@ -146,14 +153,64 @@ async def test_a_lease_that_may_not_be_made_is_waited_for_and_the_remedy_told(
     await world.candidate.win()
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(told) == 1
-    for word in ("ns/nodepool-membership-operator", "apply deploy/", "--no-leader-elect", "cannot create"):
+    for word in (
+        "ns/nodepool-membership-operator",
+        "grant create on leases in ns",
+        "--no-leader-elect",
+        "cannot create",
+    ):
         assert word in told[0]
 
 
 async def test_a_namespace_that_is_absent_is_named(world: World) -> None:
     world.server.fail = [GoneError("404"), GoneError("404")]
-    with pytest.raises(GoneError, match=r"no namespace 'ns'.*POD_NAMESPACE"):
+    with pytest.raises(GoneError, match=r"no namespace 'ns'.*--lease-namespace"):
         await LeaseObject(world.server, "ns").read(timeout_seconds=1)
+
+
+async def test_a_lease_that_may_not_be_read_is_told_with_its_name(world: World) -> None:
+    world.server.fail = [ForbiddenError("403 Forbidden: cannot get")]
+    with pytest.raises(ForbiddenError, match=rf"Role in ns .*--lease-name says, '{COMPONENT}'; 403"):
+        await LeaseObject(world.server, "ns").read(timeout_seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "spec", "says"),
+    [
+        ({}, {"holderIdentity": "kube-scheduler-1"}, "held by 'kube-scheduler-1'"),
+        ({"app.kubernetes.io/name": "other"}, {"holderIdentity": "other-0"}, "held by 'other-0'"),
+        ({}, {"holderIdentity": "", "leaseTransitions": 7}, "held by nobody now"),
+        ({}, {"renewTime": "2026-01-02T03:04:05.000006Z"}, "held by nobody now"),
+    ],
+)
+async def test_a_lease_of_another_program_is_never_taken(
+    world: World, caplog: pytest.LogCaptureFixture, labels: dict[str, str], spec: dict[str, object], says: str
+) -> None:
+    world.server.labels, world.server.spec = labels, dict(spec)
+
+    def labelled() -> None:
+        ready.append(world.candidate.ready())
+        if world.time > 1200:
+            world.server.labels |= OURS
+
+    ready: list[str | None] = []
+    world.script = labelled
+    await world.candidate.win()
+    assert world.time > 1200
+    assert world.server.requests.count("PATCH") == 1
+    told = {r.getMessage() for r in caplog.records if r.levelno == logging.WARNING}
+    assert len(told) == 1
+    for text in (told.pop(), str(ready[0])):
+        for word in ("another program's", says, "--lease-name", "app.kubernetes.io/name=nodepool-membership"):
+            assert word in text
+
+
+async def test_a_lease_that_nobody_ever_held_is_taken_and_labelled(world: World) -> None:
+    """Whoever may not let the operator make it makes it for it."""
+    world.server.labels = {"argocd.argoproj.io/instance": "nodepool-membership"}
+    await world.candidate.win()
+    assert world.server.holder == "me"
+    assert world.server.labels == {"argocd.argoproj.io/instance": "nodepool-membership", **OURS}
 
 
 async def test_what_is_no_lease_is_refused(world: World) -> None:

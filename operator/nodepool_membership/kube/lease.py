@@ -1,5 +1,7 @@
 """The Lease that replicas compete for (`coordination.k8s.io/v1`): read, made where it is absent, written under guard.
 
+A Lease of ours carries a label. One without it that somebody holds or held is another program's, and is left alone.
+
 Not for: who may take it and when (`runtime.leader`). Times in it are for people: they are written, never read.
 """
 
@@ -14,11 +16,17 @@ from typing import Final
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import COMPONENT, FIELD_MANAGER
 from nodepool_membership.kube.api import SERVICE_ACCOUNT, KubeApi, path
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, RejectedError
+from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, RejectedError
 
 _GROUP: Final = "coordination.k8s.io"
 _DEFAULT_NAMESPACE: Final = "nodepool-membership"
 _MERGE_PATCH: Final = "application/merge-patch+json"
+_MARK: Final = ("app.kubernetes.io/name", "nodepool-membership")
+"""The label of every Lease that this operator made or holds."""
+
+
+class ForeignLeaseError(KubeError):
+    """The Lease is another program's. Nothing was written; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +80,23 @@ class LeaseObject:
 
         Raises:
             StaleError: somebody else made it meanwhile.
-            ForbiddenError, GoneError: it is absent and cannot be made; the text says what to do.
+            ForbiddenError, GoneError: it cannot be read or made; the text says what to do.
+            ForeignLeaseError: it is another program's.
             KubeError: it could not be read.
         """
         try:
             return _parse(await self._api.request("lease", "GET", self._path(), timeout_seconds=timeout_seconds))
         except GoneError:
             return await self._create(timeout_seconds)
+        except ForbiddenError as error:
+            remedy = f"the Role in {self._namespace} must name what --lease-name says, {self._name!r}"
+            raise ForbiddenError(f"it may not be read: {remedy}; {error}") from None
 
     async def _create(self, timeout_seconds: float) -> Lease:
         body: Json = {
             "apiVersion": f"{_GROUP}/v1",
             "kind": "Lease",
-            "metadata": {"name": self._name, "namespace": self._namespace},
+            "metadata": {"name": self._name, "namespace": self._namespace, "labels": dict([_MARK])},
         }
         try:
             answer = await self._api.request(
@@ -96,10 +108,10 @@ class LeaseObject:
                 timeout_seconds=timeout_seconds,
             )
         except ForbiddenError as error:
-            remedy = "apply deploy/, which ships it, or run one replica with --no-leader-elect"
+            remedy = f"grant create on leases in {self._namespace}, or run one replica with --no-leader-elect"
             raise ForbiddenError(f"there is none and it may not be made: {remedy}; {error}") from None
         except GoneError:
-            remedy = "create it, or name the operator's own in POD_NAMESPACE"
+            remedy = "create it, or name the operator's own with --lease-namespace"
             raise GoneError(f"there is no namespace {self._namespace!r}: {remedy}") from None
         return _parse(answer)
 
@@ -112,7 +124,7 @@ class LeaseObject:
             KubeError: it was not.
         """
         body: Json = {
-            "metadata": {"resourceVersion": lease.resource_version},
+            "metadata": {"resourceVersion": lease.resource_version, "labels": dict([_MARK])},
             "spec": {
                 "holderIdentity": holding.holder,
                 "leaseDurationSeconds": holding.duration_seconds,
@@ -147,6 +159,12 @@ def _parse(raw: bytes) -> Lease:
             renew_time=str(spec.get("renewTime") or ""),
             transitions=int(spec.get("leaseTransitions") or 0),
         )
-        return Lease(str(wire["metadata"]["resourceVersion"]), holding)
+        version, labels = str(wire["metadata"]["resourceVersion"]), wire["metadata"].get("labels") or {}
+        marked = labels.get(_MARK[0]) == _MARK[1]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise RejectedError("the API server's answer for a Lease cannot be read") from None
+    if not marked and (holding.holder or holding.renew_time or holding.transitions):
+        holder = f"held by {holding.holder!r}" if holding.holder else "held by nobody now"
+        remedy = f"name another with --lease-name, or, if it is the operator's, label it {'='.join(_MARK)}"
+        raise ForeignLeaseError(f"it is another program's, {holder}: {remedy}")
+    return Lease(version, holding)

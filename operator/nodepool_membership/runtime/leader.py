@@ -199,7 +199,7 @@ class Candidate:
 
     def ready(self) -> str | None:
         if self._seen_at is None:
-            return f"lease {self._lease}: not seen yet"
+            return f"lease {self._lease}: {self._complaint or 'not seen yet'}"
         age = self._clock() - self._seen_at
         return f"lease {self._lease}: not seen for {age:.0f} s" if age > self._timing.lease else None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from nodepool_membership.api.names import COMPONENT
 from nodepool_membership.net.proxies import DIRECT, Proxies
 from nodepool_membership.net.trust import read_ca_file
 from nodepool_membership.runtime.logs import LogFormat, LogLevel
@@ -18,6 +19,7 @@ _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+")
 _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT: Final = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
 SAFE_SETTLE_WINDOW: Final = timedelta(minutes=20)
 """The gateway accepts a signature for 15 minutes, and clocks differ by up to 5."""
 _PORTS: Final = {"https": 443, "http": 80}
@@ -49,6 +51,9 @@ class Options:
     writes_per_minute: int = 10
     http_timeout: timedelta = timedelta(seconds=60)
     leader_elect: bool = True
+    lease_name: str = COMPONENT
+    lease_namespace: str = ""
+    """Empty: that of the pod."""
     lease_duration: timedelta = timedelta(seconds=15)
     renew_deadline: timedelta = timedelta(seconds=10)
     """Shorter than `lease_duration`."""
@@ -108,6 +113,18 @@ def parse_namespace(text: str) -> str:
     """
     if not _NAMESPACE.fullmatch(text):
         raise ValueError(f"{text!r} is not the name of a namespace: lower-case letters, digits and '-', at most 63")
+    return text
+
+
+def parse_object_name(text: str) -> str:
+    """Check the name of an object (RFC 1123 subdomain).
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if not _OBJECT.fullmatch(text):
+        remedy = "lower-case letters, digits, '-' and '.', at most 253"
+        raise ValueError(f"{text!r} is not the name of an object: {remedy}")
     return text
 
 

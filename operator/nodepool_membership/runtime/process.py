@@ -150,7 +150,8 @@ def _leadership(options: Options, api: KubeApi) -> Leadership:
     if not options.leader_elect:
         return Alone()
     timing = Timing.of(options.lease_duration, options.renew_deadline)
-    return Candidate(LeaseObject(api, lease_namespace()), own_identity(), timing)
+    lease = LeaseObject(api, options.lease_namespace or lease_namespace(), options.lease_name)
+    return Candidate(lease, own_identity(), timing)
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:
