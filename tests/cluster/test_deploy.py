@@ -106,7 +106,7 @@ def test_a_second_apply_changes_nothing(installed: ControlPlane) -> None:
     # kubectl sends the selector of a PodDisruptionBudget every time: that it does not differ is the next test.
     budget = f"poddisruptionbudget.policy/{COMPONENT} configured (server dry run)"
     assert [line for line in again if not line.endswith(" unchanged (server dry run)")] == [budget]
-    assert len(again) == 12
+    assert len(again) == 13
 
 
 def test_nothing_differs_from_what_was_applied(installed: ControlPlane) -> None:
@@ -149,7 +149,11 @@ OWN: Final = {
     ("events.k8s.io", "events", "patch"),
 }
 
-OWN_LEASE: Final = {("coordination.k8s.io", f"leases/{COMPONENT}", verb) for verb in ("get", "patch")}
+OWN_LEASE: Final = {
+    ("coordination.k8s.io", f"leases/{COMPONENT}", "get"),
+    ("coordination.k8s.io", f"leases/{COMPONENT}", "patch"),
+    ("coordination.k8s.io", "leases", "create"),
+}
 
 
 def _rights(control_plane: ControlPlane, kubeconfig: Path, namespace: str) -> set[tuple[str, str, str]]:
@@ -256,15 +260,6 @@ def _stored(control_plane: ControlPlane, kind: str) -> Object:
     return child(json.loads(control_plane.kubectl(*command).stdout))
 
 
-def test_a_second_apply_leaves_the_holder_of_the_lease_alone(installed: ControlPlane) -> None:
-    spec = {"holderIdentity": "somebody", "leaseDurationSeconds": 15, "leaseTransitions": 3}
-    merge = ("--type=merge", "-p", json.dumps({"spec": spec}))
-    installed.kubectl("patch", "lease", COMPONENT, f"--namespace={NAMESPACE}", *merge)
-    installed.kubectl("apply", "-k", str(DEPLOY))
-    installed.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(DEPLOY))
-    assert _stored(installed, "lease")["spec"] == spec
-
-
 LEASES: Final = "leases.coordination.k8s.io"
 
 
@@ -277,7 +272,12 @@ def test_the_operator_may_take_its_own_lease_and_no_other(installed: ControlPlan
     assert not _can(installed, operator, verb, f"{LEASES}/{COMPONENT}", f"--namespace={TEAM}")
 
 
-@pytest.mark.parametrize("verb", ["update", "delete", "watch", "list", "create"])
+def test_the_operator_may_make_a_lease_in_its_own_namespace_only(installed: ControlPlane, operator: Path) -> None:
+    assert _can(installed, operator, "create", LEASES, f"--namespace={NAMESPACE}")
+    assert not _can(installed, operator, "create", LEASES, f"--namespace={TEAM}")
+
+
+@pytest.mark.parametrize("verb", ["update", "delete", "watch", "list"])
 def test_the_operator_may_do_nothing_else_with_its_lease(installed: ControlPlane, operator: Path, verb: str) -> None:
     assert not _can(installed, operator, verb, f"{LEASES}/{COMPONENT}", f"--namespace={NAMESPACE}")
 
@@ -293,16 +293,6 @@ def test_two_replicas_run_apart_and_one_of_them_always(installed: ControlPlane, 
     assert at(apart, "podAffinityTerm", "topologyKey") == "kubernetes.io/hostname"
     assert at(apart, "podAffinityTerm", "labelSelector", "matchLabels") == labels
     assert labels.items() <= child(template, "metadata", "labels").items()
-
-
-def test_the_lease_is_looked_for_where_it_is(installed: ControlPlane, template: Object) -> None:
-    environment = at(template, "spec", "containers", 0, "env")
-    assert isinstance(environment, list)
-    assert {
-        "name": "POD_NAMESPACE",
-        "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.namespace"}},
-    } in environment
-    assert _stored(installed, "lease")
 
 
 def test_the_probes_ask_the_port_that_is_served(template: Object) -> None:
