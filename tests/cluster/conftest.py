@@ -10,6 +10,7 @@ import pytest
 from cce_simulator.config import Behaviour, SimulatorConfig
 from controlplane import ControlPlane, ensure_binaries, ensure_helm
 from harness import Case, Cluster, Operator, Program, Scene, SimulatorProcess
+from harness.kustomize import QUICK, TEAM, copy_sources
 from harness.operator_process import FAST
 
 _HERE = Path(__file__).parent
@@ -187,3 +188,30 @@ def crowd(
             return scenes
 
         yield start
+
+
+@pytest.fixture
+def own_plane() -> Iterator[ControlPlane]:
+    """A control plane of the test's own, with nothing but the team's namespace: for tests that install."""
+    with ControlPlane() as running:
+        running.ensure_namespace(TEAM)
+        yield running
+
+
+@pytest.fixture
+def own_cluster(own_plane: ControlPlane) -> Iterator[Cluster]:
+    with Cluster(own_plane) as connected:
+        yield connected
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[SimulatorProcess]:
+    """A cloud that is quick, with two access keys."""
+    with SimulatorProcess(tmp_path, QUICK) as running:
+        yield running
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A folder with a copy of what a kustomization refers to."""
+    return copy_sources(tmp_path)

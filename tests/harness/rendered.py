@@ -3,9 +3,11 @@
 Not for: a kubelet. Of the downward API it knows what the pod template holds, and the pod's name.
 """
 
+import base64
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import yaml
@@ -67,10 +69,24 @@ class Rendered:
     def environment(self) -> Mapping[str, str]:
         """The container's variables, those of the downward API filled in."""
         found: dict[str, str] = {}
+        for source in self.container.get("envFrom", []):
+            found |= self._data(source)
         for variable in self.container.get("env", []):
             name = variable["name"]
             found[name] = variable["value"] if "value" in variable else self._field(variable["valueFrom"]["fieldRef"])
         return found
+
+    def _data(self, source: Mapping[str, Manifest]) -> Mapping[str, str]:
+        """What an entry of envFrom brings; nothing if it is optional and not there."""
+        ((field, reference),) = source.items()
+        kind = {"configMapRef": "ConfigMap", "secretRef": "Secret"}[field]
+        for found in self.objects:
+            if (found["kind"], found["metadata"]["name"]) == (kind, reference["name"]):
+                assert found["metadata"]["namespace"] == self.namespace
+                data: Mapping[str, str] = found["data"]
+                return {k: base64.b64decode(v).decode() for k, v in data.items()} if kind == "Secret" else data
+        assert reference.get("optional"), f"there is no {kind} {reference['name']}"
+        return {}
 
     def _field(self, reference: Mapping[str, str]) -> str:
         value: Any = self.pod
@@ -105,14 +121,26 @@ class Rendered:
         return control_plane.kubeconfig_for_token(token, name=f"{self.namespace}-{self.service_account}"[:200])
 
     def operator(
-        self, control_plane: ControlPlane, workdir: Path, endpoints: Sequence[str], *more: str, name: str = "operator"
+        self,
+        control_plane: ControlPlane,
+        workdir: Path,
+        endpoints: Sequence[str],
+        *more: str,
+        name: str = "operator",
+        mounts: Mapping[str, Path] = MappingProxyType({}),
     ) -> Operator:
-        """Start it as rendered; `more` options, and the waits that tests can sit through, come on top."""
+        """Start it as rendered; `more` options, and the waits that tests can sit through, come on top.
+
+        `mounts` says which directory stands for a volume's mount path.
+        """
+        arguments = " ".join(self.arguments())
+        for mount in self.container.get("volumeMounts", []):
+            arguments = arguments.replace(mount["mountPath"], str(mounts[mount["mountPath"]]))
         return Operator(
             workdir,
             self.kubeconfig(control_plane),
             endpoints,
-            [*self.arguments(), *_ELECTING, *more],
+            [*arguments.split(), *_ELECTING, *more],
             environment=self.environment(),
             name=name,
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from controlplane import ControlPlaneError, ensure_binaries, ensure_helm, envtest, gobuild, pins
+from controlplane import ControlPlaneError, ensure_binaries, envtest, gobuild, pins
 from controlplane.binaries import Say
 from controlplane.errors import UnavailableError
 
@@ -115,25 +115,6 @@ def test_failed_build_leaves_nothing_and_the_next_one_succeeds(environ: dict[str
     build = Recorder("build")
     found = ensure_binaries(environ=environ, say=list[str]().append, download=unavailable, build=build)
     assert found.etcd.read_text() == "build"
-
-
-def test_helm_is_built_once_beside_the_control_plane(environ: dict[str, str]) -> None:
-    def failing(destination: Path, _: Say) -> None:
-        (destination / "helm").write_text("half")
-        raise ControlPlaneError("compiler")
-
-    def build(destination: Path, say: Say) -> None:
-        say("helm is built")
-        (destination / "helm").write_text("helm")
-
-    lines: list[str] = []
-    with pytest.raises(ControlPlaneError, match="compiler"):
-        ensure_helm(environ=environ, say=lines.append, build=failing)
-    assert cached(environ) == []
-    for _ in range(2):
-        assert ensure_helm(environ=environ, say=lines.append, build=build).read_text() == "helm"
-    assert lines == ["helm is built"]
-    assert cached(environ) == [pins.helm_cache_key()]
 
 
 def test_kept_result_is_used_without_waiting_for_anyone(environ: dict[str, str]) -> None:
