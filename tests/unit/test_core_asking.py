@@ -123,6 +123,19 @@ def test_bad_servers_that_are_named_one_by_one_say_nothing_of_the_pool() -> None
         intent = run.decide().intent
         if intent is None:
             break
-        run.step(refused(" ".join(intent.server_ids)))
+        said = f"server {', '.join(intent.server_ids)}: one host name"
+        run.step(Refused(refusal(400, "CCE.01400001"), said, said))
     assert run.ready.reason is not Reason.POOL_REFUSES
     assert set(run.causes) == set(IDS[:5])
+
+
+def test_a_refusal_that_names_each_server_alone_may_still_be_about_the_pool() -> None:
+    run = Run(an_object(a_spec(*IDS[:5], batch_size=1), Status(1, last_batch=0)))
+    for _ in range(6):
+        intent = run.decide().intent
+        if intent is None:
+            break
+        said = f"server {intent.server_ids[0]}: the pool's image is gone"
+        run.step(Refused(refusal(400, "CCE.01400001"), said, said))
+    assert run.ready.reason is Reason.POOL_REFUSES
+    assert run.causes == {}

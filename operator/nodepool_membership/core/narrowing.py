@@ -25,6 +25,8 @@ SINGLES: Final = 3
 
 _TAKEN_APART: Final = 16
 """Of so many named servers it is found out one by one which clash only with one another; of more, one is spared."""
+_SEVERAL: Final = re.compile(r"<id>(?:(?:[\s,;]|and)+<id>)+")
+"""Several ids, as `plain_text` leaves them."""
 _DIGITS: Final = re.compile(r"\d+")
 
 _AGAIN: Final = "again: "
@@ -60,8 +62,19 @@ def narrow(state: State, intent: Batch, said: str, cause: Cause, now: datetime) 
     state = _closed(state, intent, message, now).with_causes((server_id, cause) for server_id in culprits)
     for part in parts:
         state = _queue(state, intent.attempt, part)
-    # One that the error names is refused for its own sake.
-    return _unless_about_the_pool(state, cause) if alone and not again and not found else state
+    told = found and _was_named_among_others(state, cause.message)
+    return _unless_about_the_pool(state, cause) if alone and not again and not told else state
+
+
+def _was_named_among_others(state: State, text: str) -> bool:
+    """Whether a refusal named several servers with what this text says of one: then it is about them, not the pool."""
+    return any(
+        b.phase is Phase.REFUSED
+        and b.servers > 1
+        and b.message != text
+        and _SEVERAL.sub("<id>", b.message or "") == text
+        for b in state.batches
+    )
 
 
 def _sorted_out(ids: Sequence[str], named: Sequence[str], cause: Cause) -> tuple[Sequence[str], list[Sequence[str]]]:
