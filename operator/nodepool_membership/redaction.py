@@ -11,6 +11,8 @@ State of the process, like the log handlers it serves: a text may leave by any t
 
 import base64
 import binascii
+import heapq
+import math
 import re
 import threading
 from collections import OrderedDict
@@ -26,6 +28,8 @@ IN_USE_SECONDS: Final = 3600.0
 """How long a value is known after it was last registered: each use of a credential registers it again."""
 
 _MAX_BYTES: Final = 8 << 20
+_ROOM: Final = 0.9
+"""Of the bound, what is left when it was reached: room is not made for one value at a time."""
 _LONGEST: Final = 2048
 """Characters that are kept of a value; what follows them in a text goes with them."""
 _STRIDE: Final = 16
@@ -79,6 +83,9 @@ class Redactor:
         self._clock = clock
         self._max_bytes = max_bytes
         self._values: OrderedDict[str, _Value] = OrderedDict()
+        """Those used last at the end."""
+        self._ends: list[tuple[float, str]] = []
+        """A heap of when values end, at the earliest: a use moves the end without a new entry."""
         self._index: dict[str, tuple[tuple[str, int], ...]] = {}
         """By eight characters of a form: the forms that have them, and where."""
         self._bytes = 0
@@ -87,7 +94,8 @@ class Redactor:
     def register(self, value: str, seconds: float = IN_USE_SECONDS) -> None:
         """Know this value for so many seconds from now; one that is known already is known for longer.
 
-        Values of fewer than `SHORTEST` characters are not taken. Beyond 8 MiB those that were used last are kept.
+        Values of fewer than `SHORTEST` characters are not taken. Beyond 8 MiB those that were used last are kept, and
+        those of an infinite time.
         """
         if len(value) < SHORTEST:
             return
@@ -107,14 +115,22 @@ class Redactor:
                     self._index[gram] = (*self._index.get(gram, ()), (form, offset))
             self._values[key] = _Value(until, forms, size)
             self._bytes += size
+            heapq.heappush(self._ends, (until, key))
 
     def _make_room(self) -> None:
         now = self._clock()
-        while self._values:
-            oldest = next(iter(self._values))
-            if self._bytes <= self._max_bytes and now < self._values[oldest].until:
-                return
-            self._forget(oldest)
+        while self._ends and self._ends[0][0] <= now:
+            _, key = heapq.heappop(self._ends)
+            value = self._values.get(key)
+            if value is not None and value.until > now:
+                heapq.heappush(self._ends, (value.until, key))
+            elif value is not None:
+                self._forget(key)
+        if self._bytes > self._max_bytes:
+            for key in [key for key, value in self._values.items() if value.until < math.inf]:
+                self._forget(key)
+                if self._bytes <= self._max_bytes * _ROOM:
+                    return
 
     def _forget(self, key: str) -> None:
         value = self._values.pop(key)

@@ -16,6 +16,7 @@ from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.narrowing import named
 from nodepool_membership.core.observation import ClusterReport, JobPhase
 from unit.core_builders import (
+    ELSEWHERE,
     JOB,
     SETTINGS,
     Run,
@@ -94,6 +95,16 @@ def test_a_part_whose_server_shows_a_node_is_in_doubt_and_not_sent() -> None:
     assert (decision.intent, decision.doubted) == (None, True)
     assert {job.phase for job in run.status.open_batches} == {Phase.VERIFYING}
     assert len(run.status.open_batches) == 2
+
+
+def test_a_node_in_another_pool_says_nothing_of_a_refused_call() -> None:
+    """No add of ours made it: the pool is not doubted, and the other servers are sent."""
+    run = fresh(*IDS)
+    run.step(refused())
+    run.cloud.nodes = [a_node(IDS[5], "Installing", pool=ELSEWHERE)]
+    decision = run.step(Accepted(JOB))
+    assert (decision.intent is not None, decision.doubted) == (True, False)
+    assert run.causes[IDS[5]][0] is FailureReason.OTHER_POOL
 
 
 def test_parts_whose_servers_all_became_members_are_in_doubt_and_hold_the_object() -> None:

@@ -4,6 +4,7 @@ Not for: the places that text leaves by (`test_secrets_stay`).
 """
 
 import base64
+import math
 import time
 from urllib.parse import quote
 
@@ -118,6 +119,20 @@ def test_a_value_is_known_for_its_time_and_a_use_prolongs_it() -> None:
     redactor.register("a fourth one", 60)
     assert len(redactor._values) == 1
     assert redactor._bytes == redactor._values["a fourth one"].size
+
+
+def test_what_is_known_for_longer_keeps_nothing_else() -> None:
+    now = 0.0
+    redactor = Redactor(clock=lambda: now, max_bytes=100_000)
+    redactor.register("for ever and ever", math.inf)
+    for number in range(1_000):
+        now += 1
+        redactor.register(SECRET_KEY, 3600)
+        redactor.register(f"{number:08} is a signature", 5)
+    assert len(redactor._values) <= 8
+    for number in range(1_000):
+        redactor.register(f"{number:08} of a flood", 3600)
+    assert redactor.redact("for ever and ever") == REDACTED
 
 
 def test_nothing_is_left_of_what_is_forgotten() -> None:

@@ -64,7 +64,7 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
         # A wait that such a clock takes for over may not be.
         waits = state.open_batches or state.queued or plan.candidates(state, spec)
         return Step(state, hindrance=conditions.waiting(skewed) if waits else None)
-    if plan.shows(state.queued, seen.listing):
+    if plan.shows(state.queued, seen.listing, spec.node_pool.node_pool_id):
         return Step(narrowing.in_doubt(state, now), doubted=True)
     if state.halt is not None:
         return Step(state)

@@ -99,9 +99,10 @@ def _is_resumed(state: State) -> bool:
     )
 
 
-def shows(parts: Iterable[Batch], table: NodeTable) -> bool:
-    """Whether a server of a refused batch has a node after all."""
-    return any(server_id in table for part in parts for server_id in part.server_ids)
+def shows(parts: Iterable[Batch], table: NodeTable, pool_id: str) -> bool:
+    """Whether a server of a refused batch has a node after all. One in another pool is somebody else's work."""
+    ids = table.present({server_id for part in parts for server_id in part.server_ids})
+    return any(node.pool_id in {pool_id, ""} for node in table.nodes(ids).values())
 
 
 def without_idle_parts(state: State, spec: Spec) -> State:
