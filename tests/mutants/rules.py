@@ -154,8 +154,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/plan.py",
-                "    return any(server_id in table for part in parts for server_id in part.server_ids)",
-                "    return any(server_id in table for part in parts for server_id in part.server_ids[:0])",
+                '    return any(node.pool_id in {pool_id, ""} for node in table.nodes(ids).values())',
+                "    return any(node.pool_id in {pool_id} for node in table.nodes(frozenset()).values())",
             ),
         ),
         _MACHINE,
