@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := operator:tests
 
-.PHONY: help demo check test lint bench chaos mutants pages plugin lock clean
+.PHONY: help demo check test lint bench chaos explore mutants pages plugin lock clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -49,6 +49,9 @@ bench: $(READY) ## figures as counts and ratios (QUICK=1: counts only, small siz
 chaos: $(READY) ## crashes at every boundary, model runs, 200 kills on a real control plane (SEED=, ARGS="--only kills")
 	@$(BIN)/python -m controlplane build
 	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+explore: $(READY) ## every short history of a small world, for an hour (ARGS="--seconds 60", "--play < history")
+	@$(BIN)/python -m explore $(ARGS)
 
 mutants: $(READY) ## each safety rule taken out in turn, and the test that fails (ARGS="--only P8" for one)
 	@$(BIN)/python -m mutants $(ARGS)

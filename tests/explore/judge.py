@@ -1,0 +1,96 @@
+"""What must never be, told from what physics did and from what the API server stores.
+
+Not for: the operator's own words: nothing of it is imported here, and a status is read as a user reads it.
+"""
+
+from typing import Any
+
+from explore.objects import Object, parsed
+from explore.physics import ACTIVE, POOL, Cloud, Sent
+
+
+def of_call(sent: Sent, objects: tuple[Object, ...], *, going: bool) -> list[str]:
+    """What is wrong with a call that met the servers."""
+    wrongs = []
+    for server, had_node, acted_on in zip(sent.servers, sent.had_node, sent.acted_on, strict=True):
+        name = "ABCD"[server]
+        if sent.adds:
+            if had_node:
+                wrongs.append(f"server {name} is wiped although it has a node that nobody removed")
+            if acted_on:
+                wrongs.append(f"server {name} is wiped while an earlier wipe may be under way")
+            if not sent.late and not any(_wants(o, server) for o in objects):
+                wrongs.append(f"server {name} is wiped, nobody asked for it")
+        elif not _to_go(objects, server, going=going):
+            wrongs.append(f"server {name} is removed, nobody asked for it")
+    return wrongs
+
+
+def _wants(stored: Object, server: int) -> bool:
+    return stored.there and stored.deleted is None and not stored.spec.suspend and server in stored.spec.servers
+
+
+def _to_go(objects: tuple[Object, ...], server: int, *, going: bool) -> bool:
+    for index, stored in enumerate(objects):
+        if not stored.there:
+            continue
+        if stored.deleted is not None:
+            asked = stored.spec.deletion == "Remove" and not (going and index == 0)
+            wanted = asked and (server in stored.spec.servers or server in stored.owed)
+        else:
+            wanted = server in stored.owed and stored.spec.removal == "Remove" and not stored.spec.suspend
+        others = any(o.there and o.deleted is None and server in o.spec.servers for o in objects if o is not stored)
+        if wanted and not others:
+            return True
+    return False
+
+
+def of_status(stored: Object) -> list[str]:
+    """What is wrong with a status that was stored."""
+    status = parsed(stored.status)
+    if not isinstance(status.get("lastBatch", 0), int):
+        # Somebody spoilt it: the rest is left as it is.
+        return []
+    counts = [int(status.get(name, 0)) for name in ("joined", "joining", "failed", "pending")]
+    wrongs = []
+    if status.get("observedGeneration") == stored.generation:
+        if int(status.get("desired", 0)) != len(stored.spec.servers):
+            wrongs.append(f"desired {status.get('desired')} of {len(stored.spec.servers)} servers on the list")
+        if sum(counts) != int(status.get("desired", 0)):
+            wrongs.append(f"joined, joining, failed and pending are {counts}, desired {status.get('desired')}")
+    kinds = [c["type"] for c in status.get("conditions", [])]
+    if len(set(kinds)) != len(kinds) or {"Reconciling", "Stalled"} <= set(kinds):
+        wrongs.append(f"conditions {kinds}")
+    return wrongs
+
+
+def ready(stored: Object) -> dict[str, Any]:
+    """The Ready condition."""
+    found = [c for c in parsed(stored.status).get("conditions", []) if c["type"] == "Ready"]
+    return dict(found[0]) if found else {}
+
+
+def of_rest(stored: Object, cloud: Cloud) -> list[str]:
+    """What is untrue in the status of an object that had all the time it needs, in a world without faults."""
+    status, said = parsed(stored.status), ready(stored)
+    if not said or said["status"] == "Unknown":
+        return [f"Ready is {said.get('status')} ({said.get('reason')}) with nothing in the way"]
+    active = {s for s, n in enumerate(cloud.nodes) if n is not None and n.pool == POOL and n.phase == ACTIVE}
+    wrongs = []
+    if said["status"] == "True" and not stored.spec.servers <= active:
+        wrongs.append(f"Ready is True ({said['reason']}), but only {sorted(active)} of the servers are Active")
+    if said["status"] == "False" and said["reason"] in {"Pending", "Starting"}:
+        wrongs.append(f"Ready is False for no reason: {said['reason']}")
+    open_jobs = [j for j in status.get("jobs", []) if j["phase"] in {"Submitting", "Running", "Verifying"}]
+    if open_jobs and not any(j.ends > 10**8 for j in cloud.jobs):
+        wrongs.append(f"batch {open_jobs[0]['batch']} is open for ever")
+    if said["status"] == "False" and stored.spec.servers <= active and not status.get("surplus"):
+        joined = int(status.get("joined", 0))
+        if not stored.spec.suspend and said["reason"] != "Conflict":
+            wrongs.append(f"every server is Active, {joined} joined, Ready is False: {said['reason']}")
+    return wrongs
+
+
+def members(objects: tuple[Object, ...]) -> set[str]:
+    """Ids of servers of which an object says that they joined."""
+    return {i for o in objects if o.there for i in parsed(o.status).get("members", [])}

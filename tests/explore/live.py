@@ -1,0 +1,116 @@
+"""The future of a state in a world without faults: does it end well, and is what is said then true?
+
+Not for: what may go wrong on the way (`moves`). Objects are worked when the operator asked for it, and when they
+change.
+"""
+
+from explore import judge, physics
+from explore.moves import judged, work
+from explore.objects import Object, edited
+from explore.physics import ACTIVE, POOL
+from explore.scenarios import Scenario
+from explore.world import World
+
+HOURS = 5 * 3600
+_MOST = 600
+
+
+class Fair:
+    """A world in which nothing goes wrong any more."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world._replace(todo=(), spins=0, cloud=physics.end_jobs(world.cloud, world.now))
+        self.wrongs: list[str] = []
+        self._due = dict.fromkeys(range(len(world.objects)), float(world.now))
+        self._versions: dict[int, int] = {}
+
+    def run(self, seconds: int) -> None:
+        """Let so much time pass."""
+        end = self.world.now + seconds
+        for _ in range(_MOST):
+            if self.wrongs:
+                return
+            self._wake()
+            at = int(min(self._due.values(), default=end + 1) + 0.999)
+            if at > end:
+                self._pass(end)
+                return
+            self._pass(max(at, self.world.now))
+            key = min(self._due, key=lambda k: self._due[k])
+            self._work(key)
+        self.wrongs.append("it does not come to rest")
+
+    def _wake(self) -> None:
+        for key, stored in enumerate(self.world.objects):
+            if self._versions.get(key) != stored.generation * 1000 + stored.reset * 10 + stored.uid:
+                self._versions[key] = stored.generation * 1000 + stored.reset * 10 + stored.uid
+                if stored.there:
+                    self._due[key] = self.world.now
+
+    def _pass(self, now: int) -> None:
+        cloud = physics.advance(self.world.cloud, self.world.now, now)
+        self.world, wrongs = judged(self.world, self.world._replace(now=now, cloud=cloud), ())
+        self.wrongs += wrongs
+
+    def _work(self, key: int) -> None:
+        ran = work(self.world._replace(todo=(), spins=0), key, {})
+        self.world = ran.world._replace(todo=(), spins=0)
+        self.wrongs += ran.wrongs
+        if ran.seconds is None:
+            del self._due[key]
+        else:
+            self._due[key] = self.world.now + max(ran.seconds, 1.0)
+
+    def edit(self, key: int, stored: Object) -> None:
+        objects = list(self.world.objects)
+        objects[key] = stored
+        self.world = self.world._replace(objects=tuple(objects))
+
+
+def of_future(scenario: Scenario, world: World) -> list[str]:
+    """What is wrong with how it ends: first by itself, then after all that a user can do."""
+    skews = tuple(p._replace(skew=0) for p in world.processes)
+    fair = Fair(world._replace(processes=skews))
+    fair.run(HOURS)
+    if fair.wrongs:
+        return fair.wrongs
+    for stored in fair.world.objects:
+        if stored.there and stored.deleted is not None:
+            return ["a deleted object is held for ever"]
+        if stored.there and not _spoilt(stored):
+            wrongs = judge.of_rest(stored, fair.world.cloud)
+            if wrongs:
+                return [f"{wrong} (as it rests)" for wrong in wrongs]
+    return _way_out(scenario, fair)
+
+
+def _spoilt(stored: Object) -> bool:
+    return '"lastBatch":"many"' in stored.status
+
+
+def _way_out(scenario: Scenario, fair: Fair) -> list[str]:
+    for server, node in enumerate(fair.world.cloud.nodes):
+        if node is not None and (node.pool, node.phase) != (POOL, ACTIVE):
+            fair.world = fair.world._replace(cloud=physics.node_of(fair.world.cloud, server, None))
+    # What went meanwhile is first found to be gone; then a user asks for a new beginning.
+    fair.run(HOURS // 5)
+    for key, stored in enumerate(fair.world.objects):
+        if stored.there:
+            wanted = stored.spec._replace(suspend=False, batch=200, parallel=3, attempts=3)
+            after = edited(stored, wanted) or stored
+            fair.edit(key, after._replace(reset=after.reset + 1, asked=0, version=after.version + 1))
+    fair.run(HOURS)
+    if fair.wrongs:
+        return fair.wrongs
+    wrongs: list[str] = []
+    owned = {s for o in fair.world.objects if o.there for s in o.spec.servers}
+    for server in range(scenario.servers):
+        node = fair.world.cloud.nodes[server]
+        if server in owned and (node is None or (node.pool, node.phase) != (POOL, ACTIVE)):
+            wrongs.append(f"server {'AB'[server]} never joins, whatever a user does")
+    for stored in fair.world.objects:
+        if stored.there:
+            said = judge.ready(stored)
+            if said.get("status") != "True" and said.get("reason") != "Conflict":
+                wrongs.append(f"Ready is {said.get('status')} ({said.get('reason')}), whatever a user does")
+    return wrongs

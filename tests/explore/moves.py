@@ -1,0 +1,247 @@
+"""Everything that may happen next in a world, as text that can be read, printed and played again.
+
+Not for: which of it is tried, or when it is too much (`search`).
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from explore import judge, physics
+from explore.objects import NEW_STATUS, Object, deleted, edited, made_anew, parsed, server_id, with_status
+from explore.process import Point, Ran, Run
+from explore.remembered import fresh
+from explore.scenarios import Scenario
+from explore.world import World
+
+TICKS = (0, 60, 360, 1860)
+_SPINS = 6
+"""How often an object is worked again at once within a round."""
+
+
+class Next(NamedTuple):
+    """A move, what it costs of the bound on faults, the world after it, and what is wrong with it."""
+
+    move: str
+    faults: int
+    world: World
+    wrongs: tuple[str, ...] = ()
+
+
+def judged(before: World, world: World, wrongs: tuple[str, ...]) -> tuple[World, tuple[str, ...]]:
+    """Judge the calls that met servers, and the statuses that were stored."""
+    found = list(wrongs)
+    for sent in world.cloud.sent:
+        found += judge.of_call(sent, before.objects, going=world.going)
+    for old, new in zip(before.objects, world.objects, strict=True):
+        if new.there and new.status is not old.status and new.status != old.status:
+            found += judge.of_status(new)
+    if world.cloud.sent:
+        world = world._replace(cloud=world.cloud._replace(sent=()))
+    return world, tuple(found)
+
+
+def work(world: World, key: int, choices: dict[int, str], stop: int | None = None) -> Ran:
+    """Let the leader work an object; in the round it is over, or to be worked again at once."""
+    return _after(world, Run(world, world.leader, key, choices, stop).run(), key)
+
+
+def _after(before: World, ran: Ran, key: int) -> Ran:
+    world, wrongs = judged(before, ran.world, ran.wrongs)
+    rest = tuple(k for k in world.todo if k != key)
+    again = ran.seconds == 0 and world.spins < _SPINS and world.objects[key].there
+    world = world._replace(todo=(key, *rest) if again else rest, spins=world.spins + again)
+    return Ran(world, ran.points, wrongs, ran.seconds)
+
+
+def tick(world: World, seconds: int) -> Next:
+    """Time passes; then every object is worked."""
+    now = world.now + seconds
+    held = -1 if world.paused is None or world.paused.who != world.leader else world.paused.key
+    todo = tuple(i for i in range(len(world.objects)) if i != held)
+    cloud = physics.advance(world.cloud, world.now, now)
+    after, wrongs = judged(world, world._replace(now=now, cloud=cloud, todo=todo, spins=0, stirred=False), ())
+    return Next(f"tick {seconds}", 0, after, wrongs)
+
+
+def successors(scenario: Scenario, world: World, faults: int) -> Iterator[Next]:
+    """What may happen next, within so many faults."""
+    if world.todo:
+        yield from _works(world, world.todo[0], faults)
+        return
+    yield from (tick(world, seconds) for seconds in TICKS if seconds or world.stirred)
+    if world.paused is not None:
+        yield from _resumes(world, faults)
+    if faults > 0:
+        for following in (*_users(scenario, world), *_world(scenario, world)):
+            yield following._replace(world=following.world._replace(stirred=True))
+
+
+def _works(world: World, key: int, faults: int) -> Iterator[Next]:
+    plain = work(world, key, {})
+    yield Next(f"work {key}", 0, plain.world, plain.wrongs)
+    if faults <= 0:
+        return
+    for point in plain.points:
+        for how in _choices(point):
+            ran = work(world, key, {point.at: how})
+            yield Next(f"work {key} {point.at}={how}", 1, ran.world, ran.wrongs)
+        if world.paused is None:
+            ran = work(world, key, {}, point.at)
+            yield Next(f"work {key} stop={point.at}", 1, ran.world._replace(todo=()), ran.wrongs)
+
+
+def _choices(point: Point) -> Iterator[str]:
+    match point.kind:
+        case "look":
+            yield "trouble"
+            yield "more"
+            yield "fewer"
+            for server in point.servers:
+                yield f"miss:{server}"
+                if len(point.servers) > 1:
+                    yield f"repeat:{server}"
+        case "jobs":
+            yield from ("404", "trouble")
+        case "add":
+            single = {"refused-part"} if len(point.servers) == 1 else set()
+            yield from (fate for fate in physics.ADD_FATES if fate != "joins" and fate not in single)
+        case "remove":
+            yield from (fate for fate in physics.REMOVE_FATES if fate != "goes")
+        case "status":
+            yield from ("unanswered-stored", "unanswered-lost")
+
+
+def resume(world: World, choices: dict[int, str]) -> Ran:
+    """The program that stood still goes on."""
+    paused = world.paused
+    assert paused is not None, "nothing stands still"
+    return _after(world, Run(world, paused.who, paused.key, choices, None).run(), paused.key)
+
+
+def _resumes(world: World, faults: int) -> Iterator[Next]:
+    ran = resume(world, {})
+    yield Next("resume", 0, ran.world, ran.wrongs)
+    yield Next("kill", 0, kill(world))
+    assert world.paused is not None, "nothing stands still"
+    if world.paused.who == world.leader:
+        yield Next("takeover", 0, takeover(world))
+    for point in ran.points if faults > 0 else ():
+        for how in _choices(point):
+            other = resume(world, {point.at: how})
+            yield Next(f"resume {point.at}={how}", 1, other.world, other.wrongs)
+
+
+def kill(world: World) -> World:
+    """The leading process ends at once, and another one starts."""
+    return world._replace(processes=(fresh(world.objects),), leader=0, paused=None, todo=(), spins=0, stirred=True)
+
+
+def takeover(world: World) -> World:
+    """The leading process stands still for so long that another one leads."""
+    return world._replace(
+        processes=(*world.processes, fresh(world.objects)), leader=len(world.processes), todo=(), stirred=True
+    )
+
+
+def _users(scenario: Scenario, world: World) -> Iterator[Next]:
+    for key, stored in enumerate(world.objects):
+        for text, after in _edits(scenario, world, key, stored):
+            yield Next(text, 1, after)
+    if world.paused is None:
+        yield Next("kill", 1, kill(world))
+
+
+def _edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterator[tuple[str, World]]:
+    if not stored.there:
+        yield (
+            f"create {key}",
+            _put(world, key, made_anew(stored, world.uids + 1, world.now))._replace(uids=world.uids + 1),
+        )
+        return
+    if world.paused is not None and world.paused.kind in {"add", "remove"} and world.paused.key == key:
+        # Between the intent and its call nobody can take back what was asked for.
+        return
+    for name, values in scenario.edits.items() if stored.deleted is None else ():
+        for value in values:
+            fields: dict[str, Any] = {name: value}
+            after = edited(stored, stored.spec._replace(**fields))
+            if after is not None:
+                yield f"edit {key} {name}={_shown(value)}", _put(world, key, after)
+    for text in (*_OF_STATUS, *_OF_OBJECT):
+        if (after := _done(scenario, world, stored, text)) is not None:
+            yield f"{text} {key}", _put(world, key, after)
+
+
+_OF_OBJECT = ("reset", "ask", "delete")
+_OF_STATUS = ("lose", "spoil", "restore", "back-up", "clear")
+
+
+def _done(scenario: Scenario, world: World, stored: Object, text: str) -> Object | None:
+    status = parsed(stored.status)
+    match text:
+        case "reset" if not (stored.held and not status.get("lastBatch")):
+            return stored._replace(reset=stored.reset + 1, asked=0, version=stored.version + 1)
+        case "ask":
+            return stored._replace(asked=stored.asked + 1, version=stored.version + 1)
+        case "delete" if scenario.deletes and stored.deleted is None:
+            return deleted(stored, world.now)
+        case _ if not scenario.breaks_status or text not in _OF_STATUS:
+            return None
+        case "lose" if stored.held and stored.status != NEW_STATUS:
+            return with_status(stored, NEW_STATUS)
+        case "spoil" if isinstance(status.get("lastBatch"), int):
+            return with_status(stored._replace(kept=stored.status), _text(status | {"lastBatch": "many"}))
+        case "restore" if stored.kept is not None and stored.kept != stored.status:
+            return with_status(stored, stored.kept)
+        case "back-up" if stored.kept is None and status.get("lastBatch") is not None:
+            return stored._replace(kept=stored.status)
+        case "clear" if status.get("conditions"):
+            return with_status(stored, _text(status | {"conditions": []}))
+    return None
+
+
+def _text(status: dict[str, Any]) -> str:
+    return json.dumps(status, separators=(",", ":"))
+
+
+def _shown(value: object) -> str:
+    return "".join(str(s) for s in sorted(value)) if isinstance(value, frozenset) else str(value)
+
+
+def _put(world: World, key: int, stored: Object) -> World:
+    objects = list(world.objects)
+    objects[key] = stored
+    return world._replace(objects=tuple(objects))
+
+
+def _world(scenario: Scenario, world: World) -> Iterator[Next]:
+    for what in scenario.others:
+        for server in range(scenario.servers):
+            if what == "away" and server_id(server) not in judge.members(world.objects):
+                # One listing that agrees with the count proves the absence of whoever was never seen.
+                continue
+            cloud = physics.others(world.cloud, what, server, world.now)
+            if cloud is not None and cloud != world.cloud:
+                yield Next(f"{what} {server}", 1, world._replace(cloud=cloud))
+    if scenario.deletes and not world.going and world.objects[0].there and world.objects[0].deleted is None:
+        gone = _put(world, 0, deleted(world.objects[0], world.now))
+        yield Next("namespace", 1, gone._replace(going=gone.objects[0].there))
+    process = world.processes[world.leader]
+    for skew in scenario.clocks if world.paused is None else ():
+        value = 0 if process.skew else skew
+        processes = list(world.processes)
+        processes[world.leader] = process._replace(skew=value)
+        yield Next(f"clock {value}", 1, world._replace(processes=tuple(processes)))
+
+
+def play(scenario: Scenario, world: World, move: str) -> Next:
+    """Make one move, as `successors` printed it.
+
+    Raises:
+        ValueError: the move cannot be made in this world.
+    """
+    for following in successors(scenario, world, 1):
+        if following.move == move:
+            return following
+    raise ValueError(f"{move!r} cannot be made here")

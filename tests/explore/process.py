@@ -1,0 +1,374 @@
+"""One operator process in the small world: runs the program of a reconcile, with a choice wherever the world has one.
+
+Not for: which choices are made (`moves`), or whether what follows is right (`judge`). The only room that knows the
+operator. What a process remembers between two programs are its claims and its memories; a program on its way is kept as
+the answers it was given.
+"""
+
+import json
+from collections.abc import Callable, Generator, Iterator
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from explore import physics
+from explore.objects import EPOCH, Object, body, moment, server_id, server_of, with_status
+from explore.remembered import packed, unpacked
+from explore.world import Paused, World
+from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus, parse_membership, status_json
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.status import Batch, Operation
+from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown, too_late
+from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.observation import (
+    ClusterReport,
+    Home,
+    JobPhase,
+    JobReport,
+    Node,
+    NodeTable,
+    PoolReport,
+    Trouble,
+)
+from nodepool_membership.core.program import effects as fx
+from nodepool_membership.core.program.reconcile import reconcile
+from nodepool_membership.core.program.requeue import Intervals, Requeue
+from nodepool_membership.core.rivals import Rivals
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.runtime.claims import Claims
+
+SETTINGS: Final = Settings()
+INTERVALS: Final = Intervals(SETTINGS.poll_interval, SETTINGS.resync_interval)
+_AWAY: Final = Trouble(Reason.CLOUD_UNREACHABLE, "no route to the cloud")
+
+
+class Point(NamedTuple):
+    """A place in a program where the world had a choice, or the program might stand still."""
+
+    at: int
+    """How many effects came before it."""
+    kind: str
+    """"look", "jobs", "add", "remove", "status", "finalizer" or "reserve"."""
+    servers: tuple[int, ...] = ()
+
+
+class Ran(NamedTuple):
+    """What came of running a program, to its end or to where it stands still."""
+
+    world: World
+    points: tuple[Point, ...]
+    wrongs: tuple[str, ...] = ()
+    seconds: float | None = None
+    """Until the object is worked again; None: the program stands still, or the object is gone."""
+
+
+class _StandsStill(Exception):  # noqa: N818 - no error
+    """The program is not performed any further."""
+
+
+@lru_cache(maxsize=100_000)
+def _parsed(stored: Object) -> Membership | UnreadableStatus:
+    return parse_membership(body(stored))
+
+
+class Run:
+    """One program, over a world of its own."""
+
+    def __init__(self, world: World, who: int, key: int, choices: dict[int, str], stop: int | None) -> None:
+        self.world = world
+        self.objects = list(world.objects)
+        self.cloud = world.cloud
+        self.process = world.processes[who]
+        self._who = who
+        self._key = key
+        self._choices = choices
+        self._stop = stop
+        self._from = -1
+        """The point before which the program stood, in a run that goes on with it."""
+        self._claims: Claims | None = None
+        self._answers: list[tuple[bool, Any]] = []
+        self.points: list[Point] = []
+        self.wrongs: list[str] = []
+
+    @property
+    def now(self) -> int:
+        """By the clock of the process."""
+        return self.world.now + self.process.skew
+
+    def run(self) -> Ran:
+        """Perform effects until the program ends, or has to stand still."""
+        key = (self.world.objects[self._key].namespace, self.world.objects[self._key].name)
+        program = reconcile(key, SETTINGS)
+        seconds: float | None = None
+        try:
+            requeue = self._to_the_end(program)
+            seconds = self._seconds(requeue)
+            paused = None
+        except _StandsStill as still:
+            (kind, before) = still.args
+            index = self.points[-1].at
+            paused = Paused(self._who, self._key, tuple(self._answers), index, kind, before)
+        except fx.StoreError:
+            # The queue tries again.
+            seconds, paused = 1.0, None
+        except Exception as error:  # noqa: BLE001 - whatever the operator raises is a finding
+            self.wrongs.append(f"the operator raised {type(error).__name__}: {error}")
+            paused = None
+        processes = list(self.world.processes)
+        if self._claims is not None:
+            self.process = self.process._replace(claims=packed(self._claims))
+        processes[self._who] = self.process
+        world = self.world._replace(
+            objects=tuple(self.objects),
+            cloud=self.cloud,
+            processes=tuple(processes),
+            paused=paused or self._other_paused(),
+        )
+        return Ran(world, tuple(self.points), tuple(self.wrongs), seconds)
+
+    def _other_paused(self) -> Paused | None:
+        paused = self.world.paused
+        return None if paused is None or (paused.who, paused.key) == (self._who, self._key) else paused
+
+    def _seconds(self, requeue: Requeue | None) -> float | None:
+        if requeue is None:
+            return None
+        stored = self.objects[self._key]
+        pool = _parsed(self.world.objects[self._key]).spec.node_pool
+        return INTERVALS.seconds(requeue, pool, str(stored.uid), moment(self.now))
+
+    def _to_the_end(self, program: Generator[Any, Any, Requeue | None]) -> Requeue | None:
+        replay: Iterator[tuple[bool, Any]] = iter(())
+        if (paused := self.world.paused) is not None and (paused.who, paused.key) == (self._who, self._key):
+            replay = iter(paused.answers)
+            self._from = paused.point
+        answer: Any = None
+        error: Exception | None = None
+        while True:
+            try:
+                effect = program.send(answer) if error is None else program.throw(error)
+            except StopIteration as end:
+                ended: Requeue | None = end.value
+                return ended
+            recorded = next(replay, None)
+            if recorded is None:
+                recorded = self._recorded(effect)
+            self._answers.append(recorded)
+            answer, error = (recorded[1], None) if recorded[0] else (None, recorded[1])
+
+    def _recorded(self, effect: fx.Effect[object]) -> tuple[bool, Any]:
+        try:
+            return True, _PERFORM[type(effect)](self, effect)
+        except fx.StoreError as error:
+            return False, error
+
+    def _choice(self, kind: str, effect: fx.Effect[object], servers: tuple[int, ...] = ()) -> str:
+        """What the world chooses here; "": what is usual."""
+        index = len(self._answers)
+        self.points.append(Point(index, kind, servers))
+        if index == self._stop and index != self._from:
+            raise _StandsStill(kind, repr(effect))
+        return self._choices.get(index, "")
+
+    # The process
+
+    def _claims_of(self) -> Claims:
+        if self._claims is None:
+            self._claims = unpacked(self.process.claims, lambda: moment(self.now))
+        return self._claims
+
+    def _note(self, effect: fx.Note) -> fx.Memory:
+        self._claims_of().note(effect.found)
+        uid = effect.found.metadata.uid
+        known = self.process.memories[self._key]
+        if known is None or known[0] != uid:
+            known = (uid, fx.Memory())
+            self._memorise(known)
+        self.process = self.process._replace(unread=self.process.unread - {self._key})
+        memory: fx.Memory = known[1]
+        return memory
+
+    def _memorise(self, known: tuple[str, fx.Memory] | None) -> None:
+        memories = list(self.process.memories)
+        memories[self._key] = known
+        self.process = self.process._replace(memories=tuple(memories))
+
+    def _remember(self, effect: fx.Remember) -> None:
+        known = self.process.memories[self._key]
+        if known is not None:
+            self._memorise((known[0], effect.memory))
+
+    def _forget(self, effect: fx.Forget) -> None:
+        self._claims_of().drop(effect.key)
+        self._memorise(None)
+        self.process = self.process._replace(unread=self.process.unread - {self._key})
+
+    def _rivals(self, effect: fx.FindRivals) -> Rivals | None:
+        return None if self.process.unread else self._claims_of().rivals(effect.membership)
+
+    def _reserve(self, effect: fx.Reserve) -> bool:
+        self._choice("reserve", effect)
+        return self._claims_of().reserve(effect.membership, effect.intent)
+
+    def _doubt(self, _effect: fx.Doubt) -> None:
+        self.process = self.process._replace(doubted=True)
+
+    # The API server
+
+    def _read(self, _effect: fx.ReadObject) -> Membership | UnreadableStatus | None:
+        stored = self.objects[self._key]
+        return _parsed(stored) if stored.there else None
+
+    def _guarded(self, meta: Metadata) -> Object:
+        stored = self.objects[self._key]
+        if not stored.there:
+            raise fx.StoreError("not found")
+        if meta.resource_version != str(stored.version) or not meta.uid.endswith(f"{stored.uid:012d}"):
+            raise fx.ConflictError("changed")
+        return stored
+
+    def _write_status(self, effect: fx.WriteStatus) -> str:
+        how = self._choice("status", effect)
+        stored = self._guarded(effect.membership.metadata)
+        if how == "unanswered-lost":
+            raise fx.NoAnswerError("no answer")
+        text = json.dumps(status_json(effect.status), separators=(",", ":"))
+        after = with_status(stored, text)
+        self.objects[self._key] = after
+        if how == "unanswered-stored":
+            raise fx.NoAnswerError("no answer")
+        read = _parsed(after)
+        if not isinstance(read, Membership) or read.status != effect.status:
+            self.wrongs.append("a status does not read back as it was written")
+        else:
+            self._claims_of().stored(effect.membership, read)
+        return str(after.version)
+
+    def _write_conditions(self, effect: fx.WriteConditions) -> str:
+        stored = self._guarded(effect.metadata)
+        status = json.loads(stored.status)
+        kinds = [{"type": c.type, "status": c.status, "reason": str(c.reason)} for c in effect.conditions]
+        status |= {"conditions": kinds, "observedGeneration": stored.generation}
+        self.objects[self._key] = with_status(stored, json.dumps(status, separators=(",", ":")))
+        return str(self.objects[self._key].version)
+
+    def _finalizer(self, effect: fx.AddFinalizer | fx.RemoveFinalizer) -> str:
+        self._choice("finalizer", effect)
+        holds = isinstance(effect, fx.AddFinalizer)
+        if (FINALIZER in effect.metadata.finalizers) == holds:
+            return effect.metadata.resource_version
+        stored = self._guarded(effect.metadata)
+        if holds and stored.deleted is not None:
+            raise fx.StoreError("no finalizer can be added once deletion began")
+        after = stored._replace(held=holds, version=stored.version + 1)
+        if stored.deleted is not None and not holds:
+            after = after._replace(uid=0)
+        self.objects[self._key] = after
+        return str(after.version)
+
+    def _home(self, _effect: fx.ReadHome) -> Home:
+        going = self.world.going and self._key == 0
+        return Home("the namespace is being deleted, too") if going else Home()
+
+    # The cloud
+
+    def _look(self, effect: fx.LookAtCluster) -> fx.ClusterView | Trouble:
+        shown = physics.shown(self.cloud, self.world.now)
+        count = physics.counted(self.cloud, self.world.now)
+        how = self._choice("look", effect, tuple(s for s, node in shown if node.pool == physics.POOL))
+        if how == "trouble":
+            return _AWAY
+        nodes = [Node(server_id(s), n.uid, n.pool, n.phase, moment(n.created)) for s, n in shown]
+        if how.startswith("miss:"):
+            nodes = [n for n in nodes if n.server_id != server_id(int(how[5:]))]
+        elif how.startswith("repeat:"):
+            nodes = [n for n in nodes if n.server_id != server_id(int(how[7:]))]
+            nodes += [n for n in nodes if n.pool_id == physics.POOL][:1]
+        count += {"more": 1, "fewer": -1}.get(how, 0)
+        table = NodeTable(moment(self.now), nodes)
+        return fx.ClusterView(table, PoolReport("", count), ClusterReport("Available"), float(-self.process.skew))
+
+    def _jobs(self, effect: fx.AskJobs) -> dict[str, JobReport] | Trouble:
+        how = self._choice("jobs", effect)
+        if how == "trouble":
+            return _AWAY
+        return {job: self._job(job, how) for job in effect.job_ids}
+
+    def _job(self, uid: str, how: str) -> JobReport:
+        job = next((j for j in self.cloud.jobs if j.uid == uid), None)
+        if job is None or how == "404":
+            return JobReport(uid, JobPhase.LOST)
+        if job.ends > self.world.now:
+            return JobReport(uid, JobPhase.RUNNING)
+        if not job.failed:
+            return JobReport(uid, JobPhase.SUCCEEDED)
+        return JobReport(
+            uid, JobPhase.FAILED, "some nodes failed", {server_id(s): "not installed" for s in job.servers}
+        )
+
+    def _call(self, effect: fx.Call) -> Answer:
+        intent = effect.intent
+        servers = tuple(server_of(i) for i in intent.server_ids)
+        adds = intent.operation is Operation.ADD
+        fate = self._choice("add" if adds else "remove", effect, servers)
+        if intent.submit_time is None or (why := too_late(intent.submit_time, moment(self.now))) is not None:
+            return NotSent(why or "the intent has no time", Reason.PROGRESSING)
+        if self.world.leader != self._who:
+            return NotSent("the operator lost its lease before the call was sent", Reason.PROGRESSING)
+        signed = int((intent.submit_time - EPOCH).total_seconds())
+        if adds:
+            self.cloud, told = physics.add(self.cloud, servers, self.world.now, signed, fate or "joins")
+        else:
+            nodes, now = tuple(intent.node_ids), self.world.now
+            self.cloud, told = physics.remove(self.cloud, servers, nodes, now, signed, fate or "goes")
+        return _said(told, intent)
+
+
+def _said(told: physics.Answer, intent: Batch) -> Answer:
+    match told.kind:
+        case "accepted":
+            return Accepted(told.job)
+        case "unsent":
+            return NotSent("no connection was made")
+        case "unknown":
+            return Unknown("504, whether the call was accepted is unknown")
+    code = "CCE.01400001" if intent.operation is Operation.ADD else "CCE.01403006"
+    text = f"server {server_id(told.server)} is bad" if told.server >= 0 else "refused"
+    status = 400 if intent.operation is Operation.ADD else 403
+    return Refused(refusal(status, code, text), f"{status} {code}: {text}", text)
+
+
+def _lease(run: Run, _effect: fx.AskLease) -> bool:
+    return run.world.leader == run._who
+
+
+_PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
+    fx.Now: lambda run, _: moment(run.now),
+    fx.Sleep: lambda _run, _: None,
+    fx.Forget: Run._forget,
+    fx.Note: Run._note,
+    fx.WaitForOthers: lambda _run, _: None,
+    fx.Remember: Run._remember,
+    fx.FindRivals: Run._rivals,
+    fx.Reserve: Run._reserve,
+    fx.AskLease: _lease,
+    fx.Doubt: Run._doubt,
+    fx.IsDoubted: lambda run, _: run.process.doubted,
+    fx.Shield: lambda _run, _: None,
+    fx.ReadObject: Run._read,
+    fx.ReadHome: Run._home,
+    fx.WriteStatus: Run._write_status,
+    fx.WriteConditions: Run._write_conditions,
+    fx.AddFinalizer: Run._finalizer,
+    fx.RemoveFinalizer: Run._finalizer,
+    fx.Connect: lambda _run, _: None,
+    fx.AskJobs: Run._jobs,
+    fx.LookAtCluster: Run._look,
+    fx.IsListed: lambda _run, _: False,
+    fx.TakePlace: lambda _run, _: fx.Place(0.0),
+    fx.Call: Run._call,
+    fx.Say: lambda _run, _: None,
+    fx.TellDecided: lambda _run, _: None,
+    fx.TellStored: lambda _run, _: None,
+    fx.TellReleased: lambda _run, _: None,
+}

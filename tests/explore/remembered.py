@@ -1,0 +1,57 @@
+"""What a process of the operator remembers of claims, as a value that can be kept and compared.
+
+Not for: what is done with it (`process`).
+"""
+
+import pickle
+from collections.abc import Callable
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+from explore.objects import EPOCH, Object
+from explore.world import Process
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.runtime import claims as claims_module
+from nodepool_membership.runtime.claims import Claims
+
+SETTLE_WINDOW: Final = Settings().settle_window
+
+# A thousand empty arrays, which the size of a real index needs, take longer to make than all else here.
+claims_module._BUCKETS = 1  # type: ignore[misc]
+
+
+def fresh(objects: tuple[Object, ...], skew: int = 0) -> Process:
+    """A process that has just started."""
+    there = frozenset(i for i, o in enumerate(objects) if o.there)
+    empty = Claims(lambda _: None, SETTLE_WINDOW, now=lambda: EPOCH)
+    return Process(there, (None,) * len(objects), packed(empty), skew=skew)
+
+
+def packed(claims: Claims) -> bytes:
+    """Claims as a value."""
+    return pickle.dumps({name: value for name, value in vars(claims).items() if name not in {"_wake", "_now"}})
+
+
+def unpacked(blob: bytes, now: Callable[[], datetime]) -> Claims:
+    """Claims from their value, with a clock."""
+    claims = Claims.__new__(Claims)
+    known = pickle.loads(blob)  # noqa: S301 - this process packed it itself
+    vars(claims).update(known, _wake=lambda _: None, _now=now)
+    return claims
+
+
+@lru_cache(maxsize=200_000)
+def _claims_without_time(blob: bytes) -> tuple[Any, tuple[int, ...]]:
+    claims = unpacked(blob, lambda: EPOCH)
+    slots = sorted(claims._slots.items(), key=lambda item: (item[1].key, item[1].uid, item[1].over or EPOCH))
+    order = {number: index for index, (number, _) in enumerate(slots)}
+    entries = sorted((entry >> 18, order[entry >> 2 & 0xFFFF], entry & 3) for b in claims._buckets for entry in b)
+    told = [(s.key, s.uid, s.digest, sorted(s.reserved), s.contested) for _, s in slots]
+    return (told, entries), tuple(-1 if s.over is None else int((s.over - EPOCH).total_seconds()) for _, s in slots)
+
+
+def comparable(process: Process, now: int) -> tuple[object, ...]:
+    """The claims of a process in a form that is the same where the same follows."""
+    told, overs = _claims_without_time(process.claims)
+    return told, [over if over < 0 else max(over - now, 0) for over in overs]

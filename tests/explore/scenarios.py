@@ -1,0 +1,81 @@
+"""The small worlds from which histories begin, and which moves their users and their clouds make.
+
+Not for: what a move does (`moves`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from explore import physics
+from explore.objects import Object, Spec
+from explore.remembered import fresh
+from explore.world import World
+
+A, B = 0, 1
+BOTH: Final = frozenset({A, B})
+ONE: Final = frozenset({A})
+OTHER: Final = frozenset({B})
+NOBODY: Final[frozenset[int]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A beginning, and the edits that its users make: of an object, the values that a field may take."""
+
+    name: str
+    objects: tuple[Object, ...]
+    edits: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    others: tuple[str, ...] = ("vanish", "away", "break", "move", "remake", "foreign")
+    deletes: bool = False
+    breaks_status: bool = False
+    clocks: tuple[int, ...] = ()
+    servers: int = 2
+
+    def begin(self) -> World:
+        """The world at its start: nothing was looked at yet."""
+        cloud = physics.Cloud((None,) * self.servers)
+        return World(0, self.objects, cloud, (fresh(self.objects),), stirred=True, uids=9)
+
+
+def _an(name: str, spec: Spec, namespace: str = "ns", uid: int = 1, created: int = 0) -> Object:
+    return Object(namespace, name, spec, uid, created=created - 100)
+
+
+LISTS: Final = (NOBODY, ONE, OTHER, BOTH)
+POLICIES: Final = ("Retain", "Remove")
+
+SCENARIOS: Final = (
+    Scenario("plain", (_an("x", Spec(BOTH)),), {"servers": LISTS, "suspend": (False, True)}, breaks_status=True),
+    Scenario(
+        "removal",
+        (_an("x", Spec(BOTH, removal="Remove")),),
+        {"servers": LISTS, "removal": POLICIES, "suspend": (False, True)},
+    ),
+    Scenario(
+        "two lists",
+        (_an("x", Spec(BOTH)), _an("y", Spec(OTHER), "other", 2, 50)),
+        {"servers": (ONE, OTHER, BOTH)},
+        others=("vanish", "away", "move"),
+        deletes=True,
+    ),
+    Scenario(
+        "two lists that remove",
+        (_an("x", Spec(BOTH, removal="Remove")), _an("y", Spec(NOBODY, removal="Remove"), "ns", 2, 50)),
+        {"servers": (ONE, OTHER, BOTH), "removal": POLICIES},
+        others=("vanish",),
+    ),
+    Scenario(
+        "deletion",
+        (_an("x", Spec(BOTH, deletion="Remove")),),
+        {"servers": (ONE, BOTH), "deletion": POLICIES, "removal": POLICIES},
+        others=("vanish", "move"),
+        deletes=True,
+    ),
+    Scenario(
+        "rejoin, one by one",
+        (_an("x", Spec(BOTH, drift="Rejoin", batch=1, attempts=2)),),
+        {"servers": (ONE, BOTH), "batch": (1, 200)},
+        breaks_status=True,
+        clocks=(-7200, 7200),
+    ),
+)

@@ -1,0 +1,107 @@
+"""The short form of `make explore`, and that it finds what it is there to find."""
+
+import ast
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from explore import live, physics, process, search
+from explore.known import KNOWN
+from explore.remembered import fresh
+from explore.scenarios import SCENARIOS, Scenario
+from explore.search import Bounds, Explored, explore, key_of, replay
+
+HERE = Path(__file__).parent
+SHARE = {s.name: 9_000 for s in SCENARIOS}
+
+
+def by_name(name: str) -> Scenario:
+    return next(s for s in SCENARIOS if s.name == name)
+
+
+def unknown(found: Explored) -> list[str]:
+    return [str(h) for h in found.broken if not any(known in "; ".join(h.wrongs) for known in KNOWN)]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_no_short_history_breaks_a_promise(scenario: Scenario) -> None:
+    """All scenarios together see more than 50,000 states."""
+    found = explore(scenario, Bounds(faults=2, ticks=4, states=SHARE[scenario.name], seconds=800, live_every=1000))
+    assert found.states >= SHARE[scenario.name] or found.complete
+    assert unknown(found) == []
+
+
+def test_an_operator_that_waits_too_short_is_found_and_its_history_plays_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "SETTINGS", replace(process.SETTINGS, settle_window=timedelta(minutes=1)))
+    scenario = by_name("plain")
+    found = explore(scenario, Bounds(faults=1, ticks=3, states=20_000, seconds=800, live_every=10**9, broken=1))
+    assert found.broken, "a server was wiped twice, and nobody noticed"
+    assert "is wiped" in found.broken[0].wrongs[0]
+    _, wrongs = replay(scenario, found.broken[0].moves)
+    assert wrongs == found.broken[0].wrongs
+
+
+def test_histories_of_one_length_without_faults_are_all_seen() -> None:
+    found = explore(by_name("plain"), Bounds(faults=0, ticks=2, states=10**6, seconds=800, live_every=10**9))
+    assert (found.complete, found.broken) == (True, [])
+    again = explore(by_name("plain"), Bounds(faults=0, ticks=2, states=10**6, seconds=800, live_every=10**9))
+    assert (found.states, found.steps) == (again.states, again.steps)
+
+
+def test_the_same_world_later_is_the_same() -> None:
+    world = by_name("plain").begin()
+    later = world._replace(now=world.now + 100_000)
+    started = tuple(o._replace(created=o.created + 100_000) for o in later.objects)
+    later = later._replace(objects=started, processes=(fresh(started),))
+    assert key_of(world) == key_of(later)
+    assert key_of(world) != key_of(world._replace(cloud=physics.Cloud((physics.Node("n", "p", "Active", 0), None))))
+
+
+def test_a_fair_world_ends_with_every_server_joined() -> None:
+    assert live.of_future(by_name("plain"), by_name("plain").begin()) == []
+
+
+def test_a_wipe_of_a_server_that_has_a_node_or_is_being_wiped_is_noticed() -> None:
+    cloud = physics.Cloud((None, None))
+    cloud, told = physics.add(cloud, (0,), 0, 0, "joins")
+    assert told.kind == "accepted"
+    cloud, _ = physics.add(cloud, (0,), 10, 10, "joins")
+    cloud = physics.advance(cloud, 10, 300)
+    cloud, _ = physics.add(cloud, (0, 1), 5000, 5000, "joins")
+    assert [(sent.had_node, sent.acted_on) for sent in cloud.sent] == [
+        ((False,), (False,)),
+        ((False,), (True,)),
+        ((True, False), (False, False)),
+    ]
+
+
+def test_a_request_that_comes_late_acts_within_its_signature_only() -> None:
+    cloud, told = physics.add(physics.Cloud((None,)), (0,), 50, 0, "late")
+    assert told.kind == "unknown"
+    arrived = physics.advance(cloud, 50, 950)
+    assert [sent.late for sent in arrived.sent] == [True]
+    assert physics.is_acting(arrived, 0, 950)
+    _, told = physics.add(cloud, (0,), 2000, 1000, "joins")
+    assert told.kind == "unsent"
+
+
+@pytest.mark.parametrize("module", ["physics", "objects", "judge"])
+def test_who_judges_knows_nothing_of_the_operator(module: str) -> None:
+    tree = ast.parse((HERE / f"{module}.py").read_text())
+    names = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    names += [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
+    assert not [
+        name for name in names if name.startswith(("nodepool_membership", "explore.process", "explore.remembered"))
+    ]
+
+
+def test_what_was_searched_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    found = explore(by_name("deletion"), Bounds(faults=0, ticks=1, states=500, seconds=100))
+    assert "states/s" in found.line()
+    assert capsys.readouterr().out == ""
+    assert search.moves_of(((None, "a"), "b")) == ("a", "b")

@@ -1,0 +1,126 @@
+"""The whole small world as one immutable value, and the form by which two of them are told to be the same.
+
+Not for: what happens in it (`moves`, `process`).
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+from explore.objects import EPOCH, Object, Spec
+from explore.physics import Cloud
+
+OLD: Final = 3600
+"""Seconds after which a moment is as good as any earlier one."""
+_SINCE: Final = re.compile(r'"lastTransitionTime":"[^"]*"')
+_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+class Process(NamedTuple):
+    """What an operator process remembers; `claims` as `process` packs them."""
+
+    unread: frozenset[int]
+    """Objects that were there at its start and were not read yet."""
+    memories: tuple[Any, ...]
+    """By object: its uid and the memory of it, or None."""
+    claims: bytes
+    doubted: bool = False
+    skew: int = 0
+    """Its clock minus the cloud's, in seconds."""
+
+
+class Paused(NamedTuple):
+    """A program that stands before an effect: it goes on from its recorded answers."""
+
+    who: int
+    key: int
+    answers: tuple[tuple[bool, Any], ...]
+    """Whether each is an answer, or an error that was thrown."""
+    point: int
+    kind: str
+    before: str
+    """The effect before which it stands."""
+
+
+class World(NamedTuple):
+    now: int
+    objects: tuple[Object, ...]
+    cloud: Cloud
+    processes: tuple[Process, ...]
+    leader: int = 0
+    todo: tuple[int, ...] = ()
+    """Objects that are still to be worked in this round."""
+    spins: int = 0
+    paused: Paused | None = None
+    uids: int = 0
+    stirred: bool = False
+    """Something happened since time passed last."""
+    going: bool = False
+    """The namespace of the first object is being deleted."""
+
+
+@lru_cache(maxsize=300_000)
+def _seconds_in(status: str) -> tuple[str, tuple[int, ...]]:
+    """The text without its moments, and these in seconds; when a condition began matters to nobody but its reader."""
+    status = _SINCE.sub("", status)
+    moments = tuple(int((datetime.fromisoformat(found) - EPOCH).total_seconds()) for found in _MOMENT.findall(status))
+    return _MOMENT.sub("@", status), moments
+
+
+def canonical(world: World, claims: Sequence[object]) -> bytes:
+    """The same for worlds in which the same follows. `claims`: those of each process in a form that compares."""
+    now = world.now
+
+    def ago(seconds: int) -> int:
+        return max(seconds - now, -OLD)
+
+    objects: list[object] = []
+    for o in world.objects:
+        if not o.there:
+            objects.append((o.spec, o.kept))
+            continue
+        plain, moments = _seconds_in(o.status)
+        deleted = None if o.deleted is None else ago(o.deleted)
+        known = (o.namespace, o.uid, _spec(o.spec), o.generation, deleted, o.held, o.reset, o.asked, sorted(o.owed))
+        objects.append((*known, plain, tuple(ago(m) for m in moments), o.kept))
+    c = world.cloud
+    nodes = [
+        None if n is None else (n.uid, n.pool, n.phase, ago(n.created), max(n.away_until - now, 0)) for n in c.nodes
+    ]
+    wipes = sorted((w.server, max(w.over - now, 0), tuple((at - now, p or "") for at, p in w.changes)) for w in c.wipes)
+    cloud = (
+        nodes,
+        wipes,
+        [(r.server, r.uid, r.gone - now) for r in c.removals],
+        [(j.uid, max(j.ends - now, 0), j.failed, j.servers) for j in c.jobs],
+        [(held.arrives - now, ago(held.signed), held.servers, held.uids) for held in c.late],
+        c.serial,
+    )
+    processes = [
+        (sorted(p.unread), [_memory(m, world, i) for i, m in enumerate(p.memories)], claims[n], p.doubted, p.skew)
+        for n, p in enumerate(world.processes)
+    ]
+    paused = None
+    if world.paused is not None:
+        p = world.paused
+        paused = (p.who, p.key, p.point, p.before, now)
+    whole = (objects, cloud, processes, world.leader, world.todo, world.spins, paused, world.stirred, world.going)
+    return blake2b(repr(whole).encode(), digest_size=10).digest()
+
+
+def _spec(spec: Spec) -> tuple[object, ...]:
+    return (sorted(spec.servers), *spec[1:])
+
+
+def _memory(memory: tuple[str, Any] | None, world: World, key: int) -> object:
+    if memory is None:
+        return None
+    uid, kept = memory
+    absences = sorted(
+        (s, a.looks, max(int((a.last - EPOCH).total_seconds()) - world.now, -OLD)) for s, a in kept.absences.items()
+    )
+    current = kept.unreadable == str(world.objects[key].version)
+    return uid, absences, min(kept.failed_looks, 3), current
