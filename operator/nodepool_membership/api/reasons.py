@@ -77,6 +77,7 @@ class FailureReason(StrEnum):
     OTHER = "Other"
 
     SERVER_NOT_FOUND = "ServerNotFound"
+    SERVER_IS_NODE = "ServerIsNode"
     REQUIRED_TAG_MISSING = "RequiredTagMissing"
     SERVER_NOT_RUNNING = "ServerNotRunning"
     SPOT_SERVER = "SpotServer"
@@ -142,6 +143,7 @@ DRIFT: Final = VANISHED | {FailureReason.MEMBER_NOT_ACTIVE}
 PREFLIGHT: Final = frozenset(
     {
         FailureReason.SERVER_NOT_FOUND,
+        FailureReason.SERVER_IS_NODE,
         FailureReason.REQUIRED_TAG_MISSING,
         FailureReason.SERVER_NOT_RUNNING,
         FailureReason.SPOT_SERVER,

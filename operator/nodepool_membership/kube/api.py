@@ -81,20 +81,20 @@ class _Loader(Protocol):
 
 
 _in_cluster: Callable[[str, str, bool, Mapping[str, str]], _Loader] = InClusterConfigLoader
-_from_kubeconfig: Callable[[str, None, Configuration, bool], Awaitable[object]] = load_kube_config
+_from_kubeconfig: Callable[[str, str | None, Configuration, bool], Awaitable[object]] = load_kube_config
 
 
-async def _configure(service_account: Path, environ: Mapping[str, str]) -> Configuration:
+async def _configure(service_account: Path, environ: Mapping[str, str], context: str | None) -> Configuration:
     """Find the cluster the way client-go does: $KUBECONFIG, the service account, then the default kubeconfig."""
     configuration = Configuration()
     kubeconfig = environ.get("KUBECONFIG")
     default = Path(environ.get("HOME", "/")) / ".kube" / "config"
     try:
-        if not kubeconfig and environ.get(SERVICE_HOST_ENV_NAME):
+        if not kubeconfig and not context and environ.get(SERVICE_HOST_ENV_NAME):
             token, ca = str(service_account / "token"), str(service_account / "ca.crt")
             _in_cluster(token, ca, True, environ).load_and_set(configuration)
         elif kubeconfig or default.is_file():
-            await _from_kubeconfig(kubeconfig or str(default), None, configuration, False)
+            await _from_kubeconfig(kubeconfig or str(default), context, configuration, False)
         else:
             raise NoClusterError("no cluster: set KUBECONFIG, or run in a pod with a service account")
     except (ConfigException, OSError, ValueError) as error:
@@ -136,23 +136,26 @@ class KubeApi:
         observer: Observer = _ignore,
         service_account: Path = SERVICE_ACCOUNT,
         environ: Mapping[str, str] = os.environ,
+        context: str | None = None,
     ) -> "AsyncIterator[KubeApi]":
         """Log in with $KUBECONFIG, else the service account in `service_account`, else ~/.kube/config.
+
+        `context` is one of the kubeconfig's; None: its current one.
 
         Raises:
             NoClusterError: none of them is there, or it cannot be used.
         """
-        configuration = await _configure(service_account, environ)
+        configuration = await _configure(service_account, environ, context)
         proxy = _proxy(configuration, environ)
         configuration.proxy = None
         try:
             generated = ApiClient(configuration)
-            context = cluster_context(configuration)
+            trust = cluster_context(configuration)
         except (OSError, ssl.SSLError) as error:
             raise NoClusterError(f"the cluster's certificates cannot be loaded: {error}") from None
         login = Login(
             server=configuration.host,
-            ssl_context=context,
+            ssl_context=trust,
             proxy=proxy,
             authorization=lambda: configuration.get_api_key_with_prefix("BearerToken"),
         )

@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
@@ -21,6 +21,7 @@ from nodepool_membership.cce.credentials import Credentials, CredentialsError, p
 from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
 from nodepool_membership.cce.errors import CloudError
 from nodepool_membership.cce.listings import ListingKey, Listings
+from nodepool_membership.cce.servers import ServersClient
 from nodepool_membership.core.observation import (
     ClusterReport,
     Freshness,
@@ -29,17 +30,28 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
-from nodepool_membership.core.program.effects import ClusterView
+from nodepool_membership.core.preflight.facts import Inspection
+from nodepool_membership.core.program.effects import ClusterView, InspectServers
 from nodepool_membership.kube.errors import ForbiddenError as KubeForbiddenError
 from nodepool_membership.kube.errors import RejectedError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
-from nodepool_membership.runtime import troubles
+from nodepool_membership.runtime import inspecting, troubles
 from nodepool_membership.runtime.troubles import TroubleError
 
 _log = logging.getLogger(__name__)
 
 Connect = Callable[[str, str, Credentials], CloudClient]
 """Makes a client for endpoint, project id and credentials."""
+ConnectServers = Callable[[str, str, Credentials], ServersClient | None]
+"""Makes one that reads servers, where their services' addresses are known."""
+
+
+def _unknown(_endpoint: str, _project_id: str, _credentials: Credentials) -> None:
+    """No address is known."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,8 @@ class Access:
     identity: str
     """Of the credentials."""
     budgets: Budgets
+    servers: ServersClient | None = None
+    """None where no address of ECS is known."""
 
     @property
     def budget(self) -> WriteBudget:
@@ -83,6 +97,8 @@ class Clouds:
         listings: Listings,
         *,
         monotonic: Callable[[], float],
+        connect_servers: ConnectServers = _unknown,
+        now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._connect = connect
         self._secrets = secrets
@@ -90,6 +106,8 @@ class Clouds:
         self._budgets = budgets
         self._listings = listings
         self._monotonic = monotonic
+        self._connect_servers = connect_servers
+        self._now = now
         self._kept: dict[str, Credentials] = {}
         """The last good ones of objects that have the finalizer, by uid; in memory only."""
 
@@ -111,6 +129,7 @@ class Clouds:
             listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.fingerprint),
             identity=credentials.identity,
             budgets=self._budgets,
+            servers=self._connect_servers(endpoint, pool.project_id, credentials),
         )
 
     async def recall(self, membership: Membership, now: datetime) -> None:
@@ -185,6 +204,10 @@ class Clouds:
         # After the listing: what the pool counts may only have grown since.
         seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
         return ClusterView(listing, seen_pool, cluster, access.client.clock_offset_seconds)
+
+    async def inspect(self, wanted: InspectServers, access: Access) -> Inspection:
+        """Read servers before a call names them."""
+        return await inspecting.inspect(wanted, access.client, access.servers, now=self._now)
 
     def is_listed(self, access: Access) -> bool:
         """Whether a recent listing is at hand, so that the cloud need not be asked for one."""

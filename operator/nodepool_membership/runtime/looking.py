@@ -8,6 +8,7 @@ from nodepool_membership.core.program.effects import (
     AskJobs,
     CloudEffect,
     Connect,
+    InspectServers,
     IsListed,
     LookAtCluster,
     Place,
@@ -52,6 +53,8 @@ class Looking:
                     return await self._clouds.jobs(self.access, job_ids)
                 case LookAtCluster(pool, freshness, read_at):
                     return await self._clouds.look(self.access, pool, freshness, read_at)
+                case InspectServers():
+                    return await self._clouds.inspect(effect, self.access)
                 case IsListed():
                     return self._clouds.is_listed(self.access)
                 case TakePlace(membership):

@@ -127,3 +127,17 @@ class Inspection:
     """Whether the node that a server's CCE tag names exists, by its uid; what could not be found out is not there."""
     subnet_ids: frozenset[str] = frozenset()
     """Further ids of the pool's subnets: the APIs name one subnet by different ids."""
+
+    def merged(self, earlier: "Inspection | None") -> "Inspection":
+        """This one with what an earlier one of the same reconcile has shown."""
+        if earlier is None:
+            return self
+        return Inspection(
+            min(self.began, earlier.began),
+            self.asked | earlier.asked,
+            {**earlier.servers, **self.servers},
+            self.unread | earlier.unread,
+            self.why or earlier.why,
+            {**earlier.nodes, **self.nodes},
+            self.subnet_ids | earlier.subnet_ids,
+        )

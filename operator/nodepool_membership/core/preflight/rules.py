@@ -279,7 +279,7 @@ RULES: Final = (
     Rule(FailureReason.SERVER_NOT_FOUND, Strength.CERTAIN, "status, tenant_id", _project),
     Rule(FailureReason.REQUIRED_TAG_MISSING, Strength.CERTAIN, "tags", _tag),
     Rule(FailureReason.SERVER_NOT_RUNNING, Strength.CERTAIN, "status, OS-EXT-STS:task_state", _running),
-    Rule(FailureReason.SERVER_IN_USE, Strength.CERTAIN, "tags", _in_use),
+    Rule(FailureReason.SERVER_IS_NODE, Strength.CERTAIN, "tags", _in_use),
     Rule(FailureReason.SPOT_SERVER, Strength.CERTAIN, "metadata.charging_mode", _spot),
     Rule(FailureReason.OTHER_VPC, Strength.CERTAIN, "metadata.vpc_id", _vpc),
     Rule(FailureReason.OTHER_SUBNET, Strength.DOCUMENTED, "network_interfaces", _subnet),

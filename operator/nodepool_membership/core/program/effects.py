@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
-from nodepool_membership.api.spec import NodePoolRef
+from nodepool_membership.api.spec import NodePoolRef, PreflightMode
 from nodepool_membership.api.status import Batch, Condition, Status
 from nodepool_membership.core.calls import Answer
 from nodepool_membership.core.decide import Decision
@@ -26,6 +26,7 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.preflight.facts import Inspection
 from nodepool_membership.core.rivals import Rivals
 
 Key: TypeAlias = tuple[str, str]
@@ -250,6 +251,17 @@ class LookAtCluster(CloudEffect[ClusterView | Trouble]):
     pool: NodePoolRef
     freshness: Freshness
     read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class InspectServers(CloudEffect[Inspection]):
+    """Read servers before a call names them; what cannot be read is in the answer."""
+
+    pool: NodePoolRef
+    server_ids: frozenset[str]
+    subnets: frozenset[str]
+    """Of the pool, by the ids that its template has."""
+    mode: PreflightMode
 
 
 @dataclass(frozen=True, slots=True)
