@@ -130,8 +130,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/observation.py",
-                "        return claimed is None or claimed == self.listing.count_in(pool_id)",
-                "        return claimed is None or claimed >= 0",
+                "        return any(min(counts) <= number <= max(counts) for number in (shown, shown + offset))",
+                "        return shown >= 0",
             ),
         ),
         _MACHINE,

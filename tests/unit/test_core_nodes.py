@@ -1,6 +1,7 @@
 """The compact table of a node listing."""
 
 from datetime import UTC, datetime
+from itertools import permutations
 
 import pytest
 
@@ -79,6 +80,84 @@ def test_both_nodes_of_a_server_count_as_the_pool_counts_them() -> None:
     assert (len(table), table.count_in(POOL)) == (1, 2)
     table = NodeTable(NOW, [Node(A, "uid-1", POOL, "Deleting"), Node(A, "uid-2", POOL, "Active")])
     assert (len(table), table.count_in(POOL)) == (1, 1)
+
+
+ORDERS = list(permutations(range(3)))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("phases", "shown"),
+    [
+        (("Active", "Error", "Installing"), "Error"),
+        (("Active", "Active", "Upgrading"), "Upgrading"),
+        (("Active", "Deleting", "Abnormal"), "Abnormal"),
+        (("Active", "Deleting", "Deleting"), "Active"),
+    ],
+)
+def test_of_several_nodes_of_a_server_the_least_healthy_is_shown_whatever_their_order(
+    order: tuple[int, ...], phases: tuple[str, ...], shown: str
+) -> None:
+    """Case 14. Safe for adds: it is there. Safe for removals: no uid that could be named, unless only one stays."""
+    nodes = [Node(A, f"uid-{number}", POOL, phase) for number, phase in enumerate(phases)]
+    table = NodeTable(NOW, [nodes[place] for place in order])
+    node = table.nodes([A])[A]
+    assert (node.phase, node.pool_id) == (shown, POOL)
+    staying = [node for node in nodes if node.phase != "Deleting"]
+    assert node.uid == (staying[0].uid if len(staying) == 1 else "")
+    assert A in table
+    assert table.active_in(POOL, [A]) == ({A} if shown == "Active" else set())
+    assert table.is_complete_for(POOL, (len(staying),))
+
+
+def test_a_node_on_two_pages_is_counted_once_so_that_the_one_left_out_shows() -> None:
+    """Issue 8 (d): two pages repeat one node and lack another; the pool counts two."""
+    table = NodeTable(NOW)
+    table.extend([a_node(A)])
+    table.extend([a_node(A)])
+    table.close()
+    assert table.count_in(POOL) == 1
+    assert not table.is_complete_for(POOL, (2,))
+    assert table.is_complete_for(POOL, (1,))
+
+
+def test_a_page_that_shifted_proves_nothing_where_the_pool_does_not_count() -> None:
+    assert NodeTable(NOW, [a_node(A), a_node(B)]).is_complete_for(POOL, ())
+    assert not NodeTable(NOW, [a_node(A), a_node(A)]).is_complete_for(POOL, ())
+
+
+@pytest.mark.parametrize(
+    "other", [Node(A, "u", ELSEWHERE, "Active"), Node(A, "u", POOL, "Error"), Node(B, "u", POOL, "Active")]
+)
+def test_pages_that_contradict_each_other_are_no_proof_for_their_pools(other: Node) -> None:
+    table = NodeTable(NOW, [Node(A, "u", POOL, "Active"), other, Node(C, "c", "a third pool", "Active")])
+    assert not any(table.is_complete_for(POOL, (count,)) for count in range(4))
+    assert not any(table.is_complete_for(other.pool_id, (count,)) for count in range(4))
+    assert table.is_complete_for("a third pool", (1,))
+    assert {A, B, C} & table.present({A, B, C}) == {A, C, other.server_id}
+
+
+@pytest.mark.parametrize(
+    ("counts", "offset", "complete"),
+    [
+        ((2,), 0, True),
+        ((1,), 0, False),
+        ((3,), 0, False),
+        ((0, 2), 0, True),
+        ((2, 22), 0, True),
+        ((22, 0), 0, True),
+        ((3, 22), 0, False),
+        ((3,), 1, True),
+        ((2,), 1, True),
+        ((4,), 1, False),
+        ((1,), -1, True),
+    ],
+)
+def test_a_listing_lies_between_the_counts_before_and_after_it(
+    counts: tuple[int, ...], offset: int, *, complete: bool
+) -> None:
+    """Case 20: own adds move the count while the nodes are listed. Case 19: `offset` is a person's word."""
+    assert NodeTable(NOW, [a_node(A), a_node(B)]).is_complete_for(POOL, counts, offset) == complete
 
 
 def test_a_large_table_keeps_every_row_apart() -> None:

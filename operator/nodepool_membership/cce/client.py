@@ -136,6 +136,7 @@ class CloudClient:
         for size in (PAGE_SIZE, MAX_PAGE_SIZE):
             table = await self._list_by(cluster_id, size)
             if table is not None:
+                table.close()
                 return table
         raise UnavailableError("the node list does not come to an end: pages bring no further nodes")
 

@@ -4,8 +4,8 @@ Not for: fetching it (`cce`). The types are built there, decisions over them are
 """
 
 from array import array
-from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -39,14 +39,19 @@ class Node:
 
 
 class NodeTable:
-    """A complete listing of one cluster's nodes, held compactly (about 0.2 KB a node).
+    """A listing of one cluster's nodes that came to its end, held compactly (about 0.2 KB a node).
 
-    `begun` is the moment its first page was asked for: a listing proves absence only as of its start (rule P13).
-    Whoever reads it page by page, so that no more than a page is held in full, gives it away when it is complete.
-    Of several nodes of one server the one that is not leaving is kept. Nodes without a server id are only counted.
+    `begun` is the moment before its first page was asked for: it proves absence only as of its start (rule P13).
+    Whoever reads it page by page, so that no more than a page is held in full, calls `close` after the last one.
+    A node that comes again (by its uid) is counted once. Nodes without a server id are only counted.
+
+    Several nodes of one server are told as one, whatever their order. Nodes that are leaving give way to others. Of
+    what is left the least healthy is shown, without uid: nobody knows which record is true, so the server is neither
+    free for an add, nor a member that is well, and no removal can name a node of it.
     """
 
-    __slots__ = ("_codes", "_counts", "_created", "_index", "_instead", "_jobs", "_uids", "begun")
+    __slots__ = ("_codes", "_counts", "_created", "_doubted", "_index", "_instead", "_jobs", "_known", "_repeats",
+                 "_uids", "begun")  # fmt: skip
 
     def __init__(self, begun: datetime, nodes: Iterable[Node] = ()) -> None:
         self.begun = begun
@@ -57,35 +62,77 @@ class NodeTable:
         self._index: dict[str, int] = {}
         """The code of each server's node, in the order of the columns."""
         self._instead: dict[str, Node] = {}
-        """Nodes that took the place of another one of their server."""
+        """What is shown of servers that have several nodes."""
         self._created = array("q")
         # A string per page, a line per node: a uid is looked up for a few servers, the ids for all of them.
         self._uids: list[str] = []
         self._jobs: list[str] = []
+        self._known: dict[str, tuple[str, int]] = {}
+        """Server and code of every uid until `close`."""
+        self._repeats = False
+        self._doubted: set[str] = set()
+        """Pools of which two pages said different things."""
         self.extend(nodes)
 
     def extend(self, nodes: Iterable[Node]) -> None:
         """Add a page."""
         uids: list[str] = []
         jobs: list[str] = []
+        others: list[Node] = []
         for node in nodes:
             code = self._codes.setdefault((node.pool_id, node.phase), len(self._codes))
             if code == len(self._counts):
                 self._counts.append(0)
+            if not self._is_new(node, code):
+                continue
             self._counts[code] += 1
             if not node.server_id:
                 continue
-            if node.server_id not in self._index:
-                self._index[node.server_id] = code
-                self._created.append(_NO_TIME if node.created is None else int(node.created.timestamp()))
-                uids.append(node.uid)
-                jobs.append(node.job_id)
-            elif node.phase != LEAVING:
-                self._index[node.server_id] = code
-                self._instead[node.server_id] = node
+            if node.server_id in self._index:
+                others.append(node)
+                continue
+            self._index[node.server_id] = code
+            self._created.append(_NO_TIME if node.created is None else int(node.created.timestamp()))
+            uids.append(node.uid)
+            jobs.append(node.job_id)
         if uids:
             self._uids.append("\n".join(uids))
             self._jobs.append("\n".join(jobs))
+        for node in others:
+            shown = _shown_of_two(self.nodes((node.server_id,))[node.server_id], node)
+            self._index[node.server_id] = self._codes[shown.pool_id, shown.phase]
+            self._instead[node.server_id] = shown
+
+    def _is_new(self, node: Node, code: int) -> bool:
+        """Whether this node is to be added: not if an earlier page (or line) has shown the very same."""
+        before = self._known.get(node.uid) if node.uid else None
+        if before is None:
+            if node.uid:
+                self._known[node.uid] = (node.server_id, code)
+            return True
+        self._repeats = True
+        if before == (node.server_id, code):
+            return False
+        self._doubted |= {pool for (pool, _), known in self._codes.items() if known in (before[1], code)}
+        return True
+
+    def close(self) -> None:
+        """There is no further page: what only pages need is freed."""
+        self._known = {}
+
+    def is_complete_for(self, pool_id: str, counts: Collection[int], offset: int = 0) -> bool:
+        """Whether what this listing lacks is not in the pool either.
+
+        `counts` is what the pool itself said before and after: the listing's number must lie between them, or be
+        `offset` short of that. Where the pool says nothing, a node that came twice tells that pages have shifted, so
+        that another one may have been left out.
+        """
+        if pool_id in self._doubted:
+            return False
+        if not counts:
+            return not self._repeats
+        shown = self.count_in(pool_id)
+        return any(min(counts) <= number <= max(counts) for number in (shown, shown + offset))
 
     def __len__(self) -> int:
         return len(self._index)
@@ -124,6 +171,22 @@ class NodeTable:
             for (i, code), uid, job, created in columns
             if i in wanted
         }
+
+
+def _shown_of_two(one: Node, other: Node) -> Node:
+    """What is shown of a server with two nodes: the same whichever came first."""
+    if (one.phase == LEAVING) != (other.phase == LEAVING):
+        return other if one.phase == LEAVING else one
+    if one.uid and one.uid == other.uid:
+        return min(one, other, key=_health)
+    return replace(min(one, other, key=_health), uid="")
+
+
+def _health(node: Node) -> tuple[int, str, str, int, str]:
+    """Order by how well a node is, the worst first; then by anything that does not depend on the order of pages."""
+    rank = 0 if node.phase in BROKEN else 2 if node.phase == ACTIVE else 1
+    created = _NO_TIME if node.created is None else int(node.created.timestamp())
+    return rank, node.pool_id, node.phase, created, node.job_id
 
 
 def _moment(created: int) -> datetime | None:
@@ -167,6 +230,13 @@ class PoolReport:
     phase: str
     current_nodes: int | None = None
     template: Template = field(default_factory=Template)
+    counted_before: int | None = None
+    """`current_nodes` as it was before the nodes were listed; None where it was not asked or not told."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Between the least and the greatest of these a listing of its nodes must lie (rule P13); empty: unknown."""
+        return tuple(count for count in (self.counted_before, self.current_nodes) if count is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +315,9 @@ class Observation:
     rivals: Rivals | None = field(default_factory=dict)
     """Servers of this membership that others claim; None while not all memberships were read since the start."""
 
+    accepted_offset: int = 0
+    """So many nodes more than the list shows the pool may count, by the word of a person (rule P13)."""
+
     absences: Absences = field(default_factory=dict)
     """Members that earlier listings did not show, as the last decision left them."""
 
@@ -270,7 +343,6 @@ class Observation:
 
     def proves_absence(self, pool_id: str) -> bool:
         """Whether what a fresh listing lacks is not there: not if the pool itself counts other nodes (rule P13)."""
-        if self.listing is None or not self.is_fresh:
+        if self.listing is None or self.pool is None or not self.is_fresh:
             return False
-        claimed = None if self.pool is None else self.pool.current_nodes
-        return claimed is None or claimed == self.listing.count_in(pool_id)
+        return self.listing.is_complete_for(pool_id, self.pool.counts, self.accepted_offset)
