@@ -17,8 +17,8 @@ from harness.cluster import ROOT
 
 
 def environment_of_the_image() -> dict[str, str]:
-    """What the image's last stage sets beside that."""
-    stage = (ROOT / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    """What the image sets beside that."""
+    stage = (ROOT / "Dockerfile").read_text().partition(" AS runtime\n")[2]
     return dict(re.findall(r"(MALLOC_\w+)=(\w+)", stage))
 
 

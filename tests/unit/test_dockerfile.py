@@ -48,7 +48,9 @@ def _read(path: Path) -> list[list[Instruction]]:
     return stages
 
 
-HEAD, BUILDER, RUNTIME = _read(DOCKERFILE)
+HEAD, BUILDER, BASE, SIMULATOR, OPERATOR = _read(DOCKERFILE)
+RUNTIME = BASE + OPERATOR[1:]
+"""The operator's image: its stage begins with what the simulator's begins with, too."""
 
 
 def _only(stage: list[Instruction], word: str) -> str:
@@ -67,8 +69,12 @@ def test_the_base_is_pinned_by_arguments_and_no_digest_is_made_up() -> None:
     assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", defaults["PYTHON_IMAGE"])
     assert defaults["PYTHON_DIGEST"] == '""'
     assert not re.search(r"sha256:[0-9a-f]", DOCKERFILE.read_text())
-    bases = {_only(stage, "FROM").removesuffix(" AS builder") for stage in (BUILDER, RUNTIME)}
+    bases = {_only(stage, "FROM").rpartition(" AS ")[0] for stage in (BUILDER, BASE)}
     assert bases == {"${PYTHON_IMAGE}${PYTHON_DIGEST:+@${PYTHON_DIGEST}}"}
+
+
+def test_the_operator_is_what_is_built_unless_told_otherwise() -> None:
+    assert [_only(stage, "FROM") for stage in (SIMULATOR, OPERATOR)] == ["runtime AS simulator", "runtime AS operator"]
 
 
 def test_nothing_is_installed_but_what_is_locked_by_hash() -> None:
@@ -92,8 +98,25 @@ def test_the_image_does_not_run_as_root() -> None:
 
 
 def test_the_image_has_nothing_but_the_venv() -> None:
-    copies = [i.rest for i in RUNTIME if i.word in {"COPY", "ADD", "RUN"}]
+    copies = [i.rest for i in RUNTIME if i.word in {"COPY", "ADD"}]
     assert copies == [f"--from=builder {VENV} {VENV}"]
+
+
+def test_the_image_has_no_pip(tmp_path: Path) -> None:
+    """The base image brings one; the step is run on a tree like the base image's."""
+    kept = ["lib/python3.13/site-packages/README.txt", "lib/python3.13/json/__init__.py", "bin/python3"]
+    gone = ["bin/pip", "bin/pip3.13", "lib/python3.13/site-packages/pip/main.py", "lib/python3.13/ensurepip/main.py"]
+    gone.append("lib/python3.13/site-packages/pip-25.0.dist-info/METADATA")
+    for name in (*kept, *gone):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    _run(_only(BASE, "RUN").replace("/usr/local", str(tmp_path)), tmp_path, {"PATH": os.defpath})
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == sorted(kept)
+
+
+def test_the_simulator_has_an_image_of_its_own() -> None:
+    assert [i.rest for i in SIMULATOR if i.word == "COPY"] == ["--from=builder /simulator /simulator"]
+    assert json.loads(_only(SIMULATOR, "ENTRYPOINT")) == [f"{VENV}/bin/python", "-m", "cce_simulator"]
 
 
 def test_the_version_is_that_of_the_project() -> None:
@@ -112,15 +135,16 @@ def test_the_builder_is_sent_what_it_copies_and_nothing_else() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """The directories that stand for `/build` and `/venv`."""
+    """The directories that stand for `/build`, `/venv` and `/simulator`."""
 
     build: Path
     venv: Path
+    simulator: Path
 
     def place(self, text: str) -> str:
         """Put these directories in the place of the image's own."""
-        places = {"/build": str(self.build), VENV: str(self.venv)}
-        return re.sub(r"(?<![\w.-])/(?:build|venv)\b", lambda match: places[match.group()], text)
+        places = {"/build": str(self.build), VENV: str(self.venv), "/simulator": str(self.simulator)}
+        return re.sub(r"(?<![\w.-])/(?:build|venv|simulator)\b", lambda match: places[match.group()], text)
 
 
 def _copy(rest: str, workdir: Path) -> None:
@@ -149,10 +173,10 @@ def _run(step: str, workdir: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The venv as the builder makes it, with packages from the index that pip is set up for; then made read-only."""
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scratch]:
+    """What the builder makes, with packages from the index that pip is set up for; then made read-only."""
     base = tmp_path_factory.mktemp("image")
-    scratch = Scratch(base / "build", base / "venv")
+    scratch = Scratch(base / "build", base / "venv", base / "simulator")
     python = str(Path(sys.executable).parent)
     # PYTHONPATH or VIRTUAL_ENV would let the steps find what the image does not have; others change what Python writes.
     own = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
@@ -175,9 +199,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             case other:
                 pytest.fail(f"a step that this test cannot run: {other} {rest}")
     shutil.rmtree(scratch.build)
-    _chmod(scratch.venv, add=0, remove=0o222)
-    yield scratch.venv
-    _chmod(scratch.venv, add=0o200, remove=0)
+    trees = (scratch.venv, scratch.simulator)
+    for tree in trees:
+        _chmod(tree, add=0, remove=0o222)
+    yield scratch
+    for tree in trees:
+        _chmod(tree, add=0o200, remove=0)
+
+
+@pytest.fixture(scope="module")
+def built(scratch: Scratch) -> Path:
+    """The venv of the images."""
+    return scratch.venv
 
 
 def _chmod(tree: Path, *, add: int, remove: int) -> None:
@@ -195,12 +228,12 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
-def _python(venv: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _python(venv: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the venv's Python as a container would: no capabilities, so that read-only holds for root, too."""
     return subprocess.run(
         [sys.executable, "-I", "-c", _WITHOUT_CAPABILITIES, str(venv / "bin" / "python"), *arguments],
         cwd=venv,
-        env={"PATH": os.defpath},
+        env={"PATH": os.defpath, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -245,3 +278,16 @@ def test_it_holds_what_is_locked_and_nothing_else(built: Path) -> None:
     assert "nodepool-membership" in installed
     assert installed - {"nodepool-membership"} <= locked
     assert {"kopf", "kubernetes", "httpx", "pydantic"} <= installed
+
+
+def test_the_operators_image_does_not_hold_the_simulator_and_its_own_does(scratch: Scratch) -> None:
+    assert list(scratch.venv.rglob("*cce*simulator*")) == []
+    without = _python(scratch.venv, "-m", "cce_simulator", "--help")
+    assert "No module named cce_simulator" in without.stderr
+    command = json.loads(_only(SIMULATOR, "ENTRYPOINT"))[1:]
+    (path,) = (i.rest for i in SIMULATOR if i.word == "ENV")
+    name, value = path.split("=")
+    its_own = _python(scratch.venv, *command, "--help", **{name: scratch.place(value)})
+    assert (its_own.returncode, its_own.stderr) == (0, "")
+    options = [word for word in json.loads(_only(SIMULATOR, "CMD")) if word.startswith("--")]
+    assert [option for option in options if option not in its_own.stdout] == []
