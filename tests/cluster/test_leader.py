@@ -3,9 +3,11 @@
 Not for: the rules of the election (`tests/unit/test_runtime_election.py`).
 """
 
+import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -15,7 +17,7 @@ from cce_simulator.config import Behaviour, SimulatorConfig
 from cce_simulator.faults import FaultRule
 from controlplane import ControlPlane
 from harness import Cluster, Object, Operator, Scene, wait_for
-from harness.cluster import jobs
+from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, jobs
 from harness.gateway import Gateway, is_finalizer, is_intent
 from harness.operator_process import ELECTING
 from harness.scene import server_ids
@@ -241,3 +243,37 @@ def test_a_replica_that_cannot_see_the_lease_is_not_ready(stage: Stage, operate:
     wait_for("it is not ready", told, seconds=20)
     assert third.get("/healthz").status_code == 200
     assert second.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("holder", ["another-program-7d9f_1", ""], ids=["held", "given up"])
+def test_a_lease_of_another_program_is_left_alone_and_named(
+    stage: Stage, control_plane: ControlPlane, holder: str
+) -> None:
+    """`--lease-name` by mistake: whoever took it would stop that program."""
+    name, spec = OPERATOR_ACCOUNT, {"holderIdentity": holder, "leaseDurationSeconds": 1, "leaseTransitions": 3}
+    lease = {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": name, "namespace": OPERATOR_NAMESPACE, "labels": {"app.kubernetes.io/name": "another"}},
+        "spec": spec,
+    }
+    control_plane.kubectl("create", "--filename=-", input=json.dumps(lease))
+    scene = stage(CLOUD, options=ELECTING, wait=False)
+    try:
+        scene.create(WANTED)
+        scene.until_logged("it is another program's")
+        answer = wait_for("it serves", partial(_answer, scene.operator))
+        assert "--lease-name" in answer
+        stored = json.loads(control_plane.kubectl("get", "lease", name, f"-n={OPERATOR_NAMESPACE}", "-o=json").stdout)
+        assert (stored["spec"], stored["metadata"]["labels"]) == (spec, {"app.kubernetes.io/name": "another"})
+        assert scene.adds() == []
+    finally:
+        scene.cluster.delete_lease()
+    # It makes its own then.
+    check_joined_once(scene)
+
+
+def _answer(operator: Operator) -> str | None:
+    """What it says of its readiness, once it is asked after a second look at the lease."""
+    text = operator.get("/readyz").text
+    return text if "another program" in text else None
