@@ -48,7 +48,7 @@ VERBS: Final[dict[str, set[str]]] = {
     "cordon": set(),
     "create": {"--type", "--from-file", "--from-literal", "--dry-run", "--for", "--duration", "--audience"},
     "debug": {"-it", "--image"},
-    "delete": {"-k", "--wait", "--ignore-not-found", "--cascade"},
+    "delete": {"-k", "--all", "--all-namespaces", "--wait", "--ignore-not-found", "--cascade"},
     "describe": set(),
     "diff": {"-k", "--server-side"},
     "edit": {"--subresource"},
@@ -307,7 +307,11 @@ def _faults(command: list[str]) -> Iterator[str]:
         yield f"--for {options['--for']}"
     if verb in {"annotate", "label"}:
         marks = (word.removesuffix("-").partition("=")[0] for word in rest[2:] if not _is_open(word.partition("=")[0]))
-        known = {*_ANNOTATIONS, "kubectl.kubernetes.io/last-applied-configuration"}
+        known = {
+            *_ANNOTATIONS,
+            "kubectl.kubernetes.io/last-applied-configuration",
+            "pod-security.kubernetes.io/enforce",
+        }
         yield from (f"{verb} {mark}" for mark in marks if mark not in known)
 
 
