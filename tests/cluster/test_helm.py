@@ -131,6 +131,7 @@ SAME: Final[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
     "imagePullSecrets": ({"imagePullSecrets": ["default-secret"]}, component("pull-secret")),
     "priorityClass": ({"priorityClass": {"create": True}}, component("priority-class")),
     "offManagedNodes": ({"offManagedNodes": {"enabled": True}}, component("off-managed-nodes")),
+    "monitoring": ({"monitoring": {"enabled": True}}, component("monitoring")),
     "admissionPolicy": ({"admissionPolicy": {"enabled": False}}, component("without-admission-policy")),
     "namespaces": ({"namespaces": ["cce-system"]}, BINDINGS),
     "fullnameOverride": (
@@ -208,7 +209,7 @@ def test_every_component_has_its_value() -> None:
     """name-references and namespaced are kustomize's own; each of the others is compared above."""
     folders = {folder.name for folder in (ROOT / "deploy" / "components").iterdir()}
     used = {Path(str(name)).name for _, theirs in SAME.values() for name in theirs.get("components", [])}  # type: ignore[attr-defined]
-    assert folders - used <= {"name-references", "namespaced", "monitoring"}
+    assert folders - used <= {"name-references", "namespaced"}
 
 
 @pytest.mark.parametrize(
