@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -174,3 +175,70 @@ def test_without_a_cluster_it_says_so(tmp_path: object) -> None:
     assert result.returncode == 1
     [line] = result.stderr.splitlines()
     assert "set KUBECONFIG" in line
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "http_proxy"])
+@pytest.mark.parametrize("value", ["socks5://proxy:1080", "http://me:hidden99@", "http://me:hid/den99@proxy:3128"])
+def test_a_proxy_that_cannot_be_used_ends_it_before_anything_is_done(name: str, value: str) -> None:
+    result = run("run", **{name: value, "HOME": "/nowhere"})
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert f"{name} cannot be used" in line
+    assert "den99" not in line
+
+
+def test_entries_of_no_proxy_that_cannot_be_used_are_one_warning() -> None:
+    no_proxy = "localhost,127.0.0.1,::1,10.0.0.0/8,fd00::/8,10.0.0.0/99,:80"
+    result = run("run", HTTPS_PROXY="http://p:3128", NO_PROXY=no_proxy, HOME="/nowhere")
+    assert result.returncode == 1
+    warning, error = result.stderr.splitlines()
+    assert "NO_PROXY: left out" in warning
+    assert "'10.0.0.0/99', ':80'" in warning
+    assert "::1" not in warning
+    assert "no cluster" in error
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        (None, "cannot be read"),
+        ("", "is empty"),
+        ("hello", "no whole certificate"),
+        ("-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n", "holds a private key"),
+    ],
+)
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_a_ca_file_that_cannot_be_used(content: str | None, remedy: str, by_environment: bool, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    environment = {"NODEPOOL_MEMBERSHIP_CA_FILE": str(file)} if by_environment else {}
+    result = run("run", *(() if by_environment else (f"--ca-file={file}",)), **environment)
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert remedy in line
+    assert "SECRET" not in line
+
+
+def test_plain_http_is_warned_of_at_the_start() -> None:
+    result = run("run", "--allow-endpoint=http://cce.example.com", "--allow-endpoint=https://cce.example.com", HOME="/")
+    assert "http://cce.example.com:80: without TLS" in result.stderr
+    assert "https://cce.example.com:443" not in result.stderr
+
+
+def test_no_dump_of_the_process_is_written() -> None:
+    """One byte, not none: see `man 5 core` of dumps that are piped to a program."""
+    code = (
+        "import asyncio, resource; from nodepool_membership.runtime import process; from nodepool_membership.runtime"
+        ".options import Options; asyncio.run(process.run(Options(), None));"
+        " print(resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/nowhere", "HOME": "/nowhere", "PYTHONPATH": ":".join(sys.path)},
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout == "(1, 1)\n"

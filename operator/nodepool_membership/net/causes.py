@@ -14,11 +14,11 @@ _CA_REMEDY: Final = {
     "cloud": "name the CA that signed it, or that of the proxy which opens TLS, with --ca-file",
     "cluster": "check certificate-authority in the kubeconfig, or ca.crt of the service account",
 }
-_CLOCK: Final = "renew it, or set this machine's clock"
 _UNKNOWN_CA: Final = frozenset({2, 18, 19, 20, 21})
 _OF_TIME: Final = frozenset({9, 10})
 _OF_NAME: Final = frozenset({62, 63, 64})
 """X509_V_ERR_ of OpenSSL's x509_vfy.h."""
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
 _MAX_DEPTH: Final = 12
 
 
@@ -31,20 +31,21 @@ def causes_of(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        # aiohttp keeps what was raised in these two, and not always as the cause.
+        # aiohttp keeps what was raised in these two, and not always as the cause; httpcore hides it from tracebacks.
         kept = (getattr(one, "certificate_error", None), getattr(one, "os_error", None))
         members = one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-        found = (*kept, one.__cause__, None if one.__suppress_context__ else one.__context__, *members)
+        found = (*kept, one.__cause__, one.__context__, *members)
         waiting += [cause for cause in found if isinstance(cause, BaseException)]
 
 
 def explain(error: BaseException, side: str) -> str | None:
     """What kept a connection to the "cloud" or the "cluster" from being made; None if that is not known."""
     for cause in causes_of(error):
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return _certificate(cause, side)
-        if isinstance(cause, ssl.SSLError):
-            return _tls(cause)
+        # aiohttp's own errors are of these types, too, but know nothing.
+        if isinstance(cause, ssl.SSLCertVerificationError) and getattr(cause, "verify_message", ""):
+            return _certificate(cause.verify_code, cause.verify_message, side)
+        if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", ""):
+            return _tls(cause.reason)
         if isinstance(cause, socket.gaierror):
             why = cause.strerror or "unknown"
             return f"the host's name cannot be resolved ({why}): check its spelling, and the DNS of this machine or pod"
@@ -67,18 +68,17 @@ def _errnos() -> dict[int | None, str]:
 _ERRNOS: Final = _errnos()
 
 
-def _certificate(error: ssl.SSLCertVerificationError, side: str) -> str:
-    code, why = getattr(error, "verify_code", 0), getattr(error, "verify_message", "") or "certificate verify failed"
-    if code in _OF_NAME or "ostname mismatch" in why or "IP address mismatch" in why:
+def _certificate(code: int, why: str, side: str) -> str:
+    if code in _OF_NAME:
         return f"the server's certificate is for another name ({why}): use a name that is in the certificate"
     if code in _OF_TIME:
-        return f"the server's certificate cannot be verified ({why}): {_CLOCK}"
+        return f"the server's certificate cannot be verified ({why}): renew it, or set this machine's clock"
     remedy = _CA_REMEDY[side] if code in _UNKNOWN_CA else "have it issued anew"
     return f"the server's certificate cannot be verified ({why}): {remedy}"
 
 
-def _tls(error: ssl.SSLError) -> str:
-    reason = (error.reason or "no reason given").replace("_", " ").lower()
-    if error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"}:
-        return f"what answers does not speak TLS ({reason}): check scheme, port and proxy"
-    return f"TLS failed ({reason}): check what the server or a proxy on the way demands"
+def _tls(reason: str) -> str:
+    told = reason.replace("_", " ").lower()
+    if reason in _NOT_TLS:
+        return f"what answers does not speak TLS ({told}): check scheme, port and proxy"
+    return f"TLS failed ({told}): check what the server or a proxy on the way demands"
