@@ -12,6 +12,7 @@ import pytest
 from nodepool_membership.cce import client as client_module
 from nodepool_membership.cce.client import MAX_PAGES, PAGE_SIZE
 from nodepool_membership.cce.errors import UnavailableError
+from nodepool_membership.cce.wire import MAX_PAGE_ITEMS
 from scripted_cloud import CLUSTER, HTML, NOW, Wire, always, client
 
 
@@ -84,10 +85,16 @@ async def test_more_nodes_than_a_page_without_paging_are_no_listing(count: int) 
     assert len(fleet.requests) <= 4
 
 
-@pytest.mark.parametrize("count", [PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 2001, 5000])
+@pytest.mark.parametrize("count", [PAGE_SIZE - 1, PAGE_SIZE, PAGE_SIZE + 1, 2001, MAX_PAGE_ITEMS])
 async def test_a_deployment_that_ignores_limit_and_marker_sends_all_at_once(count: int) -> None:
     fleet = Fleet(count, page_info=False, heeds_marker=False, heeds_limit=False)
     assert len(await client(Wire(fleet)).list_nodes(CLUSTER)) == count
+
+
+async def test_a_page_of_more_than_twice_what_is_ever_asked_for_is_no_listing() -> None:
+    fleet = Fleet(MAX_PAGE_ITEMS + 1, page_info=False, heeds_marker=False, heeds_limit=False)
+    with pytest.raises(UnavailableError, match="at most 4000 items"):
+        await client(Wire(fleet)).list_nodes(CLUSTER)
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])

@@ -8,6 +8,7 @@ import pytest
 
 from nodepool_membership.cce.client import MAX_PAGE_SIZE, PAGE_SIZE
 from nodepool_membership.cce.errors import OutcomeUnknownError, UnavailableError
+from nodepool_membership.cce.wire import MAX_PAGE_ITEMS
 from scripted_cloud import CLUSTER, INTENT, POOL, SERVERS, Wire, client
 
 
@@ -39,7 +40,7 @@ async def test_the_apis_largest_page_over_and_over_is_not_everything() -> None:
     assert len(wire.seen) == 4
 
 
-@pytest.mark.parametrize("count", [PAGE_SIZE + 1, MAX_PAGE_SIZE + 1, 4500])
+@pytest.mark.parametrize("count", [PAGE_SIZE + 1, MAX_PAGE_SIZE + 1, MAX_PAGE_ITEMS])
 async def test_without_paging_all_is_taken_once(count: int) -> None:
     wire = listing(count, count, heeds_marker=False)
     assert len(await client(wire).list_nodes(CLUSTER)) == count

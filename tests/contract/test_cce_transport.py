@@ -2,51 +2,57 @@
 
 import asyncio
 import gzip
+import json
 import threading
 import tracemalloc
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import httpx
 import pytest
 from aiohttp import web
+from pydantic import TypeAdapter
 
+from nodepool_membership.cce import wire
+from nodepool_membership.cce.calls import MANY_VALUES, Answer, read
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Token
-from nodepool_membership.cce.errors import UnavailableError
+from nodepool_membership.cce.errors import UnavailableError, from_answer, request_id_of
 from nodepool_membership.cce.transport import MAX_ANSWER_BYTES, make_http, read_bounded
 from scripted_cloud import JOB
 
 GOOD = b'{"status": {"phase": "Running"}}'
+PACKED = gzip.compress(GOOD, mtime=0)
+"""Without a time: the same in each process of the test runner."""
 
 
 @contextmanager
 def answering(body: bytes, encoding: str, status: int = 200) -> Iterator[str]:
     """The address of a server that answers this to everything."""
-    started, seen = threading.Event(), {}
+    started: Future[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def answer(_: web.BaseRequest) -> web.Response:
         return web.Response(body=body, status=status, headers={"Content-Encoding": encoding} if encoding else {})
 
     async def serve() -> None:
-        seen["loop"], seen["end"] = asyncio.get_running_loop(), asyncio.Event()
         runner = web.ServerRunner(web.Server(answer))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        seen["port"] = runner.addresses[0][1]
-        started.set()
-        await seen["end"].wait()
+        end = asyncio.Event()
+        started.set_result((int(runner.addresses[0][1]), asyncio.get_running_loop(), end))
+        await end.wait()
         await runner.cleanup()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert started.wait(30)
+    port, loop, end = started.result(30)
     try:
-        yield f"http://127.0.0.1:{seen['port']}"
+        yield f"http://127.0.0.1:{port}"
     finally:
-        seen["loop"].call_soon_threadsafe(seen["end"].set)
+        loop.call_soon_threadsafe(end.set)
         thread.join()
 
 
@@ -57,7 +63,9 @@ async def read_of(body: bytes, encoding: str) -> None:
             assert (await cloud.get_job(JOB)).job_id == JOB
 
 
-@pytest.mark.parametrize(("body", "encoding"), [(GOOD, ""), (GOOD, "identity"), (gzip.compress(GOOD), "gzip")])
+@pytest.mark.parametrize(
+    ("body", "encoding"), [(GOOD, ""), (GOOD, "identity"), (PACKED, "gzip")], ids=["none", "named", "gzip"]
+)
 async def test_an_answer_is_plain_or_packed_once(body: bytes, encoding: str) -> None:
     await read_of(body, encoding)
 
@@ -65,18 +73,18 @@ async def test_an_answer_is_plain_or_packed_once(body: bytes, encoding: str) -> 
 @pytest.mark.parametrize(
     ("body", "encoding", "why"),
     [
-        (gzip.compress(gzip.compress(GOOD)), "gzip, gzip", "content encoding"),
-        (gzip.compress(GOOD), "gzip,identity", "content encoding"),
+        (gzip.compress(PACKED, mtime=0), "gzip, gzip", "content encoding"),
+        (PACKED, "gzip,identity", "content encoding"),
         (zlib.compress(GOOD), "deflate", "content encoding"),
         (GOOD, "br", "content encoding"),
         (GOOD, "zstd", "content encoding"),
         (GOOD, "x" * 4000, "content encoding"),
         (GOOD, "gzip", "cannot be unpacked"),
-        (gzip.compress(GOOD)[:-9], "gzip", "cut off"),
-        (gzip.compress(GOOD) + b"more", "gzip", "behind its gzip"),
-        (gzip.compress(GOOD) + gzip.compress(GOOD), "gzip", "behind its gzip"),
+        (PACKED[:-9], "gzip", "cut off"),
+        (PACKED + b"more", "gzip", "behind its gzip"),
+        (PACKED + PACKED, "gzip", "behind its gzip"),
         (b"", "gzip", "cut off"),
-        (gzip.compress(b" " * (MAX_ANSWER_BYTES + 1)), "gzip", "more than 8 MiB"),
+        (gzip.compress(b" " * (MAX_ANSWER_BYTES + 1), mtime=0), "gzip", "more than 8 MiB"),
         (b" " * (MAX_ANSWER_BYTES + 1), "", "more than 8 MiB"),
     ],
 )
@@ -101,3 +109,49 @@ async def test_a_bomb_is_unpacked_no_further_than_the_bound() -> None:
                 tracemalloc.stop()
                 await answer.aclose()
     assert peak < 3 * MAX_ANSWER_BYTES
+
+
+@pytest.mark.parametrize("adapter", [wire.NODE_PAGE, wire.JOB, wire.POOL, wire.CLUSTER])
+@pytest.mark.parametrize("item", [b"{}", b"null", b"1", b"[]"])
+def test_an_answer_of_too_many_values_is_not_read(adapter: TypeAdapter[object], item: bytes) -> None:
+    """Two million empty items of a page took half a minute, in which nothing else happened."""
+    body = b'{"status": {}, "items": [' + b",".join([item] * (MANY_VALUES + 2)) + b"]}"
+    with pytest.raises(UnavailableError, match="more than 400000 values"):
+        read(adapter, Answer(body, 200, None))
+
+
+def test_a_page_has_at_most_twice_the_items_that_are_ever_asked_for() -> None:
+    def page(items: int) -> Answer:
+        return Answer(b'{"items": [' + b",".join([b"{}"] * items) + b"]}", 200, None)
+
+    assert len(read(wire.NODE_PAGE, page(4000)).documents) == 4000
+    with pytest.raises(UnavailableError, match="items"):
+        read(wire.NODE_PAGE, page(4001))
+
+
+@pytest.mark.parametrize(("length", "kept"), [(36, True), (128, True), (129, False), (300_000, False)])
+def test_an_id_has_at_most_128_characters(length: int, kept: bool) -> None:
+    text = "a" * length
+    body = json.dumps({"items": [{"metadata": {"uid": text}, "status": {"serverId": text, "jobID": text}}]}).encode()
+    (node,) = (document.node() for document in read(wire.NODE_PAGE, Answer(body, 200, None)).documents)
+    assert (node.uid, node.server_id, node.job_id) == ((text,) * 3 if kept else ("", "", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("0a1b-2C_3", True),
+        ("a" * 128, True),
+        ("a" * 129, False),
+        ("a b", False),
+        ("a\x1b[31m", False),
+        ("a\n", False),
+        ("", False),
+        ("\u0661", False),
+    ],
+)
+def test_a_request_id_is_one_or_it_is_left_out(text: str, kept: bool) -> None:
+    body = json.dumps({"error_code": "CCE.01400014", "error_msg": "no", "request_id": text}).encode()
+    error = from_answer(httpx.Response(400), body, changes=True)
+    assert error.request_id == (text if kept else None)
+    assert request_id_of(text) == (text if kept else None)

@@ -171,16 +171,18 @@ async def our_request(place: Place, host: str, environment: Mapping[str, str]) -
         await api.request("test", "GET", _GROUP, timeout_seconds=2)
 
 
+class _Served(KubeApi):
+    """Asks nothing by itself: only kopf's requests are to be seen."""
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        del group, version, plural
+        return True
+
+
 @asynccontextmanager
 async def _watching(place: Place, host: str, environment: Mapping[str, str]) -> AsyncIterator[Watch]:
-    async with KubeApi.connect(environ=place.kubeconfig(host, environment)) as api:
+    async with _Served.connect(environ=place.kubeconfig(host, environment)) as api:
         watch = Watch(api, lambda _: None)
-
-        async def served(*_: object) -> bool:
-            return True
-
-        # That is a request of ours; here, only kopf's are to be seen.
-        api.serves = served  # type: ignore[method-assign]
         running = asyncio.create_task(watch.run())
         try:
             yield watch

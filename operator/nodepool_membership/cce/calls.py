@@ -40,6 +40,11 @@ Fence = Callable[[], str | None]
 _LEAVING: Final = ("send_request_headers.started", "send_request_body.started")
 """Names of httpcore's trace events, without the protocol."""
 
+FEW_VALUES: Final = 20_000
+"""In the JSON of one thing; a long one has some hundreds."""
+MANY_VALUES: Final = 400_000
+"""In a page of 2,000 nodes, with twice the 100 that a node has."""
+
 Observe = Callable[[str, str, float], None]
 """Told of every call: route, outcome, seconds."""
 
@@ -191,8 +196,15 @@ class Caller:
             self.clock_offset_seconds = (said - self._now()).total_seconds()
 
 
-def read(adapter: TypeAdapter[T], answer: Answer) -> T:
-    """The answer's JSON. Raises UnavailableError, in whose text there is nothing of it, if it cannot be read."""
+def read(adapter: TypeAdapter[T], answer: Answer, *, max_values: int = MANY_VALUES) -> T:
+    """The answer's JSON, of at most so many values: how long reading takes goes by them more than by bytes.
+
+    Raises:
+        UnavailableError: it cannot be read. There is nothing of it in the text.
+    """
+    if answer.content.count(b",") > max_values:
+        text = f"an answer of more than {max_values} values"
+        raise UnavailableError(text, status=answer.status, request_id=answer.request_id)
     try:
         return adapter.validate_json(answer.content)
     except ValidationError as error:

@@ -13,7 +13,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from nodepool_membership.cce import wire
-from nodepool_membership.cce.calls import Answer, Caller, Fence, Observe, always_open, nobody, path_of, read
+from nodepool_membership.cce.calls import FEW_VALUES, Answer, Caller, Fence, Observe, always_open, nobody, path_of, read
 from nodepool_membership.cce.credentials import Credentials
 from nodepool_membership.cce.errors import NotFoundError, OutcomeUnknownError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
@@ -124,7 +124,7 @@ class CloudClient:
             if not _says_absent(error):
                 raise
             return JobReport(job_id, JobPhase.LOST)
-        return read(wire.JOB, answer).report(job_id)
+        return read(wire.JOB, answer, max_values=FEW_VALUES).report(job_id)
 
     async def list_nodes(self, cluster_id: str) -> NodeTable:
         """A complete listing of the cluster's nodes (rule P13), or none at all.
@@ -168,17 +168,17 @@ class CloudClient:
             if not _says_absent(error):
                 raise
             return None
-        return read(wire.NODE, answer).node()
+        return read(wire.NODE, answer, max_values=FEW_VALUES).node()
 
     async def get_node_pool(self, cluster_id: str, pool_id: str) -> PoolReport:
         """A node pool. Raises CloudError."""
         answer = await self._caller.call("getNodePool", "GET", path_of("clusters", cluster_id, "nodepools", pool_id))
-        return read(wire.POOL, answer).report()
+        return read(wire.POOL, answer, max_values=FEW_VALUES).report()
 
     async def get_cluster(self, cluster_id: str) -> ClusterReport:
         """A cluster. Raises CloudError."""
         answer = await self._caller.call("getCluster", "GET", path_of("clusters", cluster_id))
-        return read(wire.CLUSTER, answer).report()
+        return read(wire.CLUSTER, answer, max_values=FEW_VALUES).report()
 
 
 def _accepted(adapter: TypeAdapter[wire.AddAnswer] | TypeAdapter[wire.RemoveAnswer], answer: Answer) -> Accepted:

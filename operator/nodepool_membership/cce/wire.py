@@ -18,6 +18,10 @@ from nodepool_membership.core.observation import ClusterReport, JobPhase, JobRep
 
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[ Tt](\d\d:\d\d:\d\d)(?:\.\d+)? ?([Zz]|[+-]\d\d:?\d\d)?(?: .*)?", re.ASCII)
 """Date, time and zone. Go appends the zone's name, and sometimes the reading of another clock."""
+MAX_ID: Final = 128
+"""Characters of an id; the cloud's have 36."""
+MAX_PAGE_ITEMS: Final = 4000
+"""Twice what is asked for at most."""
 _NO_POOL: Final = "DefaultPool"
 
 
@@ -52,7 +56,7 @@ def _list(value: object) -> object:
 
 def _id(text: str) -> str:
     """In lower case; what is not one word is no id, and would not fit into a line of a `NodeTable`."""
-    return text.lower() if len(text.split()) == 1 else ""
+    return text.lower() if len(text) <= MAX_ID and len(text.split()) == 1 else ""
 
 
 # What is null is taken for absent.
@@ -122,7 +126,7 @@ class NodePage(BaseModel):
     """One page of nodes. `page_info` is absent in older deployments. `items` must be there: a listing that lacks them
     would prove the absence of everything. They may be null, which is how Go writes an empty list."""
 
-    items: list[NodeDocument] | None
+    items: Annotated[list[NodeDocument], Field(max_length=MAX_PAGE_ITEMS, fail_fast=True)] | None
     page_info: _PageInfo | None = Field(default=None, alias="pageInfo")
 
     @property

@@ -42,10 +42,10 @@ def explain(error: BaseException, side: str) -> str | None:
     """What kept a connection to the "cloud" or the "cluster" from being made; None if that is not known."""
     for cause in causes_of(error):
         # aiohttp's own errors are of these types, too, but know nothing.
-        if isinstance(cause, ssl.SSLCertVerificationError) and getattr(cause, "verify_message", ""):
+        if isinstance(cause, ssl.SSLCertVerificationError) and hasattr(cause, "verify_message"):
             return _certificate(cause.verify_code, cause.verify_message, side)
-        if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", ""):
-            return _tls(cause.reason)
+        if isinstance(cause, ssl.SSLError) and hasattr(cause, "reason"):
+            return _tls(cause.reason or "no reason given")
         if isinstance(cause, socket.gaierror):
             why = cause.strerror or "unknown"
             return f"the host's name cannot be resolved ({why}): check its spelling, and the DNS of this machine or pod"
