@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar, get_args
 import click
 
 from nodepool_membership import __version__, redaction
+from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook
 from nodepool_membership.net.proxies import ProxyError, proxies_from
 from nodepool_membership.plugin.cli import VERBS
 from nodepool_membership.runtime.logs import LogFormat, LogLevel
@@ -24,6 +25,7 @@ from nodepool_membership.runtime.options import (
     parse_ca_file,
     parse_duration,
     parse_endpoint,
+    parse_endpoints_file,
     parse_namespace,
     parse_object_name,
 )
@@ -86,6 +88,15 @@ def cli() -> None:
     envvar=f"{_PREFIX}_ALLOW_ENDPOINT",
     show_default="the public CCE domains over https",
     help="Further endpoint that a spec may name, compared by scheme, host and port; may be repeated.",
+)
+@click.option(
+    "--endpoints",
+    "services",
+    type=_Parsed("FILE", parse_endpoints_file),
+    default=None,
+    show_default="the public cloud alone",
+    help="YAML list of {cce, iam, sts, ecs, bms, evs, vpc, region}: addresses of other clouds, each of which counts as"
+    " allowed.",
 )
 @click.option(
     "--poll-interval",
@@ -171,6 +182,7 @@ def cli() -> None:
 def run(
     namespaces: tuple[str, ...],
     allow_endpoints: tuple[str, ...],
+    services: ServiceBook | None,
     poll_interval: timedelta,
     resync_interval: timedelta,
     settle_window: timedelta,
@@ -205,6 +217,7 @@ def run(
     options = Options(
         namespaces=namespaces,
         allow_endpoints=allow_endpoints,
+        services=services or PUBLIC_ONLY,
         poll_interval=poll_interval,
         resync_interval=resync_interval,
         settle_window=settle_window,

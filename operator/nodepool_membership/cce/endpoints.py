@@ -45,7 +45,12 @@ Origin = tuple[str, str, int]
 """Scheme, host in lower case, port."""
 
 
-def _origin(endpoint: str) -> Origin:
+def origin_of(endpoint: str) -> Origin:
+    """An endpoint in the form by which endpoints are compared.
+
+    Raises:
+        EndpointNotAllowedError: it is none.
+    """
     try:
         parts = urlsplit(endpoint)
         port = _PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
@@ -74,7 +79,7 @@ class AllowList:
             EndpointNotAllowedError: one of them is no endpoint.
         """
         public = (region_endpoint(region) for region in REGIONS)
-        return AllowList(frozenset(_origin(endpoint) for endpoint in (*public, *more)))
+        return AllowList(frozenset(origin_of(endpoint) for endpoint in (*public, *more)))
 
 
 def resolve_endpoint(region: str | None, endpoint: str | None, allow: AllowList) -> str:
@@ -91,7 +96,7 @@ def resolve_endpoint(region: str | None, endpoint: str | None, allow: AllowList)
                 " spec.nodePool.endpoint and allow it with --allow-endpoint"
             )
         return region_endpoint(region)
-    scheme, host, port = origin = _origin(endpoint)
+    scheme, host, port = origin = origin_of(endpoint)
     name = f"[{host}]" if ":" in host else host
     if origin not in allow.origins:
         hint = " (plain http must be allowed explicitly, too)" if scheme == "http" else ""
@@ -99,4 +104,11 @@ def resolve_endpoint(region: str | None, endpoint: str | None, allow: AllowList)
             f"spec.nodePool.endpoint {endpoint!r} is not allowed{hint}: start the operator with"
             f" --allow-endpoint={scheme}://{name}:{port}, or name an allowed one"
         )
+    return url_of(origin)
+
+
+def url_of(origin: Origin) -> str:
+    """The endpoint as it is called: without a slash at the end, and without the port that the scheme implies."""
+    scheme, host, port = origin
+    name = f"[{host}]" if ":" in host else host
     return f"{scheme}://{name}" if port == _PORTS[scheme] else f"{scheme}://{name}:{port}"

@@ -85,7 +85,7 @@ async def make_reconciler(
         clouds = Clouds(
             connect,
             secrets,
-            AllowList.parse(options.allow_endpoints),
+            AllowList.parse((*options.allow_endpoints, *options.services.cce_endpoints())),
             Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
             Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=now),
             monotonic=monotonic,

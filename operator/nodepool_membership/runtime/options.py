@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from nodepool_membership.api.names import COMPONENT
+from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook, read_endpoints_file
 from nodepool_membership.net.proxies import DIRECT, Proxies
 from nodepool_membership.net.trust import read_ca_file
 from nodepool_membership.runtime.logs import LogFormat, LogLevel
@@ -62,6 +63,8 @@ class Options:
     log_level: LogLevel = "info"
     ca_file: Path | None = None
     """CAs that are trusted beside the system's, for the cloud."""
+    services: ServiceBook = PUBLIC_ONLY
+    """Addresses of clouds beside the public one; its CCE endpoints count as allowed."""
     proxies: Proxies = DIRECT
     """On the way to the cloud. Not of the command line: from the environment."""
 
@@ -151,3 +154,12 @@ def parse_ca_file(text: str) -> Path:
     path = Path(text)
     read_ca_file(path)
     return path
+
+
+def parse_endpoints_file(text: str) -> ServiceBook:
+    """Read the file of `--endpoints`.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    return read_endpoints_file(Path(text))
