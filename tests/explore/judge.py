@@ -3,10 +3,13 @@
 Not for: the operator's own words: nothing of it is imported here, and a status is read as a user reads it.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from explore.objects import Object, parsed
 from explore.physics import ACTIVE, POOL, Cloud, Sent
+
+MANY: Final = 3
+"""So many servers that are lost in one call are no accident."""
 
 
 def of_call(sent: Sent, objects: tuple[Object, ...], *, going: bool) -> list[str]:

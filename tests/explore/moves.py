@@ -33,6 +33,10 @@ def judged(before: World, world: World, wrongs: tuple[str, ...]) -> tuple[World,
     found = list(wrongs)
     for sent in world.cloud.sent:
         found += judge.of_call(sent, before.objects, going=world.going)
+        if sent.adds and world.now >= before.burnt and not sent.late:
+            found.append("more servers are wiped after a whole call was lost, and nobody said so")
+        if sent.burns and len(sent.servers) >= judge.MANY:
+            world = world._replace(burnt=world.now + physics.JOB_RUNS)
     for old, new in zip(before.objects, world.objects, strict=True):
         if new.there and new.status is not old.status and new.status != old.status:
             found += judge.of_status(new)
@@ -167,10 +171,11 @@ def _edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterat
             fields: dict[str, Any] = {name: value}
             after = edited(stored, stored.spec._replace(**fields))
             if after is not None:
-                yield f"edit {key} {name}={_shown(value)}", _put(world, key, after)
+                yield f"edit {key} {name}={_shown(value)}", _put(world, key, after)._replace(burnt=physics.NEVER)
     for text in (*_OF_STATUS, *_OF_OBJECT):
         if (after := _done(scenario, world, stored, text)) is not None:
-            yield f"{text} {key}", _put(world, key, after)
+            told = _put(world, key, after)
+            yield f"{text} {key}", told._replace(burnt=physics.NEVER) if text == "reset" else told
 
 
 _OF_OBJECT = ("reset", "ask", "delete")

@@ -79,6 +79,8 @@ class Sent(NamedTuple):
     acted_on: tuple[bool, ...]
     """An earlier add might still have done something to the server."""
     late: bool = False
+    burns: bool = False
+    """Every server that it names is lost."""
 
 
 class Cloud(NamedTuple):
@@ -94,7 +96,7 @@ class Cloud(NamedTuple):
 
 
 ADD_FATES: Final = (
-    "joins", "never", "breaks", "goes", "blinks", "slow", "long", "hangs", "refused", "refused-part", "lost",
+    "joins", "never", "breaks", "goes", "blinks", "burns", "slow", "long", "hangs", "refused", "refused-part", "lost",
     "lost-slow", "late", "vain", "unsent",
 )  # fmt: skip
 REMOVE_FATES: Final = ("goes", "stays", "refused", "lost", "late", "vain", "unsent")
@@ -129,7 +131,7 @@ def add(cloud: Cloud, servers: tuple[int, ...], now: int, signed: int, fate: str
     if fate == "late":
         held = Late(min(now + SIGNATURE - 60, signed + SIGNATURE), signed, servers, ())
         return cloud._replace(late=(*cloud.late, held)), Answer("unknown")
-    cloud = _met(cloud, servers, now, adds=True)
+    cloud = _met(cloud, servers, now, adds=True, burns=fate == "burns")
     if fate == "refused":
         return cloud, Answer("refused", server=servers[0])
     if fate == "refused-part":
@@ -142,9 +144,11 @@ def add(cloud: Cloud, servers: tuple[int, ...], now: int, signed: int, fate: str
     return _taken(cloud, servers, now, fate)
 
 
-def _met(cloud: Cloud, servers: tuple[int, ...], now: int, *, adds: bool, late: bool = False) -> Cloud:
+def _met(
+    cloud: Cloud, servers: tuple[int, ...], now: int, *, adds: bool, late: bool = False, burns: bool = False
+) -> Cloud:
     nodes = tuple(cloud.nodes[s] is not None for s in servers)
-    sent = Sent(adds, servers, nodes, tuple(is_acting(cloud, s, now) for s in servers), late)
+    sent = Sent(adds, servers, nodes, tuple(is_acting(cloud, s, now) for s in servers), late, burns)
     return cloud._replace(sent=(*cloud.sent, sent))
 
 
@@ -158,7 +162,7 @@ def _taken_unknown(cloud: Cloud, servers: tuple[int, ...], now: int, *, slow: bo
 def _taken(cloud: Cloud, servers: tuple[int, ...], now: int, fate: str) -> tuple[Cloud, Answer]:
     runs = {"hangs": NEVER, "long": LONG}.get(fate, JOB_RUNS)
     ends = now + runs
-    bad = servers[:1] if fate in {"never", "breaks", "goes", "blinks", "hangs"} else ()
+    bad = servers if fate == "burns" else servers[:1] if fate in {"never", "breaks", "goes", "blinks", "hangs"} else ()
     job = Job(f"00000000-0000-4000-8000-{cloud.serial + 1:012d}", ends, bool(bad), bad)
     cloud = cloud._replace(jobs=(*cloud.jobs, job), serial=cloud.serial + 1)
     for server in servers:
@@ -178,6 +182,7 @@ def _changes(fate: str, now: int) -> tuple[tuple[int, str | None], ...]:
         "never": (),
         "hangs": (),
         "breaks": ((shows, INSTALLING), (ends, ERROR)),
+        "burns": ((shows, INSTALLING), (ends, ERROR)),
         "goes": ((shows, INSTALLING), (ends, None)),
         "blinks": ((shows, ERROR), (ends, None), (ends + UNSEEN, ERROR)),
     }[fate]
@@ -317,5 +322,5 @@ def counted(cloud: Cloud, now: int) -> int:
 
 
 def end_jobs(cloud: Cloud, now: int) -> Cloud:
-    """In a fair world every job ends."""
-    return cloud._replace(jobs=tuple(job._replace(ends=min(job.ends, now)) for job in cloud.jobs))
+    """In a fair world every job ends, also one that would not."""
+    return cloud._replace(jobs=tuple(job._replace(ends=now) if job.ends >= NEVER else job for job in cloud.jobs))

@@ -30,6 +30,8 @@ class Scenario:
     breaks_status: bool = False
     clocks: tuple[int, ...] = ()
     servers: int = 2
+    settled: bool = False
+    """It begins when all has come to rest, an hour later."""
 
     def begin(self) -> World:
         """The world at its start: nothing was looked at yet."""
@@ -50,6 +52,37 @@ SCENARIOS: Final = (
         "removal",
         (_an("x", Spec(BOTH, removal="Remove")),),
         {"servers": LISTS, "removal": POLICIES, "suspend": (False, True)},
+    ),
+    Scenario(
+        "joined, then released or removed",
+        (_an("x", Spec(BOTH)),),
+        {"servers": LISTS, "removal": POLICIES, "suspend": (False, True)},
+        others=("vanish", "remake", "move"),
+        settled=True,
+    ),
+    Scenario(
+        "joined, then moved between lists",
+        (_an("x", Spec(BOTH, removal="Remove")), _an("y", Spec(NOBODY), "other", 2, 50)),
+        {"servers": (ONE, OTHER, BOTH), "removal": POLICIES},
+        others=("vanish", "away"),
+        deletes=True,
+        settled=True,
+    ),
+    Scenario(
+        "joined, then vanished under Rejoin",
+        (_an("x", Spec(BOTH, drift="Rejoin")),),
+        {"servers": (ONE, BOTH), "suspend": (False, True)},
+        others=("vanish", "away", "break", "remake"),
+        breaks_status=True,
+        settled=True,
+    ),
+    Scenario(
+        "three at a time",
+        (_an("x", Spec(frozenset({0, 1, 2, 3}), batch=3)),),
+        {"suspend": (False, True), "batch": (1, 3)},
+        others=("vanish",),
+        breaks_status=True,
+        servers=4,
     ),
     Scenario(
         "two lists",

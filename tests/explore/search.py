@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from explore.live import of_future
+from explore.live import Fair, of_future
 from explore.moves import Next, play, successors, work
 from explore.remembered import comparable
 from explore.scenarios import Scenario
@@ -51,16 +51,17 @@ class Explored:
     lived: int = 0
     """States whose future was judged."""
     seconds: float = 0.0
+    """Of processor time."""
+    megabytes: float = 0.0
     broken: list[History] = field(default_factory=list)
     complete: bool = False
 
     def line(self) -> str:
         rate = self.states / max(self.seconds, 0.001)
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         covered = "all within the bounds" if self.complete else f"all with {self.faults} faults"
         return (
-            f"{self.scenario:24} {self.states:9} states, {self.steps:9} steps, depth {self.deepest}, {covered},"
-            f" {self.lived} futures, {rate:.0f} states/s, {memory:.0f} MB, {len(self.broken)} broken"
+            f"{self.scenario:36} {self.states:9} states, {self.steps:9} steps, depth {self.deepest}, {covered},"
+            f" {self.lived} futures, {rate:.0f} states/s, {self.megabytes:.0f} MB, {len(self.broken)} broken"
         )
 
 
@@ -82,17 +83,27 @@ class Bounds:
     ticks: int = 7
     states: int = 50_000
     seconds: float = 60.0
-    live_every: int = 50
+    live_every: int = 200
     """Of so many states one has its future judged."""
     broken: int = 5
     """Histories after which the search ends."""
 
 
+def beginning(scenario: Scenario) -> World:
+    """The world at the start of a scenario."""
+    world = scenario.begin()
+    if not scenario.settled:
+        return world
+    fair = Fair(world)
+    fair.run(3600)
+    return fair.world._replace(stirred=True)
+
+
 def explore(scenario: Scenario, bounds: Bounds, say: Callable[[History], None] = lambda _: None) -> Explored:
     """Search; ends with the bounds, whichever comes first."""
-    begun = time.monotonic()
+    begun, used = time.monotonic(), time.process_time()
     found = Explored(scenario.name)
-    start = scenario.begin()
+    start = beginning(scenario)
     seen: dict[bytes, int] = {key_of(start): 0}
     heap: list[tuple[int, int, int, int, World, Trail]] = [(0, 0, 0, 0, start, None)]
     told: set[str] = set()
@@ -132,7 +143,8 @@ def explore(scenario: Scenario, bounds: Bounds, say: Callable[[History], None] =
             break
     else:
         found.complete = True
-    found.seconds = time.monotonic() - begun
+    found.seconds = time.process_time() - used
+    found.megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found
 
 
@@ -170,7 +182,7 @@ def replay(scenario: Scenario, moves: tuple[str, ...]) -> tuple[World, tuple[str
     Raises:
         ValueError: a move cannot be made any more, or breaks a promise before the last.
     """
-    world = scenario.begin()
+    world = beginning(scenario)
     wrongs: tuple[str, ...] = ()
     for move in moves:
         if wrongs:

@@ -14,7 +14,7 @@ from explore.scenarios import SCENARIOS, Scenario
 from explore.search import Bounds, Explored, explore, key_of, replay
 
 HERE = Path(__file__).parent
-SHARE = {s.name: 9_000 for s in SCENARIOS}
+SHARE = {s.name: 5_100 for s in SCENARIOS}
 
 
 def by_name(name: str) -> Scenario:

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from explore.objects import EPOCH, Object, Spec
-from explore.physics import Cloud
+from explore.physics import NEVER, Cloud
 
 OLD: Final = 3600
 """Seconds after which a moment is as good as any earlier one."""
@@ -58,6 +58,8 @@ class World(NamedTuple):
     uids: int = 0
     stirred: bool = False
     """Something happened since time passed last."""
+    burnt: int = NEVER
+    """When three servers or more of one call are all lost; until a user says something after it."""
     going: bool = False
     """The namespace of the first object is being deleted."""
 
@@ -103,11 +105,23 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
         (sorted(p.unread), [_memory(m, world, i) for i, m in enumerate(p.memories)], claims[n], p.doubted, p.skew)
         for n, p in enumerate(world.processes)
     ]
+    burnt = None if world.burnt == NEVER else max(world.burnt - now, 0)
     paused = None
     if world.paused is not None:
         p = world.paused
         paused = (p.who, p.key, p.point, p.before, now)
-    whole = (objects, cloud, processes, world.leader, world.todo, world.spins, paused, world.stirred, world.going)
+    whole = (
+        objects,
+        cloud,
+        processes,
+        world.leader,
+        world.todo,
+        world.spins,
+        paused,
+        world.stirred,
+        burnt,
+        world.going,
+    )
     return blake2b(repr(whole).encode(), digest_size=10).digest()
 
 
