@@ -30,6 +30,7 @@ check: lint test ## all that CI runs
 
 test: $(READY) ## unit, property, contract and cluster tests (ARGS="-k name" for some of them)
 	@$(BIN)/python -m controlplane build
+	@$(BIN)/python -c 'from gitops.judges import conditions_program; conditions_program()'
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile $(ARGS)
 
 lint: $(READY) ## linters, types, import rules, and counts of what was let through

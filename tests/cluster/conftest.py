@@ -1,5 +1,7 @@
 """Fixtures for tests against a real API server. Each test in this folder is marked `cluster`; none is skipped."""
 
+import json
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -9,6 +11,8 @@ import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig
 from controlplane import ControlPlane, ensure_binaries, ensure_helm
+from gitops.judges import complaints
+from gitops.recorder import Recorder
 from harness import Case, Cluster, Operator, Program, Scene, SimulatorProcess
 from harness.kustomize import QUICK, TEAM, copy_sources
 from harness.operator_process import FAST
@@ -74,7 +78,12 @@ def cluster(control_plane: ControlPlane) -> Iterator[Cluster]:
     """The control plane with `deploy/` applied."""
     with Cluster(control_plane) as installed:
         installed.install()
-        yield installed
+        with Recorder(installed.http) as recorder:
+            yield installed
+        if folder := os.environ.get("STATES"):
+            (Path(folder) / f"{secrets.token_hex(4)}.json").write_text(json.dumps(list(recorder.states.values())))
+        # Of every state that any test brought about: what kstatus, Flux and Argo CD make of it.
+        assert complaints(recorder.states.values()) == []
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,11 @@ class Cluster:
     ) -> None:
         self._http.close()
 
+    @property
+    def http(self) -> httpx.Client:
+        """The connection, as an administrator."""
+        return self._http
+
     def install(self) -> None:
         """Apply `deploy/` as the README says."""
         self.control_plane.install_crd(ROOT / "crds" / "nodepoolmemberships.yaml")
