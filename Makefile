@@ -8,8 +8,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 export PYTHONPATH := operator:tests
+export KUBERNETES
 
-.PHONY: help demo check test lint bench chaos explore mutants pages plugin lock clean
+.PHONY: help demo check test lint bench chaos explore mutants pages plugin record freeze lock clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -28,7 +29,7 @@ check: lint test ## all that CI runs
 	@$(MAKE) --no-print-directory bench QUICK=1
 	@$(MAKE) --no-print-directory demo
 
-test: $(READY) ## unit, property, contract and cluster tests (ARGS="-k name" for some of them)
+test: $(READY) ## unit, property, contract and cluster tests (ARGS="-k name" for some of them; KUBERNETES=1.28.15)
 	@$(BIN)/python -m controlplane build
 	@$(BIN)/python -c 'from gitops.judges import conditions_program; conditions_program()'
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile $(ARGS)
@@ -39,6 +40,9 @@ lint: $(READY) ## linters, types, import rules, and counts of what was let throu
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/yamllint --strict crds deploy .yamllint
+	$(BIN)/zizmor --offline --quiet .github
+	"$$($(BIN)/python -m controlplane program tests/controlplane/actionlint github.com/rhysd/actionlint/cmd/actionlint)"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	$(BIN)/hadolint Dockerfile
 	@for what in 'Any' 'type: ignore' 'noqa'; do \
 	  printf '%-14s operator %3d, tests %3d\n' "$$what" \
@@ -68,9 +72,18 @@ pages: $(READY) ## write the pages of docs/ and the JSON schema that are generat
 	$(BIN)/python -m error_codes_page > docs/error-codes.md
 	@$(BIN)/python -m pages
 
+record: $(READY) ## collect anew what the operator writes in cluster tests, for the tests of GitOps tools and of upgrades
+	rm -rf build/states && mkdir -p build/states
+	STATES=$(CURDIR)/build/states $(BIN)/pytest --numprocesses=2 --dist=loadfile tests/cluster
+	@$(BIN)/python -m gitops build/states
+	@$(BIN)/python -m pages
+
+freeze: $(READY) ## keep the definition and the stored objects of this version, for the next one to read
+	@$(BIN)/python -m upgrade
+
 lock: $(READY) ## resolve requirements/*.in again, without download addresses
 	$(PYTHON) -m venv .venv/lock && .venv/lock/bin/pip install --quiet uv
-	@for part in run plugin build dev go; do (cd requirements && ../.venv/lock/bin/uv pip compile --quiet --universal --upgrade \
+	@for part in run plugin build release dev go; do (cd requirements && ../.venv/lock/bin/uv pip compile --quiet --universal --upgrade \
 	  --generate-hashes --python-version 3.11 --no-emit-index-url --no-emit-find-links \
 	  --custom-compile-command 'make lock' $$part.in -o $$part.txt); done
 

@@ -9,6 +9,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+from controlplane import tried
+
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=_QUIET)
 settings.register_profile("thorough", deadline=None, max_examples=5000, suppress_health_check=_QUIET)
@@ -46,4 +48,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     counts = {outcome: _cluster_reports(config, outcome) for outcome in ("passed", "failed", "skipped")}
+    if os.environ.get("TRIED") and counts["passed"] and not counts["failed"]:
+        tried.note(counts["passed"])
     terminalreporter.write_line("cluster tests: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items()))

@@ -1,11 +1,12 @@
-"""The command line: `python -m controlplane build` and `python -m controlplane up` (with `tests` on PYTHONPATH)."""
+"""The command line: `python -m controlplane build`, `up`, `program` and `pin` (with `tests` on PYTHONPATH)."""
 
 import argparse
 import signal
 import sys
 from pathlib import Path
 
-from controlplane import ControlPlane, ControlPlaneError, ensure_binaries, ensure_helm
+from controlplane import ControlPlane, ControlPlaneError, ensure_binaries, ensure_helm, pinning
+from controlplane.binaries import cache_root, ensure_program, say_on_stderr
 
 
 def main(arguments: list[str]) -> int:
@@ -13,6 +14,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m controlplane", description="A throw-away Kubernetes API server.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("build", help="fetch or build the programs and helm, and print the programs' directory")
+    program = commands.add_parser("program", help="build a program of another Go module, and print where it is")
+    program.add_argument("module", type=Path)
+    program.add_argument("package")
+    pin = commands.add_parser("pin", help="make another Kubernetes available as $KUBERNETES")
+    pin.add_argument("version", help="a release, such as 1.28.15")
     up = commands.add_parser("up", help="run until SIGINT or SIGTERM")
     up.add_argument("--workdir", type=Path, help="keep keys, logs and data here (default: a temporary directory)")
     options = parser.parse_args(arguments)
@@ -21,9 +27,13 @@ def main(arguments: list[str]) -> int:
         if options.command == "build":
             print(ensure_binaries().directory)
             ensure_helm()
+        elif options.command == "program":
+            print(ensure_program(options.module.resolve(), options.package))
+        elif options.command == "pin":
+            print(pinning.pin(options.version, cache_root(), say_on_stderr))
         else:
             _up(options.workdir)
-    except ControlPlaneError as error:
+    except (ControlPlaneError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

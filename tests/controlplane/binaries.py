@@ -5,6 +5,7 @@ Not for starting them.
 """
 
 import fcntl
+import functools
 import os
 import shutil
 import sys
@@ -98,6 +99,18 @@ def ensure_helm(
     Raises ControlPlaneError when it cannot be built.
     """
     return _kept(cache_root(environ) / pins.helm_cache_key(), build, say) / "helm"
+
+
+def ensure_program(
+    module: Path, package: str, *, environ: Mapping[str, str] = os.environ, say: Say = say_on_stderr
+) -> Path:
+    """Return the program of a package of a Go module, after building it if need be.
+
+    Raises ControlPlaneError when it cannot be built.
+    """
+    build = functools.partial(gobuild.build_program, module, package)
+    (program,) = _kept(cache_root(environ) / pins.program_cache_key(module), build, say).iterdir()
+    return program
 
 
 def _kept(target: Path, get: Source, say: Say) -> Path:

@@ -56,6 +56,15 @@ def build_helm(destination: Path, say: Say) -> None:
     _build(((pins.HELM_MODULE, "-s -w", ("helm.sh/helm/v4/cmd/helm",)),), destination, say)
 
 
+def build_program(module: Path, package: str, destination: Path, say: Say) -> None:
+    """Compile one package of a Go module into `destination`.
+
+    Raises ControlPlaneError, with the end of the compiler's output, when the build fails.
+    """
+    say(f"building {pins.program_cache_key(module)} from source, once")
+    _build(((module, "-s -w", (package,)),), destination, say)
+
+
 def _build(modules: Iterable[tuple[Path, str, tuple[str, ...]]], destination: Path, say: Say) -> None:
     """Compile the packages of each module, with these linker flags."""
     environment = _environment(os.environ)

@@ -1,9 +1,10 @@
 """Which versions the control plane is made of, read from the go.mod files that pin them.
 
-Not a place for version numbers: those are in `kubernetes/go.mod` and `etcd/go.mod` only.
+Not a place for version numbers: those are in `kubernetes*/go.mod` and `etcd/go.mod` only.
 """
 
 import hashlib
+import os
 import platform
 import re
 from dataclasses import dataclass
@@ -11,10 +12,28 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = frozenset({"etcd", "kube-apiserver", "kubectl"})
-KUBERNETES_MODULE = HERE / "kubernetes"
+NEWEST_MODULE = HERE / "kubernetes"
 ETCD_MODULE = HERE / "etcd"
 HELM_MODULE = HERE / "helm"
 GO_REQUIREMENTS = HERE.parent.parent / "requirements" / "go.txt"
+
+
+def _kubernetes_module(version: str) -> Path:
+    """The newest one, or that of the release which is asked for."""
+    if not version or f" v{version}\n" in (NEWEST_MODULE / "go.mod").read_text():
+        return NEWEST_MODULE
+    module = HERE / f"kubernetes-{version}"
+    if not module.is_dir():
+        known = ", ".join(sorted(path.name.removeprefix("kubernetes-") for path in HERE.glob("kubernetes-*")))
+        raise SystemExit(
+            f"KUBERNETES={version}: no such release is pinned (there are {known}); `python -m controlplane pin VERSION`"
+            " pins one"
+        )
+    return module
+
+
+KUBERNETES_MODULE = _kubernetes_module(os.environ.get("KUBERNETES", ""))
+"""`$KUBERNETES`, such as 1.28.15, names another release than the newest one."""
 
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
@@ -70,6 +89,11 @@ def helm_cache_key() -> str:
     """Names what the pinned files of Helm produce here."""
     version = _required(HELM_MODULE, "helm.sh/helm/v4").removeprefix("v")
     return f"helm-{version}-{go_platform()}-{_digest(HELM_MODULE)}"
+
+
+def program_cache_key(module: Path) -> str:
+    """Names what the pinned files of another Go module produce here."""
+    return f"{module.name}-{go_platform()}-{_digest(module)}"
 
 
 def _digest(*modules: Path) -> str:

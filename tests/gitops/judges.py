@@ -3,12 +3,8 @@
 Not for: what they should say; the tests know.
 """
 
-import fcntl
-import hashlib
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +12,12 @@ from typing import Any, Final
 
 import lupa.lua51
 
-from controlplane import gobuild
-from controlplane.binaries import cache_root, say_on_stderr
+from controlplane.binaries import ensure_program
 
 ROOT: Final = Path(__file__).parent.parent.parent
 ARGO: Final = (
     ROOT / "deploy" / "gitops" / "argocd" / "resource_customizations" / "cce.nodepools.dev" / "NodePoolMembership"
 )
-_MODULE: Final = Path(__file__).parent / "conditions"
 
 Object = dict[str, Any]
 
@@ -38,28 +32,8 @@ class Verdict:
 
 
 def conditions_program() -> Path:
-    """The program of `conditions/`, built once a machine (some 90 s on two cores) into the user's cache."""
-    digest = hashlib.sha256()
-    for path in sorted(_MODULE.iterdir()):
-        digest.update(path.read_bytes())
-    cache = cache_root()
-    cache.mkdir(parents=True, exist_ok=True)
-    program = cache / f"conditions-{digest.hexdigest()[:8]}"
-    with (cache / "conditions.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.exists():
-            _build(program, cache)
-    return program
-
-
-def _build(program: Path, cache: Path) -> None:
-    environment = gobuild._environment(os.environ)
-    go = gobuild._go(environment, cache, say_on_stderr)
-    say_on_stderr("building kstatus and Flux's condition checks from source: about 90 s on 2 cores, once")
-    partial = program.with_suffix(".partial")
-    command = [str(go), "build", "-trimpath", "-ldflags=-s -w", "-o", str(partial), "."]
-    subprocess.run(command, cwd=_MODULE, env=environment, check=True, stdout=sys.stderr)
-    partial.rename(program)
+    """The program of `conditions/`, built once a machine (some 90 s on two cores)."""
+    return ensure_program(Path(__file__).parent / "conditions", ".")
 
 
 def judge(states: Iterable[Object]) -> list[Verdict]:

@@ -19,6 +19,7 @@ Object = dict[str, object]
 _PATH: Final = "/apis/cce.nodepools.dev/v1alpha1/nodepoolmemberships"
 _SECONDS: Final = 2
 _KEPT_IDS: Final = 2
+_KEPT_ENTRIES: Final = 4
 
 
 class Recorder:
@@ -91,11 +92,7 @@ def small(membership: Object) -> Object:
     }
     ids = spec.get("serverIDs", [])
     assert isinstance(ids, list)
-    status = {k: v for k, v in _part(membership, "status").items() if k not in {"members", "jobs"}}
-    failures = status.get("failures", [])
-    assert isinstance(failures, list)
-    if failures:
-        status["failures"] = [{**f, "serverIDs": f["serverIDs"][:_KEPT_IDS]} for f in failures[:_KEPT_IDS]]
+    status = {name: _shortened(value) for name, value in _part(membership, "status").items()}
     return {
         "apiVersion": membership["apiVersion"],
         "kind": membership["kind"],
@@ -103,6 +100,15 @@ def small(membership: Object) -> Object:
         "spec": {**spec, "serverIDs": ids[:_KEPT_IDS]},
         "status": status,
     }
+
+
+def _shortened(value: object) -> object:
+    """Lists without all but their last entries; so are those in their entries."""
+    if isinstance(value, list):
+        return [_shortened(entry) for entry in value[-_KEPT_ENTRIES:]]
+    if isinstance(value, dict):
+        return {name: _shortened(inner) for name, inner in value.items()}
+    return value
 
 
 def _part(membership: Object, name: str) -> Object:
