@@ -1,5 +1,6 @@
 """kstatus, Flux and Argo CD understand every state that the operator wrote; what is shipped for them is safe."""
 
+import re
 from copy import deepcopy
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from gitops.fixtures import ACTIONS, chosen, states
 from gitops.judges import ARGO, ROOT, Object, act, actions, complaints, expected, health
 from nodepool_membership.api.names import API_VERSION, GROUP, KIND, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
+from upgrade.frozen import CRD, schema
 
 GITOPS: Final = ROOT / "deploy" / "gitops"
 
@@ -97,6 +99,21 @@ def test_no_action_that_changes_nothing_is_offered() -> None:
     assert actions(picked["healthy"]) == {"reconcile": True, "suspend": True, "resume": False, "reset": False}
     assert actions(picked["suspended"]) == {"reconcile": True, "suspend": False, "resume": True, "reset": False}
     assert actions(picked["degraded"])["reset"]
+
+
+def _scripts() -> dict[str, str]:
+    return {str(path.relative_to(ARGO)): path.read_text() for path in sorted(ARGO.rglob("*.lua"))}
+
+
+@pytest.mark.parametrize(("name", "text"), _scripts().items(), ids=_scripts())
+def test_the_scripts_name_only_fields_and_reasons_that_exist(name: str, text: str) -> None:
+    properties = schema(CRD)["properties"]
+    fields = re.findall(r"obj\.(spec|status)\.(\w+)", text)
+    assert [f"{top}.{field}" for top, field in fields if field not in properties[top]["properties"]] == [], name
+    reasons = re.findall(r'reason == "(\w+)"', text)
+    assert [reason for reason in reasons if reason not in set(Reason)] == [], name
+    types = re.findall(r'(?:conditions\["|type == ")(\w+)"', text)
+    assert set(types) <= {"Ready", "Reconciling", "Stalled"}, name
 
 
 def test_the_folder_is_named_as_argo_cd_looks_for_it() -> None:
