@@ -21,9 +21,11 @@ def empty() -> Iterator[ControlPlane]:
 def test_stored_objects_outlast_an_upgrade(empty: ControlPlane, release: Release) -> None:
     name = empty.install_crd(release.crd)
     for stored in release.objects():
-        text = json.dumps(stored)
-        empty.kubectl("create", "-f", "-", "--validate=strict", input=text)
-        empty.kubectl("apply", "--server-side", "--subresource=status", "--force-conflicts", "-f", "-", input=text)
+        empty.kubectl("create", "-f", "-", "--validate=strict", input=json.dumps(stored))
+        which = str(stored["metadata"]["name"])
+        there = json.loads(empty.kubectl("get", name, which, "-n", "team", "-o", "json").stdout)
+        whole = json.dumps({**there, "status": stored["status"]})
+        empty.kubectl("replace", "--subresource=status", "-f", "-", input=whole)
 
     def all_of_them() -> list[dict[str, object]]:
         answer = empty.kubectl("get", name, "-n", "team", "-o", "json")
