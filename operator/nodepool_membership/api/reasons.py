@@ -21,6 +21,7 @@ class Reason(StrEnum):
     CREDENTIALS_INVALID = "CredentialsInvalid"
     UNAUTHENTICATED = "Unauthenticated"
     FORBIDDEN = "Forbidden"
+    IDENTITY_REFUSED = "IdentityRefused"
     ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
     REGION_UNKNOWN = "RegionUnknown"
     NOT_FOUND = "NotFound"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol, Self
 
 from nodepool_membership import redaction
 
@@ -51,6 +51,14 @@ class AccessKey:
         """Changes with any part of the pair: what listings are kept by (rule P14), lest one read with another's."""
         return _hash(self.access_key, self.secret_key, self.security_token or "")
 
+    async def current(self) -> Self:
+        """Itself, as a `Source`."""
+        return self
+
+    async def renewed(self, refused: "Credentials") -> bool:
+        """False: it has no others."""
+        return self != refused
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -75,8 +83,36 @@ class Token:
         """Changes with the token."""
         return _hash(self.value)
 
+    async def current(self) -> Self:
+        """Itself, as a `Source`."""
+        return self
+
+    async def renewed(self, refused: "Credentials") -> bool:
+        """False: it has no others."""
+        return self != refused
+
 
 Credentials = AccessKey | Token
+
+
+class Source(Protocol):
+    """Where credentials come from. Budgets, lockouts, listings and snapshots are kept by a source, whatever it gives at
+    the moment; those of a Secret are a source of themselves.
+    """
+
+    @property
+    def identity(self) -> str:
+        """What write budgets are kept by (rule P23)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What listings are kept by (rule P14)."""
+
+    async def current(self) -> Credentials:
+        """Those that are good now. Raises CloudError: none can be had, and nothing was sent to CCE."""
+
+    async def renewed(self, refused: Credentials) -> bool:
+        """Whether there are others than those that the cloud refused; they are asked for, if need be."""
 
 
 def _hash(*parts: str) -> str:

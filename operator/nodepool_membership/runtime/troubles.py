@@ -22,6 +22,7 @@ from nodepool_membership.cce.errors import (
     WithheldError,
     is_gateways,
 )
+from nodepool_membership.cce.sources.errors import IdentityError
 from nodepool_membership.core import catalogue, clock
 from nodepool_membership.core.calls import Answer, NotNow, NotSent, Refused, Unknown
 from nodepool_membership.core.catalogue import About, Entry
@@ -53,6 +54,8 @@ def of_look(error: CloudError, subject: str, clock_offset_seconds: float | None 
     text = f"reading {subject}: {said(error)}"
     skewed = clock.skew(clock_offset_seconds)
     match error:
+        case IdentityError():
+            return Trouble(error.reason, plain_text(error.message), error.retry_after)
         case UnauthenticatedError() if skewed is not None:
             return replace(skewed, message=f"{text}; {skewed.message}")
         case ThrottledError():
@@ -83,6 +86,8 @@ def of_call(error: CloudError) -> Answer:
     match error:
         case WithheldError():
             return NotSent(text, Reason.PROGRESSING)
+        case IdentityError():
+            return NotSent(f"the call was not sent: {plain_text(error.message)}", error.reason)
         case NotSentError():
             # It has a status if an answer to an earlier call is the reason: the key is not used for a while.
             reason = _entry(error).condition if error.status else Reason.CLOUD_UNREACHABLE

@@ -1,0 +1,145 @@
+"""One request to IAM, STS or an agent for keys, and what its answer means.
+
+Not for: which request (the ways), or when (`renewal`). Nothing is repeated, no redirect is followed. The cloud's texts
+are told as they are; whatever leaves the process passes the redaction.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import httpx
+
+from nodepool_membership import __version__
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.cce.errors import from_transport, retry_after
+from nodepool_membership.cce.sources.errors import IdentityError
+from nodepool_membership.cce.sources.wire import Grant, read_grant
+from nodepool_membership.cce.transport import read_bounded
+
+SESSION_NAME: Final = "nodepool-membership"
+"""What the cloud's audit trail shows beside an agency's name."""
+_USER_AGENT: Final = f"nodepool-membership/{__version__}"
+_MAX_TEXT: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A grant, and for how many seconds from now it is good by the clock of whoever gave it."""
+
+    grant: Grant
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A 2xx answer, read to its end."""
+
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Exchange:
+    """One service; `remedy` says what to check when it refuses, by status and code."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        what: str,
+        remedy: Callable[[int, str], str],
+        *,
+        now: Callable[[], datetime],
+        timeout_seconds: float,
+    ) -> None:
+        """`what` is the service in words, such as "IAM at https://iam.example.com"."""
+        self._http = http
+        self._what = what
+        self._remedy = remedy
+        self._now = now
+        self._timeout = timeout_seconds
+
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: object, *, auth: httpx.Auth | None = None
+    ) -> Answer:
+        """Send one request.
+
+        Raises:
+            IdentityError: there is no 2xx answer.
+        """
+        content = json.dumps(body).encode()
+        request = self._http.build_request("POST", url, headers={"User-Agent": _USER_AGENT, **headers}, content=content)
+        try:
+            async with asyncio.timeout(self._timeout):
+                # Without `auth` httpx would take user and password from the URL.
+                answer = await self._http.send(request, auth=auth or httpx.Auth(), stream=True, follow_redirects=False)
+                try:
+                    found = await read_bounded(answer)
+                finally:
+                    await answer.aclose()
+        except TimeoutError:
+            raise self._unreachable(f"no answer within {self._timeout:.0f} s") from None
+        except (httpx.HTTPError, OSError) as error:
+            raise self._unreachable(from_transport(error, changes=False).message) from None
+        if not answer.is_success:
+            raise self._refusal(answer.status_code, answer.headers, found)
+        return Answer(answer.headers, found)
+
+    def lease(self, answer: Answer) -> Lease:
+        """The keys of an answer.
+
+        Raises:
+            IdentityError: it has none, or none that are good.
+        """
+        try:
+            grant = read_grant(answer.content)
+        except ValueError as error:
+            raise self._unreachable(f"an answer whose keys cannot be read: {error}") from None
+        # By the clock that set the expiry: ours may be wrong.
+        seconds = (grant.expires - (_date(answer.headers) or self._now())).total_seconds()
+        if seconds <= 0:
+            raise self._unreachable(
+                f"keys that ended already, at {grant.expires:%Y-%m-%dT%H:%M:%SZ}: check the clocks of both sides"
+            )
+        return Lease(grant, seconds)
+
+    def _unreachable(self, text: str) -> IdentityError:
+        return IdentityError(f"{self._what}: {text}", reason=Reason.CLOUD_UNREACHABLE)
+
+    def _refusal(self, status: int, headers: Mapping[str, str], content: bytes) -> IdentityError:
+        code, message = _said(content)
+        said = " ".join(part for part in (str(status), code, message) if part)[:_MAX_TEXT]
+        if status == httpx.codes.TOO_MANY_REQUESTS:
+            text = f"{self._what}: {said}; too many requests of this account or address: it is asked again later"
+            return IdentityError(text, reason=Reason.THROTTLED, retry_after=retry_after(headers))
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR or status in {httpx.codes.GONE, httpx.codes.REQUEST_TIMEOUT}:
+            return self._unreachable(f"{said}; it is asked again")
+        if 300 <= status < 400:
+            return self._unreachable(f"{status}, a redirect, which is not followed: correct the address")
+        return IdentityError(f"{self._what}: {said}; {self._remedy(status, code)}")
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    try:
+        said = parsedate_to_datetime(headers.get("Date", ""))
+    except (ValueError, OverflowError):
+        return None
+    return said.astimezone(UTC) if said.tzinfo is not None else None
+
+
+def _said(content: bytes) -> tuple[str, str]:
+    """Code and message of an error body: IAM's and STS's own form, or Keystone's `{"error": {...}}`."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return "", "not an error's JSON"
+    if not isinstance(document, dict):
+        return "", "not an error's JSON"
+    inner = document.get("error")
+    fields = {**document, **(inner if isinstance(inner, dict) else {})}
+    code = next((str(fields[name]) for name in ("error_code", "code") if fields.get(name)), "")
+    message = next((str(fields[name]) for name in ("error_msg", "message", "title") if fields.get(name)), "")
+    return code, message
