@@ -17,10 +17,12 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from nodepool_membership import __version__
-from nodepool_membership.cce.credentials import Credentials
+from nodepool_membership.cce.credentials import Credentials, Source
 from nodepool_membership.cce.errors import (
     CloudError,
+    EndedKeyError,
     NotSentError,
+    UnauthenticatedError,
     UnavailableError,
     WithheldError,
     from_answer,
@@ -91,6 +93,18 @@ class _Leaves:
         self._left = self._left or not is_connect(info)
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, before it is signed."""
+
+    method: str
+    path: str
+    query: dict[str, str] | None
+    body: bytes | None
+    signed_at: datetime | None
+    fence: Fence
+
+
 class Caller:
     """One address, project and credential. Cheap to make: the connections are shared."""
 
@@ -99,7 +113,7 @@ class Caller:
         http: httpx.AsyncClient,
         base: str,
         project_id: str,
-        credentials: Credentials,
+        source: Source,
         *,
         now: Callable[[], datetime],
         timeout_seconds: float,
@@ -109,7 +123,7 @@ class Caller:
         """`base` is what every path follows: scheme, host and port, without a slash at the end, or more."""
         self._http = http
         self._base = base
-        self._auth = authentication(credentials, now=now)
+        self._source = source
         self._headers = {"Content-Type": "application/json", "X-Project-Id": project_id, "User-Agent": _USER_AGENT}
         self._now = now
         self._timeout = timeout_seconds
@@ -138,7 +152,17 @@ class Caller:
         outcome = "aborted"
         try:
             async with self._lockout.call(changes=method != "GET"):
-                answer = await self._send(method, path, query, body, signed_at, fence)
+                credentials = await self._source.current()
+                request = Request(method, path, query, body, signed_at, fence)
+                try:
+                    answer = await self._send(request, credentials)
+                except UnauthenticatedError as error:
+                    # Keys can end before their time: they are renewed before they are blamed.
+                    if not await self._source.renewed(credentials):
+                        raise
+                    if method != "GET":
+                        raise EndedKeyError.of(error) from None
+                    answer = await self._send(request, await self._source.current())
         except CloudError as error:
             outcome = type(error).__name__.removesuffix("Error")
             raise
@@ -148,24 +172,23 @@ class Caller:
         finally:
             self._observe(route, outcome, monotonic() - begun)
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        query: dict[str, str] | None,
-        body: bytes | None,
-        signed_at: datetime | None,
-        fence: Fence,
-    ) -> Answer:
-        leaves = _Leaves(fence)
-        changes = method != "GET"
-        headers = self._headers if signed_at is None else {**self._headers, DATE_HEADER: sdk_date(signed_at)}
-        request = self._http.build_request(method, self._base + path, params=query, content=body, headers=headers)
+    async def _send(self, wanted: Request, credentials: Credentials) -> Answer:
+        leaves = _Leaves(wanted.fence)
+        changes = wanted.method != "GET"
+        dated = {} if wanted.signed_at is None else {DATE_HEADER: sdk_date(wanted.signed_at)}
+        request = self._http.build_request(
+            wanted.method,
+            self._base + wanted.path,
+            params=wanted.query,
+            content=wanted.body,
+            headers={**self._headers, **dated},
+        )
         request.extensions["trace"] = leaves.trace
+        auth = authentication(credentials, now=self._now)
         try:
             # httpx limits the gaps between bytes; this limits the whole call.
             async with asyncio.timeout(self._timeout):
-                answer = await self._http.send(request, auth=self._auth, stream=True, follow_redirects=False)
+                answer = await self._http.send(request, auth=auth, stream=True, follow_redirects=False)
                 try:
                     content = await read_bounded(answer)
                 finally:

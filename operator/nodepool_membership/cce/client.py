@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nodepool_membership.cce import wire
 from nodepool_membership.cce.calls import FEW_VALUES, Answer, Caller, Fence, Observe, always_open, nobody, path_of, read
-from nodepool_membership.cce.credentials import Credentials
+from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import NotFoundError, OutcomeUnknownError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
 from nodepool_membership.core.observation import ClusterReport, JobPhase, JobReport, Node, NodeTable, PoolReport
@@ -42,7 +42,7 @@ class CloudClient:
         http: httpx.AsyncClient,
         endpoint: str,
         project_id: str,
-        credentials: Credentials,
+        source: Source,
         *,
         now: Callable[[], datetime],
         timeout_seconds: float,
@@ -55,7 +55,7 @@ class CloudClient:
             http,
             base,
             project_id,
-            credentials,
+            source,
             now=now,
             timeout_seconds=timeout_seconds,
             lockout=lockout,

@@ -78,6 +78,15 @@ class UnauthenticatedError(RefusedError):
     """Certainly refused: key, signature or token."""
 
 
+class EndedKeyError(UnauthenticatedError):
+    """The same, of keys that have been replaced since: the next call has others, so it is no sign of a wrong key."""
+
+    @staticmethod
+    def of(error: UnauthenticatedError) -> "EndedKeyError":
+        """What the cloud said, in these terms."""
+        return EndedKeyError(error.message, status=error.status, code=error.code, request_id=error.request_id)
+
+
 class ForbiddenError(RefusedError):
     """Certainly refused: rights."""
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from nodepool_membership.cce.errors import CloudError, NotSentError, UnauthenticatedError
+from nodepool_membership.cce.errors import CloudError, EndedKeyError, NotSentError, UnauthenticatedError
 
 WRONG_IN_A_ROW: Final = 3
 PAUSE_SECONDS: Final = 300.0
@@ -94,6 +94,8 @@ class Lockout:
         return self._proven or self.is_closed or self._inside < max(WRONG_IN_A_ROW - self._wrong, 1)
 
     def _note(self, error: CloudError) -> None:
+        if isinstance(error, EndedKeyError):
+            return
         if (error.status, error.code) == _WRONG and _EXPIRED not in error.message:
             self._proven = False
             self._last = error
@@ -109,7 +111,7 @@ class Lockout:
 
 
 class Lockouts:
-    """One per endpoint and fingerprint of credentials: a Secret that changes is tried at once."""
+    """One per endpoint and fingerprint of a source: a Secret that changes is tried at once."""
 
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock

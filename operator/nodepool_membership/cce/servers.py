@@ -14,7 +14,7 @@ import httpx
 
 from nodepool_membership.cce import server_wire as wire
 from nodepool_membership.cce.calls import Answer, Caller, Observe, nobody, path_of, read
-from nodepool_membership.cce.credentials import Credentials
+from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import CloudError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
 from nodepool_membership.core.preflight.facts import Disk, Server
@@ -55,7 +55,7 @@ class ServersClient:
         http: httpx.AsyncClient,
         places: Places,
         project_id: str,
-        credentials: Credentials,
+        source: Source,
         *,
         now: Callable[[], datetime],
         timeout_seconds: float,
@@ -71,7 +71,7 @@ class ServersClient:
                 http,
                 place + path_of(*version, project_id),
                 project_id,
-                credentials,
+                source,
                 now=now,
                 timeout_seconds=timeout_seconds,
                 lockout=None if lockout is None else lockout(place),
