@@ -21,6 +21,7 @@ from cce_simulator.faults import Answer, FaultRule, lost_answer, throttled
 from nodepool_membership.api.membership import Json, Membership
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Operation
+from told import condition_of
 
 NAME: Final = "workers"
 
@@ -112,7 +113,7 @@ def mostly(ids: Collection[str], failed: str, *reasons: FailureReason) -> dict[s
 
 
 def _ready(membership: Membership) -> bool:
-    ready = membership.status.condition("Ready")
+    ready = condition_of(membership.status, "Ready")
     return ready is not None and ready.status == "True"
 
 
@@ -121,7 +122,7 @@ def _joining(membership: Membership) -> bool:
 
 
 def _conflicting(membership: Membership) -> bool:
-    ready = membership.status.condition("Ready")
+    ready = condition_of(membership.status, "Ready")
     return ready is not None and ready.reason == Reason.CONFLICT
 
 

@@ -12,6 +12,7 @@ from cce_simulator import Simulator
 from chaos.boundaries_scenario import End, Scenario
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
+from told import condition_of
 
 
 class Promise(StrEnum):
@@ -107,7 +108,7 @@ def _differences_of(found: Membership | None, end: End) -> Iterator[Wrong]:
         yield Wrong(Promise.JOINS, f"members {sorted(status.members)}, not {sorted(end.members)}")
     if failed.keys() != end.failed.keys() or any(failed[i] not in allowed for i, allowed in end.failed.items()):
         yield Wrong(Promise.OTHER, f"failures {failed}, not {dict(end.failed)}")
-    ready, stalled = status.condition("Ready"), status.condition("Stalled")
+    ready, stalled = condition_of(status, "Ready"), condition_of(status, "Stalled")
     trouble = bool(end.failed) or end.conflict
     if ready is None or (ready.status == "True") == trouble or (stalled is not None) != trouble:
         yield Wrong(Promise.CONVERGES, f"Ready is {ready}, Stalled {stalled}")

@@ -25,7 +25,7 @@ from chaos.boundaries_verdict import Promise, Wrong, WrongError, differences
 from nodepool_membership.api.membership import Membership, parse_membership
 from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER, KIND, PLURAL
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.spec import Leaving
+from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import KubeError
@@ -38,6 +38,7 @@ from nodepool_membership.runtime.options import Options
 from nodepool_membership.runtime.queue import Key, WorkQueue
 from nodepool_membership.runtime.workers import Reconciler, Workers
 from property.checks import check_status
+from told import condition_of
 
 OPTIONS: Final = Options(
     poll_interval=timedelta(seconds=60), resync_interval=timedelta(minutes=5), settle_window=timedelta(minutes=20)
@@ -261,15 +262,15 @@ class World:
         if found is None or end is None:
             return found is None
         status, meta = found.status, found.metadata
-        ready = status.condition("Ready")
+        ready = condition_of(status, "Ready")
         current = ready is not None and ready.observed_generation == status.observed_generation == meta.generation
-        done = status.condition("Reconciling") is None and ready is not None and ready.status != "Unknown"
+        done = condition_of(status, "Reconciling") is None and ready is not None and ready.status != "Unknown"
         waits = any(batch.is_open or batch.phase is Phase.QUEUED for batch in status.jobs)
         if ready is not None and ready.reason == Reason.CONFLICT and not end.conflict:
             # The claim of an owner that is gone lasts for a while.
             return False
         # A deletion would have something to do.
-        holds = found.spec.deletion_policy is Leaving.REMOVE and bool(status.members)
+        holds = found.spec.deletion_policy is RemovalPolicy.REMOVE and bool(status.members)
         return current and done and not waits and (FINALIZER in meta.finalizers) == holds
 
     def _states(self) -> str:

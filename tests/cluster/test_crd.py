@@ -15,7 +15,21 @@ from controlplane import ControlPlane
 from nodepool_membership.api.membership import Membership, parse_membership, status_json
 from nodepool_membership.api.names import API_VERSION, KIND, MAX_BATCH, MAX_OBJECT_BYTES, MAX_SERVERS
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Batch, Condition, Failure, Operation, Phase, Status
+from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.status import (
+    Batch,
+    Condition,
+    Failure,
+    Halt,
+    Hold,
+    Operation,
+    Phase,
+    Plan,
+    Recovery,
+    Search,
+    Status,
+    Wait,
+)
 
 pytestmark = pytest.mark.usefixtures("crd")
 
@@ -113,7 +127,7 @@ def running(job_id: str | None) -> Status:
     """A status with one batch under way."""
     batch = Batch(7, Operation.ADD, 1, Phase.RUNNING, len(IDS), job_id=job_id, server_ids=tuple(IDS), submit_time=NOW)
     ready = Condition("Ready", "False", Reason.PROGRESSING, "1 batch under way", 1, NOW)
-    return Status(1, (ready,), desired=3, joining=3, last_batch=7, last_job_id=job_id, jobs=(batch,))
+    return Status(1, conditions=(ready,), desired=3, joining=3, last_batch=7, last_job_id=job_id, jobs=(batch,))
 
 
 @pytest.mark.parametrize(
@@ -234,19 +248,9 @@ def test_defaults_are_filled_in(client: Client) -> None:
         "driftPolicy": "Report",
         "suspend": False,
     }
-    assert stored["status"] == {
-        "observedGeneration": -1,
-        "conditions": [
-            {
-                "type": "Ready",
-                "status": "Unknown",
-                "reason": "Pending",
-                "message": "Waiting for the operator",
-                "observedGeneration": -1,
-                "lastTransitionTime": "1970-01-01T00:00:00Z",
-            }
-        ],
-    }
+    told = {"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "Waiting for the operator"}
+    never = {"observedGeneration": -1, "lastTransitionTime": "1970-01-01T00:00:00Z"}
+    assert stored["status"] == {"observedGeneration": -1, "conditions": [told | never]}
 
 
 def test_kubectl_wait_does_not_take_a_new_resource_for_ready(client: Client) -> None:
@@ -258,8 +262,11 @@ def test_kubectl_wait_does_not_take_a_new_resource_for_ready(client: Client) -> 
 def test_what_the_operator_writes_is_stored_as_it_is(client: Client) -> None:
     """Every field of the Python types once; the CRD drops none and the operator reads back what it wrote."""
     client.create("here")
-    removal = Batch(6, Operation.REMOVE, 1, Phase.VERIFYING, 1, "job-6", (IDS[2],), (IDS[2],), NOW, NOW, 1, "settling")
-    failure = Failure(FailureReason.DISK_PARTITIONED, "the disk has partitions: wipe it", 3, 1, (IDS[1],))
+    removal = Batch(
+        *(6, Operation.REMOVE, 1, Phase.VERIFYING, 1, "job-6", (IDS[2],), (IDS[2],), NOW, NOW, NOW),
+        *(1, 1, 1, 1, True, True, "settling"),
+    )
+    failure = Failure(FailureReason.DISK_PARTITIONED, "the disk has partitions: wipe it", 3, 1, (IDS[1],), NOW, 2)
     written = replace(
         running("2ec9b78d-9368-46f3-8f29-d1a95622a568"),
         failed=1,
@@ -267,7 +274,13 @@ def test_what_the_operator_writes_is_stored_as_it_is(client: Client) -> None:
         joined=1,
         surplus=1,
         surplus_since=NOW,
-        next_attempt_time=NOW,
+        observed_removal_policy=RemovalPolicy.REMOVE,
+        holds=(Hold((IDS[1],), NOW, mass=True),),
+        halt=Halt(Reason.TOO_MANY_FAILURES, "3 of 3", NOW),
+        waits=(Wait(Operation.ADD, Reason.LOCKED, "busy", NOW),),
+        recovery=Recovery(NOW, NOW),
+        search=Search("0123456789abcdef", 1, 1, accepted=True, named=True, server_ids=(IDS[1],)),
+        plan=Plan(1, 1, 1, 1),
         members=(IDS[0],),
         failures=(failure,),
         last_handled_reconcile_at="2026-01-02T03:04:05Z",

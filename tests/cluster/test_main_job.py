@@ -125,7 +125,7 @@ def test_suspended_nothing_is_called_and_the_message_says_what_would_be(stage: S
     scene.create(wanted, suspend=True)
 
     def says(membership: Object) -> bool:
-        return "would add 430 in 3 call(s), adopt 20" in str(condition(membership).get("message"))
+        return "would add 430 in 3 calls, which WIPES them, adopt 20" in str(condition(membership).get("message"))
 
     shown = scene.until("the preview", says)
     assert (condition(shown)["status"], condition(shown)["reason"]) == ("False", "Suspended")

@@ -113,7 +113,9 @@ def test_what_somebody_has_to_repair_is_shown_with_the_next_try_and_ends_on_requ
     scene = scene_of(case)
     waits = scene.until_waits(reason, RESET)
     assert (status(waits)["pending"], status(waits)["failed"]) == (2, 0)
-    assert "nextAttemptTime" in status(waits)
+    until = status(waits)["waits"]
+    assert isinstance(until, list)
+    assert [(wait["operation"], wait["reason"]) for wait in until] == [("Add", reason)]
     scene.simulator.delete(f"faults?name={case.name}")
     scene.request("repaired", reset=True)
     scene.until_joined(case.servers)
@@ -131,7 +133,9 @@ def test_a_server_of_another_cluster_is_waited_for_and_the_others_join(scene_of:
     waits = scene.until("the others joined", lambda m: status(m).get("joined") == 3 and status(m).get("pending") == 1)
     waits = scene.until_waits("ServerInUse", "already in a cluster", "remove it there")
     assert failures(waits) == [("ServerInUse", [third], 0)]
-    assert "nextAttemptTime" in status(waits)
+    groups = status(waits)["failures"]
+    assert isinstance(groups, list)
+    assert all(group["retryTime"] for group in groups)
     tries = len(scene.adds())
     scene.until_called("addNodes", times=tries + 1)
     assert status(scene.get())["failed"] == 0

@@ -4,21 +4,36 @@ Not for: making them happen (`driver`, the state machine).
 """
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.membership import Json, Membership, status_json
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, VANISHED, FailureReason, Reason
-from nodepool_membership.api.spec import Leaving
+from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, VANISHED, Reason
+from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.decide import Decision
 from nodepool_membership.core.drift import LOOKS
 from nodepool_membership.core.observation import Home, NodeTable, Observation
 from nodepool_membership.core.provenance import is_older
+from nodepool_membership.core.settings import JOB_GRACE
 from property.cloud_model import POOL
+from told import condition_of
 
+MIN_HOLD: Final = timedelta(minutes=10)
+"""No settle window of the searches is shorter."""
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def _in_flight(batches: list[Batch], spec: Spec, now: datetime) -> int:
+    """Jobs that may run, those that should long have ended left out."""
+    longest = timedelta(seconds=spec.join_timeout_seconds) + JOB_GRACE
+    return sum(
+        b.is_open
+        and b.settling_since is None
+        and (b.job_id is None or b.submit_time is None or now <= b.submit_time + longest)
+        for b in batches
+    )
 
 
 def check_decision(membership: Membership, decision: Decision, seen: Observation, now: datetime) -> None:
@@ -31,7 +46,7 @@ def check_decision(membership: Membership, decision: Decision, seen: Observation
     if fresh_members:
         assert table is not None, "members without a look"
         assert fresh_members <= table.active_in(POOL, fresh_members), "a member that is not Active in the pool"
-    ready = after.condition("Ready")
+    ready = condition_of(after, "Ready")
     assert ready is not None, "no Ready condition"
     hidden = table is not None and seen.is_fresh and not seen.proves_absence(POOL)
     if ready.status == "True" and ready.reason is Reason.SUCCEEDED and seen.trouble is None and not hidden:
@@ -42,7 +57,7 @@ def check_decision(membership: Membership, decision: Decision, seen: Observation
     judged = seen.trouble is None and not seen.is_skewed and not decision.doubted
     if table is not None and table.begun >= seen.read_at and judged:
         for batch in after.open_batches:
-            unseen = batch.phase is Phase.VERIFYING and batch.job_id is None and batch.finish_time is None
+            unseen = batch.phase is Phase.VERIFYING and batch.job_id is None and batch.settling_since is None
             begun = batch.submit_time
             if batch.operation is not Operation.ADD or batch == decision.intent or not unseen or begun is None:
                 continue
@@ -67,7 +82,7 @@ def _check_intent(
     assert intent in decision.status.jobs, "an intent that would not be stored"
     assert not spec.suspend, "a call while suspended"
     assert 0 < len(ids) == len(intent.server_ids) == intent.servers <= spec.batch_size, "size of a batch"
-    assert sum(b.finish_time is None and b.is_open for b in others) < spec.max_parallel_jobs, "too many jobs"
+    assert _in_flight(others, spec, now) < spec.max_parallel_jobs, "too many jobs"
     assert ids <= spec.server_ids, "a server that the spec does not name"
     assert ids.isdisjoint(decision.status.members), "a member is named"
     reset = decision.status.last_handled_reset_at != membership.status.last_handled_reset_at
@@ -77,6 +92,8 @@ def _check_intent(
     assert table is not None, "a call without a listing"
     assert table.begun >= seen.read_at, "a call after a stale listing"
     assert not table.present(ids), "a server that has a node is named"
+    held = {i: hold.since for hold in membership.status.holds for i in hold.server_ids if i in ids}
+    assert all(since is not None and since + MIN_HOLD <= now for since in held.values()), "a held server is named (P8)"
     assert intent.attempt <= spec.max_attempts, "too many attempts"
     assert intent.submit_time == now, "submitTime"
     assert intent.batch > (membership.status.last_batch or 0), "a batch number is used again"
@@ -90,15 +107,15 @@ def _check_removal(membership: Membership, decision: Decision, intent: Batch, se
     assert intent in decision.status.jobs, "an intent that would not be stored"
     assert not spec.suspend, "a removal while suspended"
     if membership.metadata.deleting:
-        assert spec.deletion_policy is Leaving.REMOVE, "a removal on deletion that nobody asked for"
+        assert spec.deletion_policy is RemovalPolicy.REMOVE, "a removal on deletion that nobody asked for"
         assert seen.home == Home(), "a removal although the namespace may be going"
-        released = spec.removal_policy is Leaving.RETAIN
+        released = spec.removal_policy is RemovalPolicy.RETAIN
         assert not released or ids <= spec.server_ids, "who left the list under Retain is removed by a deletion"
     else:
-        assert spec.removal_policy is Leaving.REMOVE, "a removal that nobody asked for"
+        assert spec.removal_policy is RemovalPolicy.REMOVE, "a removal that nobody asked for"
         assert ids.isdisjoint(spec.server_ids), "a server that the spec names is removed"
     assert 0 < len(ids) == len(intent.server_ids) == intent.servers <= spec.batch_size, "size of a batch"
-    assert sum(b.finish_time is None and b.is_open for b in others) < spec.max_parallel_jobs, "too many jobs"
+    assert _in_flight(others, spec, now) < spec.max_parallel_jobs, "too many jobs"
     assert table is not None, "a call without a listing"
     assert table.begun >= seen.read_at, "a call after a stale listing"
     before = membership.status
@@ -126,7 +143,11 @@ def check_status(membership: Membership, status: Status) -> None:
     assert all(b.is_open or b.phase is Phase.QUEUED for b in adds), "a finished batch names servers"
     assert all(b.is_open for b in removals), "a finished removal names servers"
     assert all(len(b.node_ids) == len(b.server_ids) for b in removals), "nodes and servers of a removal"
-    assert set(named).isdisjoint(status.members), "a member is in an open batch"
+    acting = {i for b in adds if b.phase is Phase.RUNNING and b.job_id for i in b.server_ids}
+    assert (set(named) - acting).isdisjoint(status.members), "a member is in an open batch whose job is not overdue"
+    held = [i for hold in status.holds for i in hold.server_ids]
+    assert len(held) == len(set(held)), "a server in two groups of holds"
+    assert set(held).isdisjoint(named), "a server is held while a call for it is open"
     assert not status.open_batches or FINALIZER in membership.metadata.finalizers, "open without a finalizer (P2)"
     assert len(status.failures) <= 50, "too many groups of failures"
     _check_counts(membership, status, {i for b in adds if b.is_open for i in b.server_ids})
@@ -134,7 +155,7 @@ def check_status(membership: Membership, status: Status) -> None:
     assert len(kinds) == len(set(kinds)), "a condition twice"
     assert not {"Reconciling", "Stalled"} <= set(kinds), "Reconciling and Stalled"
     assert all(c.status == "True" for c in status.conditions if c.type != "Ready"), "abnormal conditions are True only"
-    ready = status.condition("Ready")
+    ready = condition_of(status, "Ready")
     assert ready is not None, "no Ready condition"
     if ready.status == "True":
         assert kinds == ["Ready"], "Ready together with an abnormal condition"
@@ -152,10 +173,11 @@ def _check_counts(membership: Membership, status: Status, open_ids: set[str]) ->
     assert len(book) == len({i for i, _ in book}), "a server in two groups of failures"
     assert all(g.count == len(g.server_ids) for g in status.failures), "count of a group"
     lasting = HOLDS_NODE | DRIFT
-    waited_for = {i for i, g in book if g.reason is FailureReason.INSTALLING}
+    waited_for = {i for i, g in book if g.reason in lasting and g.retry_time is not None}
     final = {i for i, g in book if g.reason in lasting or g.attempts >= membership.spec.max_attempts}
+    joining -= set(status.members)
     failed = (final & desired) - joining - waited_for
-    joined = (desired & set(status.members)) - joining - failed
+    joined = (desired & set(status.members)) - joining - {i for i, _ in book}
     pending = desired - joining - failed - joined
     counts = (len(desired), len(joined), len(joining), len(failed), len(pending))
     stored = (status.desired, status.joined, status.joining, status.failed, status.pending)
@@ -164,7 +186,7 @@ def _check_counts(membership: Membership, status: Status, open_ids: set[str]) ->
     off_the_list = len(set(status.members) - desired)
     if membership.metadata.deleting:
         assert status.surplus in {0, len(status.members)}, "surplus on deletion"
-    elif membership.spec.removal_policy is Leaving.REMOVE:
+    elif membership.spec.removal_policy is RemovalPolicy.REMOVE:
         assert status.surplus == off_the_list, "surplus"
     else:
         assert off_the_list == status.surplus == 0, "a member that is off the list"

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
 
-from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
+from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus, status_json
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
@@ -273,7 +273,9 @@ class Driver:
             return
         again = decide(membership, decided.seen, decided.now, SETTINGS)
         assert isinstance(again, Decision), f"a second decision on the same input asks for {again}"
-        assert again.status == decided.decision.status, "a second decision on the same input writes"
+        one, other = status_json(decided.decision.status), status_json(again.status)
+        changed = {k: (one.get(k), other.get(k)) for k in one.keys() | other.keys() if one.get(k) != other.get(k)}
+        assert not changed, f"a second decision on the same input writes {changed}"
         assert again.intent is None, "a second decision on the same input calls"
 
     # The cloud

@@ -12,7 +12,6 @@ from nodepool_membership.api.membership import Json, Membership, UnreadableStatu
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
-from nodepool_membership.core.conditions import halt_of
 from nodepool_membership.core.observation import Home
 from nodepool_membership.core.program.effects import ConflictError
 from property.cloud_model import EPOCH, POOL
@@ -105,7 +104,7 @@ class StoredObject:
 
     def write_status(self, expected: str, status: Status) -> str:
         self._guard(expected)
-        self.given_back += halt_of(status) is Reason.POOL_REFUSES and halt_of(self.read().status) is None
+        self.given_back += _refuses(status) and not _refuses(self.read().status)
         self.status = json.loads(json.dumps(status_json(status)))
         self.writes += 1
         return self._next()
@@ -125,6 +124,10 @@ class StoredObject:
     def _next(self) -> str:
         self.version += 1
         return str(self.version)
+
+
+def _refuses(status: Status) -> bool:
+    return status.halt is not None and status.halt.reason is Reason.POOL_REFUSES
 
 
 def _ids(spec: dict[str, Json]) -> frozenset[str]:

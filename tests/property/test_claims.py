@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.status import Batch, Phase, Status
+from nodepool_membership.api.status import Batch, Phase, Recovery, Status
 from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.queue import Key
 from unit.core_builders import NOW, SECOND, WINDOW, a_batch, a_spec, an_object, servers
@@ -157,11 +157,11 @@ class Machine(RuleBasedStateMachine):
             return
         claims.note(found)
         if found.status.last_batch is None and FINALIZER in found.metadata.finalizers:
-            waits = replace(found.status, last_batch=0, next_attempt_time=self.now + WINDOW)
+            waits = replace(found.status, last_batch=0, recovery=Recovery(self.now, self.now + WINDOW))
             yield
             self.store(found, waits)
             return
-        if found.status.next_attempt_time is not None and found.status.next_attempt_time > self.now:
+        if found.status.recovery is not None and found.status.recovery.until > self.now:
             return
         if found.status.open_batches:
             yield from self.end_batch(found, fails=fails)

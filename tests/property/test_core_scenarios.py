@@ -11,6 +11,7 @@ from property.answers import Reply
 from property.cloud_model import LATEST_ACCEPTANCE, POOL, SIGNATURE, CallPlan, Fate
 from property.driver import Boundary
 from property.machine import IDS, a_machine
+from told import condition_of
 
 
 def test_a_reset_that_was_answered_before_the_status_was_lost_does_not_end_the_wait() -> None:
@@ -69,7 +70,7 @@ def test_an_overdue_job_is_told_of_steadily_while_calls_wait() -> None:
     machine.cloud.weather = CallPlan(reply=Reply.NOT_SENT)
     machine.work(66 * 60.0, 1000)
     assert machine.stored.status["nextAttemptTime"]
-    ready = machine.stored.read().status.condition("Ready")
+    ready = condition_of(machine.stored.read().status, "Ready")
     assert ready is not None
     assert ready.reason is Reason.JOB_OVERDUE
 
@@ -95,7 +96,7 @@ def test_a_job_that_never_ends_is_followed_and_its_servers_are_never_sent_again(
     machine.cloud.weather = CallPlan(job=10_000_000, fates=(Fate.NEVER,))
     machine.work(48 * 3600.0, 1000)
     assert machine.cloud.sends == 1
-    ready = machine.stored.read().status.condition("Ready")
+    ready = condition_of(machine.stored.read().status, "Ready")
     assert ready is not None
     assert ready.reason is Reason.JOB_OVERDUE
 

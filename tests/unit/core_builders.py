@@ -10,9 +10,9 @@ from typing import Final, Literal
 
 from nodepool_membership.api.membership import Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import FailureReason
-from nodepool_membership.api.spec import DriftPolicy, Leaving, NodePoolRef, SecretRef, Spec
-from nodepool_membership.api.status import Batch, Condition, Failure, Operation, Phase, Status
+from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.spec import DriftPolicy, NodePoolRef, RemovalPolicy, SecretRef, Spec
+from nodepool_membership.api.status import OPEN_PHASES, Batch, Condition, Failure, Operation, Phase, Status, Wait
 from nodepool_membership.core.calls import Answer, record
 from nodepool_membership.core.decide import Decision, decide
 from nodepool_membership.core.drift import LOOKS, Absences
@@ -31,6 +31,7 @@ from nodepool_membership.core.observation import (
 )
 from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
+from told import condition_of
 
 NOW: Final = datetime(2026, 1, 2, 3, 0, 0, tzinfo=UTC)
 SECOND: Final = timedelta(seconds=1)
@@ -57,8 +58,8 @@ def a_spec(
     attempts: int = 3,
     suspend: bool = False,
     drift: DriftPolicy = DriftPolicy.REPORT,
-    removal: Leaving = Leaving.RETAIN,
-    deletion: Leaving = Leaving.RETAIN,
+    removal: RemovalPolicy = RemovalPolicy.RETAIN,
+    deletion: RemovalPolicy = RemovalPolicy.RETAIN,
 ) -> Spec:
     return Spec(
         node_pool=NodePoolRef("0" * 32, "11111111-2222-3333-4444-555555555555", POOL, region="cn-north-4"),
@@ -83,6 +84,8 @@ def an_object(
     finalizers: tuple[str, ...] = (),
     deleted: datetime | None = None,
 ) -> Membership:
+    if status is not None and status.last_batch is not None and status.observed_removal_policy is None:
+        status = replace(status, observed_removal_policy=spec.removal_policy)
     meta = Metadata(
         name="gpu-workers",
         namespace="cce-system",
@@ -116,13 +119,31 @@ def a_batch(
         job_id=job_id,
         server_ids=tuple(sorted(ids)),
         submit_time=submitted,
-        finish_time=finished,
+        settling_since=finished if phase in OPEN_PHASES else None,
+        finish_time=None if phase in OPEN_PHASES else finished,
         message=message,
     )
 
 
-def a_failure(reason: FailureReason, *ids: str, attempts: int = 1, message: str = "why") -> Failure:
-    return Failure(reason, message, attempts, len(ids), tuple(sorted(ids)))
+def a_failure(
+    reason: FailureReason, *ids: str, attempts: int = 1, message: str = "why", retry: datetime | None = None
+) -> Failure:
+    return Failure(reason, message, attempts, len(ids), tuple(sorted(ids)), retry)
+
+
+def a_wait(
+    until: datetime, reason: Reason = Reason.LOCKED, message: str = "why", operation: Operation = Operation.ADD
+) -> Wait:
+    return Wait(operation, reason, message, until)
+
+
+def next_attempt(status: Status) -> datetime | None:
+    """When the next add is tried, as far as that is stored."""
+    if status.recovery is not None:
+        return status.recovery.until
+    waits = [wait.until for wait in status.waits if wait.operation is Operation.ADD]
+    retries = [group.retry_time for group in status.failures if group.retry_time is not None]
+    return max(waits, default=min(retries, default=None))
 
 
 def a_node(
@@ -170,11 +191,11 @@ class Run:
         return self.membership.status
 
     def condition(self, kind: Literal["Ready", "Reconciling", "Stalled"]) -> Condition | None:
-        return self.status.condition(kind)
+        return condition_of(self.status, kind)
 
     @property
     def ready(self) -> Condition:
-        found = self.status.condition("Ready")
+        found = self.condition("Ready")
         assert found is not None
         return found
 

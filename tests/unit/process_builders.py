@@ -18,7 +18,7 @@ from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.listings import ListingKey
 from nodepool_membership.core.calls import Accepted, Answer
-from nodepool_membership.core.observation import ClusterReport, Freshness, Node, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.observation import ClusterReport, Freshness, Home, Node, NodeTable, PoolReport, Trouble
 from nodepool_membership.core.program.effects import ClusterView
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
@@ -32,6 +32,7 @@ from nodepool_membership.runtime.reconcile import Parts, Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
 from nodepool_membership.runtime.troubles import TroubleError
+from told import condition_of
 from unit.core_builders import JOB, NOW, SECOND, SETTINGS, WINDOW, a_spec, an_object
 
 
@@ -60,6 +61,10 @@ class Api(Memberships):
             raise InvalidObjectError("spec.serverIDs: a string is wanted")
         yield self.objects.get((namespace, name))
 
+    async def home(self, namespace: str) -> Home:
+        assert namespace == "cce-system"
+        return Home()
+
     async def write_status(self, metadata: Metadata, old: Status, new: Status) -> str:
         key = (metadata.namespace, metadata.name)
         assert self.objects[key].status == old
@@ -82,7 +87,7 @@ class Api(Memberships):
         return metadata.resource_version
 
     def reason(self, key: Key) -> object:
-        ready = self.objects[key].status.condition("Ready")
+        ready = condition_of(self.objects[key].status, "Ready")
         return None if ready is None else ready.reason
 
 

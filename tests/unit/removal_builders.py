@@ -5,7 +5,7 @@ Not for: the rules. D stays on the list unless told.
 
 from typing import Final
 
-from nodepool_membership.api.spec import Leaving, Spec
+from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Operation, Status
 from nodepool_membership.core.calls import Answer
 from nodepool_membership.core.observation import Freshness, Look
@@ -21,7 +21,7 @@ from unit.core_builders import (
 
 A, B, C, D = servers(4)
 DELAY: Final = SETTINGS.removal_delay
-REMOVE: Final = Leaving.REMOVE
+REMOVE: Final = RemovalPolicy.REMOVE
 FRESH: Final = Look(listing=Freshness.AFTER_READ)
 RECENT: Final = Look(listing=Freshness.RECENT)
 WRITE: Final = Look(write=True)
@@ -57,7 +57,14 @@ def removal(run: Run, answer: Answer | None = None) -> tuple[str, ...]:
     return intent.server_ids
 
 
-def deleted(*ids: str, suspend: bool = False, policy: Leaving = REMOVE) -> Run:
+def deleted(*ids: str, suspend: bool = False, policy: RemovalPolicy = REMOVE) -> Run:
     run = members(*ids, spec=a_spec(*ids, suspend=suspend, deletion=policy))
     run.delete()
+    return run
+
+
+def due(run: Run) -> Run:
+    """Let the deletion be seen, and the removal delay pass."""
+    run.step()
+    run.wait(DELAY)
     return run

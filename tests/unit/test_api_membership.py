@@ -16,7 +16,20 @@ from nodepool_membership.api.membership import (
     status_json,
 )
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Batch, Condition, Failure, Operation, Phase, Status
+from nodepool_membership.api.status import (
+    Batch,
+    Condition,
+    Failure,
+    Halt,
+    Hold,
+    Operation,
+    Phase,
+    Plan,
+    Recovery,
+    Search,
+    Status,
+    Wait,
+)
 
 A: Final = "00000001-1111-4222-8333-444444444444"
 B: Final = "0000000b-1111-4222-8333-444444444444"
@@ -62,7 +75,12 @@ FULL: Final = Status(
     members=(A,),
     failures=(Failure(FailureReason.REFUSED, "no", 2, 1, (B,)),),
     surplus_since=THEN,
-    next_attempt_time=THEN,
+    waits=(Wait(Operation.ADD, Reason.LOCKED, "busy", THEN),),
+    holds=(Hold((B,), THEN),),
+    halt=Halt(Reason.POOL_REFUSES, "no", THEN),
+    recovery=Recovery(THEN, THEN),
+    search=Search("0123"),
+    plan=Plan(1, 1, 0, 0),
     last_handled_reconcile_at="one",
     last_handled_reset_at="two",
 )
@@ -122,7 +140,7 @@ def test_a_status_is_written_in_the_fields_of_the_resource() -> None:
     wire = status_json(FULL)
     assert json.loads(json.dumps(wire)) == wire
     assert (wire["observedGeneration"], wire["lastBatch"], wire["lastJobID"]) == (3, 2, "job-2")
-    assert wire["nextAttemptTime"] == "2026-01-02T03:04:05Z"
+    assert wire["recovery"] == {"since": "2026-01-02T03:04:05Z", "until": "2026-01-02T03:04:05Z"}
     assert (wire["lastHandledReconcileAt"], wire["surplus"]) == ("one", 0)
     assert wire["failures"] == [{"reason": "Refused", "message": "no", "attempts": 2, "count": 1, "serverIDs": [B]}]
 
@@ -151,7 +169,7 @@ def test_what_is_absent_is_left_out() -> None:
             {"jobs": [{"batch": 1, "operation": "Add", "attempt": 1, "phase": "Dreaming", "servers": 1}]},
             "status.jobs.0.phase",
         ),
-        ({"nextAttemptTime": "soon"}, "status.nextAttemptTime"),
+        ({"surplusSince": "soon"}, "status.surplusSince"),
         ({"failures": [{"reason": "NoSuch"}]}, "status.failures.0.reason"),
     ],
 )

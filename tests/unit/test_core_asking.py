@@ -9,7 +9,7 @@ from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Refused
 from nodepool_membership.core.catalogue import refusal
-from unit.core_builders import Run, a_spec, an_object, servers
+from unit.core_builders import Run, a_spec, an_object, next_attempt, servers
 from unit.narrowing_builders import fresh, phases, refused, try_until_settled
 
 IDS = servers(8)
@@ -46,7 +46,7 @@ def test_if_all_three_are_refused_it_is_about_all_and_waits() -> None:
     assert set(run.causes) == set(IDS)
     assert {attempts for _, attempts in run.causes.values()} == {1}
     assert (run.ready.reason, run.status.pending) == (Reason.QUOTA_EXCEEDED, 8)
-    moment = run.status.next_attempt_time
+    moment = next_attempt(run.status)
     assert moment is not None
     assert (moment - run.now).total_seconds() >= 300, "somebody has to do something first"
 
@@ -85,7 +85,7 @@ def test_what_no_server_can_help_blames_nobody_and_uses_up_no_attempt() -> None:
         assert intent is not None
         assert (intent.attempt, run.status.failures, run.status.pending) == (1, (), 2)
         assert run.ready.reason is Reason.FORBIDDEN
-        moment = run.status.next_attempt_time
+        moment = next_attempt(run.status)
         assert moment is not None
         waits.append((moment - run.now).total_seconds())
         run.now = moment

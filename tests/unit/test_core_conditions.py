@@ -8,11 +8,11 @@ import pytest
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Condition, Phase, Status
-from nodepool_membership.core import conditions
+from nodepool_membership.core import verdict
 from nodepool_membership.core.calls import Accepted, NotNow
-from nodepool_membership.core.conditions import Verdict
 from nodepool_membership.core.decide import acknowledge
 from nodepool_membership.core.observation import ClusterReport, JobPhase, PoolReport, Trouble
+from nodepool_membership.core.verdict import Verdict
 from unit.core_builders import (
     ELSEWHERE,
     JOB,
@@ -64,7 +64,7 @@ def throttled() -> Run:
 
 def waiting_to_retry() -> Run:
     batch = a_batch(Phase.FAILED, finished=NOW)
-    failures = (a_failure(FailureReason.NEVER_APPEARED, A),)
+    failures = (a_failure(FailureReason.NEVER_APPEARED, A, retry=NOW + SECOND),)
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,), failures=failures)))
     run.step()
     return run
@@ -214,8 +214,8 @@ def test_a_transition_time_changes_with_the_status_only() -> None:
 
 def test_a_condition_without_a_transition_time_gets_one() -> None:
     default = Status(conditions=(Condition("Ready", "Unknown", Reason.PENDING),))
-    verdict = Verdict("Unknown", Reason.PENDING, "not looked at yet")
-    (ready,) = conditions.conditions(default, verdict, 1, NOW)
+    told = Verdict("Unknown", Reason.PENDING, "not looked at yet")
+    (ready,) = verdict.conditions(default, told, 1, NOW)
     assert ready.last_transition_time == NOW
 
 
@@ -236,8 +236,8 @@ def test_true_goes_with_no_abnormal_condition() -> None:
 
 
 def test_a_message_is_one_line_without_ids() -> None:
-    verdict = conditions.waiting(Trouble(Reason.FORBIDDEN, f"no right\nfor {A} (request {'0f' * 16})"))
-    (ready, also) = conditions.conditions(Status(), verdict, 1, NOW)
+    told = verdict.waiting(Reason.FORBIDDEN, f"no right\nfor {A} (request {'0f' * 16})")
+    (ready, also) = verdict.conditions(Status(), told, 1, NOW)
     assert ready.message == also.message == "no right for <id> (request <id>)"
 
 
@@ -260,11 +260,50 @@ def test_an_unreachable_cloud_ends_with_the_next_look() -> None:
     assert (run.ready.status, run.ready.reason) == ("True", Reason.SUCCEEDED)
 
 
-def test_an_object_that_was_not_ready_tells_of_the_first_failed_look() -> None:
+def test_one_failed_read_changes_nothing_that_is_told_of_open_batches_and_the_third_does() -> None:
     run = joining()
+    run.cloud.trouble = UNREACHABLE
+    for reason in (Reason.PROGRESSING, Reason.PROGRESSING, Reason.CLOUD_UNREACHABLE, Reason.CLOUD_UNREACHABLE):
+        run.step()
+        assert (run.ready.status, run.ready.reason) == ("False", reason)
+
+
+def test_one_failed_read_during_a_wait_leaves_its_cause_told() -> None:
+    run = throttled()
+    run.cloud.trouble = UNREACHABLE
+    run.step()
+    assert run.ready.reason is Reason.THROTTLED
+
+
+def test_a_new_object_tells_of_the_first_failed_look() -> None:
+    run = new()
     run.cloud.trouble = UNREACHABLE
     run.step()
     assert (run.ready.status, run.ready.reason) == ("False", Reason.CLOUD_UNREACHABLE)
+
+
+def test_a_suspended_object_with_the_cloud_away_is_not_reconciling() -> None:
+    run = suspended()
+    run.cloud.trouble = UNREACHABLE
+    for _ in range(4):
+        run.step()
+    assert [(c.type, c.status, c.reason) for c in run.status.conditions] == [("Ready", "False", Reason.SUSPENDED)]
+    assert "connection refused" in run.ready.message
+
+
+def test_suspended_with_members_gone_is_not_ready() -> None:
+    run = suspended_done()
+    run.cloud.nodes = []
+    run.step()
+    assert (run.ready.status, run.ready.reason) == ("False", Reason.SUSPENDED)
+
+
+@pytest.mark.parametrize("reason", [Reason.REGION_UNKNOWN, Reason.ENDPOINT_NOT_ALLOWED])
+def test_what_only_a_person_can_change_is_stalled(reason: Reason) -> None:
+    run = new()
+    run.cloud.trouble = Trouble(reason, "set spec.nodePool.endpoint")
+    run.step()
+    assert [(c.type, c.reason) for c in run.status.conditions] == [("Ready", reason), ("Stalled", reason)]
 
 
 def test_messages_tell_the_story() -> None:
@@ -272,7 +311,7 @@ def test_messages_tell_the_story() -> None:
     assert done().ready.message == "1 of 1 servers are Active members of the pool"
     assert empty().ready.message == "0 of 0 servers: the list is empty"
     assert used_up().ready.message == "0 of 1 servers joined, 1 failed; 1 NeverAppeared: why"
-    assert two_causes().ready.message.endswith("; 1 more cause(s) in status.failures")
+    assert two_causes().ready.message.endswith("; 1 more cause in status.failures")
     assert "Upgrading" in cluster_not_ready().ready.message
 
 
@@ -281,4 +320,6 @@ def test_a_server_that_somebody_else_is_installing_is_waited_for() -> None:
     run.cloud.nodes = [a_node(A), a_node(B, "Installing", created=NOW)]
     decision = run.step()
     assert (decision.intent, run.status.pending) == (None, 1)
-    assert (run.ready.reason, run.ready.message) == (Reason.PROGRESSING, "1 of 2 servers joined, 1 pending")
+    assert run.ready.reason is FailureReason.INSTALLING
+    assert run.ready.message.startswith("1 of 2 servers joined, 1 pending; 1 Installing: its node is Installing")
+    assert "next attempt at 2026-01-02T04:00:00Z" in run.ready.message

@@ -9,7 +9,7 @@ from nodepool_membership.api.spec import DriftPolicy
 from nodepool_membership.api.status import Status
 from nodepool_membership.core.drift import Absence, gone, is_implausible, track
 from nodepool_membership.core.observation import PoolReport
-from unit.core_builders import NOW, SECOND, Cloud, Run, a_spec, active, an_object, servers
+from unit.core_builders import NOW, SECOND, SETTINGS, Cloud, Run, a_spec, active, an_object, servers
 
 APART = timedelta(minutes=5)
 IDS = servers(20)
@@ -18,7 +18,7 @@ IDS = servers(20)
 def test_only_listings_a_resync_interval_apart_are_counted() -> None:
     known = track({}, {"a"}, NOW, APART)
     known = track(known, {"a"}, NOW + APART - SECOND, APART)
-    assert known == {"a": Absence(1, NOW)}
+    assert known == {"a": Absence(1, NOW, NOW)}
     known = track(known, {"a"}, NOW + APART, APART)
     assert not gone(known)
     assert gone(track(known, {"a"}, NOW + 2 * APART, APART)) == {"a"}
@@ -56,14 +56,26 @@ def test_a_restart_counts_anew() -> None:
     assert run.causes == {}
 
 
-def test_under_rejoin_the_member_is_added_again_after_the_third_look() -> None:
+def test_under_rejoin_a_member_is_added_again_a_settle_window_after_the_first_look_without_its_node() -> None:
     run = settled(DriftPolicy.REJOIN)
-    run.wait(APART)
-    assert run.step().intent is None
+    while run.now + APART < NOW + SETTINGS.settle_window:
+        run.wait(APART)
+        assert run.step().intent is None
+    assert [(hold.server_ids, hold.since) for hold in run.status.holds] == [(IDS[19:], NOW)]
+    assert (run.status.joined, run.status.pending) == (19, 1)
     run.wait(APART)
     intent = run.step().intent
     assert intent is not None
     assert (intent.server_ids, intent.attempt) == (IDS[19:], 1)
+
+
+def test_a_member_that_vanished_is_not_named_by_another_list_before_its_window_is_over() -> None:
+    run = settled(DriftPolicy.REJOIN)
+    run.step_thrice()
+    assert IDS[19] in run.status.live_ids
+    run.edit(a_spec(*IDS[:19], drift=DriftPolicy.REJOIN))
+    run.step()
+    assert IDS[19] in run.status.live_ids
 
 
 @pytest.mark.parametrize("policy", DriftPolicy)

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core import plan
-from nodepool_membership.core.calls import Accepted, Refused
+from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason, Reason
+from nodepool_membership.api.status import Hold, Phase, Status
+from nodepool_membership.core import retry
+from nodepool_membership.core.calls import Accepted, NotSent, Refused
 from nodepool_membership.core.catalogue import CODES, refusal
 from nodepool_membership.core.failures import MAX_GROUPS, Cause, fold, unfold
 from nodepool_membership.core.observation import JobPhase, Node
@@ -49,7 +49,9 @@ def known(*failures: FailureReason, attempts: int = 1, nodes: tuple[Node, ...] =
     """One server with a failure from a batch that ended now."""
     groups = tuple(a_failure(reason, A, attempts=attempts) for reason in failures)
     batch = a_batch(Phase.FAILED, finished=NOW)
-    return Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,), failures=groups)), Cloud(list(nodes)))
+    holds = (Hold((A,)),) if HOLDS_NODE.intersection(failures) else ()
+    status = Status(1, last_batch=1, jobs=(batch,), failures=groups, holds=holds)
+    return Run(an_object(a_spec(A), status), Cloud(list(nodes)))
 
 
 @pytest.mark.parametrize(("node", "reason"), HAS_NODE)
@@ -95,7 +97,8 @@ def test_a_failed_server_that_somebody_added_is_adopted(reason: FailureReason) -
 def test_a_node_times_out_only_after_its_whole_time(moment: timedelta) -> None:
     run = Run(an_object(a_spec(A)), Cloud([a_node(A, "Installing", created=NOW - TIMEOUT)]), NOW + moment)
     run.step()
-    assert run.causes == ({A: (FailureReason.JOIN_TIMEOUT, 0)} if moment else {})
+    assert run.causes == {A: (FailureReason.JOIN_TIMEOUT if moment else FailureReason.INSTALLING, 0)}
+    assert (run.status.failed, run.status.pending) == ((1, 0) if moment else (0, 1))
 
 
 def test_a_node_without_a_creation_time_times_out_from_the_batch() -> None:
@@ -168,85 +171,6 @@ def test_the_job_explains_a_broken_node_by_server_by_node_or_as_a_whole() -> Non
     assert run.status.failures == before
 
 
-@pytest.mark.parametrize("reason", [FailureReason.INSTALL_FAILED, FailureReason.JOIN_TIMEOUT, FailureReason.NODE_ERROR])
-@pytest.mark.parametrize("attempts", [0, 1])
-def test_a_failed_node_that_is_gone_is_retried_after_the_settle_window(reason: FailureReason, attempts: int) -> None:
-    run = known(reason, attempts=attempts)
-    run.wait(SECOND)
-    assert run.step_thrice().intent is None
-    assert run.causes == {A: (FailureReason.NODE_VANISHED, attempts)}
-    assert run.status.next_attempt_time == NOW + WINDOW
-    run.now = NOW + WINDOW - SECOND
-    assert run.step().intent is None
-    run.wait(SECOND)
-    intent = run.step().intent
-    assert intent is not None
-    assert (intent.attempt, intent.server_ids) == (attempts + 1, (A,))
-
-
-def test_a_vanished_node_waits_also_while_its_own_batch_is_still_watched() -> None:
-    run = Run(an_object(a_spec(A, B)))
-    run.step(Accepted(JOB))
-    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.FAILED), [a_node(A, "Error")]
-    run.step()
-    assert (run.newest.phase, run.newest.server_ids) == (Phase.VERIFYING, (B,))
-    run.cloud.nodes = []
-    run.wait(timedelta(minutes=2))
-    assert run.step_thrice().intent is None
-    assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
-
-
-def test_a_vanished_node_waits_also_while_another_of_its_batch_is_on_its_way_again() -> None:
-    run = Run(an_object(a_spec(A, B, parallel=2)))
-    run.step(Accepted(JOB))
-    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.LOST), [a_node(A, "Error")]
-    run.step()
-    run.cloud.nodes = [a_node(B, "Installing", created=run.now)]
-    assert run.step_thrice().intent is None
-    assert run.causes == {A: (FailureReason.NODE_VANISHED, 1)}
-    run.cloud.nodes = active([B])
-    assert run.step().intent is None
-    assert run.status.next_attempt_time == run.now + WINDOW
-
-
-def test_one_listing_without_the_node_of_a_failed_server_frees_it_never() -> None:
-    """A listing can be wrong for a moment, however long the add that made the node is over (rules P8, P13)."""
-    run = known(FailureReason.NODE_ERROR, nodes=(a_node(A, "Error"),))
-    run.now = NOW + 10 * WINDOW
-    for _ in range(3):
-        run.cloud.nodes = []
-        for _ in range(2):
-            run.wait(SETTINGS.resync_interval)
-            assert run.step().intent is None
-        run.cloud.nodes = [a_node(A, "Error")]
-        run.wait(SETTINGS.resync_interval)
-        run.step()
-        assert run.causes == {A: (FailureReason.NODE_ERROR, 1)}
-    run.cloud.nodes = []
-    run.wait(SETTINGS.resync_interval)
-    intent = run.step_thrice().intent
-    assert intent is not None
-    assert intent.server_ids == (A,)
-
-
-def test_a_reset_does_not_shorten_the_window_of_a_node_that_vanishes_after_it() -> None:
-    run = known(FailureReason.NODE_ERROR, nodes=(a_node(A, "Error"),))
-    run.annotate({"reconcile.fluxcd.io/requestedAt": "1", "reconcile.fluxcd.io/resetAt": "1"})
-    run.step()
-    assert run.causes == {A: (FailureReason.NODE_ERROR, 0)}
-    run.cloud.nodes = []
-    run.wait(timedelta(minutes=1))
-    assert run.step().intent is None
-
-
-def test_a_cause_lost_in_the_fold_waits_as_long_as_a_vanished_node() -> None:
-    run = known(FailureReason.OTHER)
-    run.now = NOW + WINDOW - SECOND
-    assert run.step().intent is None
-    run.wait(SECOND)
-    assert run.step().intent is not None
-
-
 @pytest.mark.parametrize(
     ("node", "reason"),
     [
@@ -262,9 +186,12 @@ def test_a_member_that_drifted_is_reported_stays_recorded_and_recovers(
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, members=(A,))), Cloud([node] if node else []))
     assert run.step_thrice().intent is None
     assert (run.causes, run.status.members) == ({A: (reason, 0)}, (A,))
-    assert (run.status.joined, run.status.failed) == (0, 1)
+    passes = node is not None and node.phase == "Deleting"
+    assert (run.status.joined, run.status.failed, run.status.pending) == ((0, 0, 1) if passes else (0, 1, 0))
+    assert (run.condition("Stalled") is None) == passes
     run.wait(WINDOW * 2)
     assert run.step().intent is None
+    assert run.status.failed == 1
     run.cloud.nodes = active([A])
     run.step()
     assert (run.status.failures, run.status.joined, run.ready.status) == ((), 1, "True")
@@ -313,7 +240,7 @@ def test_attempts_are_used_up_one_call_at_a_time() -> None:
         intent = run.step(Refused(refusal(400, "CCE.01400001"), "no")).intent
         assert intent is not None
         attempts.append(intent.attempt)
-        run.wait(plan.MAX_RETRY_WAIT * 2)
+        run.wait(retry.MAX_RETRY_WAIT * 2)
     assert attempts == [1, 2]
     assert run.step().intent is None
     assert (run.condition("Stalled") is not None, run.status.failed) == (True, 1)
@@ -324,7 +251,11 @@ def test_attempts_are_used_up_one_call_at_a_time() -> None:
 
 
 def test_fresh_servers_go_before_retries_and_never_share_a_batch_with_them() -> None:
-    failures = (a_failure(FailureReason.REFUSED, A, attempts=2), a_failure(FailureReason.NEVER_APPEARED, B))
+    later = NOW + timedelta(minutes=5)
+    failures = (
+        a_failure(FailureReason.REFUSED, A, attempts=2, retry=later),
+        a_failure(FailureReason.NEVER_APPEARED, B, retry=later),
+    )
     run = Run(an_object(a_spec(A, B, C), Status(1, last_batch=3, failures=failures)))
     sent = []
     for number in range(3):
@@ -332,18 +263,22 @@ def test_fresh_servers_go_before_retries_and_never_share_a_batch_with_them() -> 
         assert intent is not None
         sent.append((intent.server_ids, intent.attempt))
         run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active((C, B, A)[: number + 1])
-        assert run.step().intent is None
-        run.wait(plan.MAX_RETRY_WAIT * 2)
+        run.wait(SECOND)
+        if number == 0:
+            assert run.step().intent is None
+        else:
+            run.step(NotSent("not yet"))
+        run.wait(retry.MAX_RETRY_WAIT * 2)
     assert sent == [((C,), 1), ((B,), 2), ((A,), 3)]
 
 
 def test_retry_waits_double_up_to_ten_minutes_and_are_the_same_twice() -> None:
-    waits = [plan.backoff(n, 7, SETTINGS).total_seconds() for n in range(1, 9)]
-    assert waits == [plan.backoff(n, 7, SETTINGS).total_seconds() for n in range(1, 9)]
+    waits = [retry.backoff(n, 7, SETTINGS).total_seconds() for n in range(1, 9)]
+    assert waits == [retry.backoff(n, 7, SETTINGS).total_seconds() for n in range(1, 9)]
     for wait, base in zip(waits, [30, 60, 120, 240, 480, 600, 600, 600], strict=True):
         assert base <= wait <= base * 1.2 + 1
         assert wait == int(wait)
-    assert len({plan.backoff(1, seed, SETTINGS) for seed in range(20)}) > 3
+    assert len({retry.backoff(1, seed, SETTINGS) for seed in range(20)}) > 3
 
 
 def many(count: int) -> dict[str, Cause]:

@@ -9,9 +9,8 @@ from typing import Final
 import pytest
 
 from nodepool_membership.api.names import MAX_OBJECT_BYTES, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
-from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.failures import MAY_HAVE_NODE
+from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason, Reason
+from nodepool_membership.api.status import Hold, Phase, Status
 from unit.core_builders import (
     JOB,
     NOW,
@@ -33,9 +32,11 @@ NAMES: Final = (RECONCILE_ANNOTATIONS[0], RESET_ANNOTATIONS[0])
 
 
 def failed(reason: FailureReason, attempts: int = 1) -> Run:
-    """A failed by a batch that ended now, B joined; A is not in the node list."""
+    """A failed by a batch that ended now, B joined; A is not in the node list, and held if it had a node."""
     failures = (a_failure(reason, A, attempts=attempts),)
-    status = Status(1, last_batch=1, members=(B,), jobs=(a_batch(Phase.FAILED, finished=NOW),), failures=failures)
+    holds = (Hold((A,)),) if reason in HOLDS_NODE else ()
+    batch = a_batch(Phase.FAILED, finished=NOW)
+    status = Status(1, last_batch=1, members=(B,), jobs=(batch,), failures=failures, holds=holds)
     return Run(an_object(a_spec(A, B), status), Cloud(active([B])))
 
 
@@ -44,7 +45,7 @@ def reset(run: Run) -> None:
     run.step()
 
 
-@pytest.mark.parametrize("reason", sorted(MAY_HAVE_NODE))
+@pytest.mark.parametrize("reason", sorted(HOLDS_NODE))
 def test_after_a_reset_leaving_the_list_for_a_while_frees_no_server_that_may_have_a_node(
     reason: FailureReason,
 ) -> None:
@@ -52,11 +53,13 @@ def test_after_a_reset_leaving_the_list_for_a_while_frees_no_server_that_may_hav
     reset(run)
     run.edit(a_spec(B))
     run.step()
-    assert run.causes == {A: (reason, 0)}
+    assert run.status.live_ids == {A}
     run.edit(a_spec(A, B))
     assert run.step().intent is None
     run.now = NOW + WINDOW - SECOND
     assert run.step().intent is None
+    run.wait(SECOND)
+    assert run.step().intent is not None
 
 
 def test_after_a_reset_a_higher_join_timeout_frees_no_server_whose_node_installs() -> None:
@@ -67,7 +70,7 @@ def test_after_a_reset_a_higher_join_timeout_frees_no_server_whose_node_installs
     run.step()
     run.cloud.nodes = active([B])
     assert run.step().intent is None
-    assert run.causes == {A: (FailureReason.INSTALLING, 0)}
+    assert run.status.live_ids == {A}
 
 
 @pytest.mark.parametrize("reason", [FailureReason.REFUSED, FailureReason.NEVER_APPEARED, FailureReason.SERVER_IN_USE])
@@ -78,19 +81,18 @@ def test_a_reset_forgets_failures_off_the_list_and_what_is_full_says_so(reason: 
     run.step()
     assert run.causes == {A: (reason, 3)}
     assert run.ready.reason is Reason.STATUS_FULL
-    assert "reset annotation" in run.ready.message
+    assert "cce.nodepools.dev/reset-requested-at" in run.ready.message
     reset(run)
     assert run.causes == {}
 
 
-@pytest.mark.parametrize("reason", sorted(MAY_HAVE_NODE))
-def test_no_reset_forgets_off_the_list_who_may_have_a_node(reason: FailureReason) -> None:
+@pytest.mark.parametrize("reason", sorted(HOLDS_NODE))
+def test_no_reset_frees_off_the_list_who_may_have_a_node(reason: FailureReason) -> None:
     run = failed(reason)
     run.edit(a_spec(B))
-    run.now = NOW + WINDOW
     for _ in range(2):
         reset(run)
-        assert run.causes == {A: (reason, 1)}
+        assert run.status.live_ids == {A}
         run.wait(SECOND)
 
 

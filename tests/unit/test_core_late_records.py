@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.status import Batch, Phase, Status
+from nodepool_membership.api.status import Batch, Halt, Phase, Recovery, Status
 from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.observation import JobPhase
@@ -23,6 +23,7 @@ from unit.core_builders import (
     a_job,
     a_node,
     a_spec,
+    a_wait,
     active,
     an_object,
     servers,
@@ -116,16 +117,29 @@ def test_a_no_to_a_call_whose_servers_became_nodes_gives_nobody_up(answer: Answe
 
 @pytest.mark.parametrize("answer", ANSWERS, ids=repr)
 def test_a_halt_outlives_a_record(answer: Answer) -> None:
-    """A removal may be called meanwhile; the halt is kept in the conditions alone."""
+    """A removal may be called meanwhile."""
     run = Run(an_object(a_spec(A, B)))
     intent = run.step().intent
     assert intent is not None
-    stalled = replace(run.ready, type="Stalled", status="True", reason=Reason.TOO_MANY_FAILURES)
-    run.store(replace(run.status, conditions=(run.ready, stalled)))
+    halt = Halt(Reason.TOO_MANY_FAILURES, "3 of 3 servers", NOW)
+    run.store(replace(run.status, halt=halt))
     run.store(record(run.membership, intent, answer, run.now, SETTINGS))
-    condition = run.condition("Stalled")
-    assert condition is not None
-    assert condition.reason is Reason.TOO_MANY_FAILURES
+    assert run.status.halt == halt
+
+
+def test_conditions_that_somebody_cleared_change_nothing_but_what_is_read() -> None:
+    """A halt, a wait and a lost status are stored as themselves."""
+    for part in (
+        Status(1, last_batch=1, halt=Halt(Reason.TOO_MANY_FAILURES, "3 of 3 servers", NOW)),
+        Status(1, last_batch=1, waits=(a_wait(NOW + WINDOW),)),
+        Status(1, last_batch=0, recovery=Recovery(NOW, NOW + WINDOW)),
+    ):
+        run = Run(an_object(a_spec(A, B), part))
+        assert run.step().intent is None
+        told = run.status.conditions
+        run.store(replace(run.status, conditions=()))
+        assert run.step().intent is None
+        assert run.status.conditions == told
 
 
 def test_a_queued_part_never_names_a_server_of_an_open_batch() -> None:

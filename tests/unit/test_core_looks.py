@@ -15,6 +15,7 @@ from nodepool_membership.core.failures import MAX_GROUPS
 from nodepool_membership.core.observation import (
     ClusterReport,
     Freshness,
+    Home,
     JobPhase,
     Look,
     NodeTable,
@@ -35,6 +36,7 @@ from unit.core_builders import (
     a_job,
     a_node,
     a_spec,
+    a_wait,
     active,
     an_object,
     servers,
@@ -42,7 +44,7 @@ from unit.core_builders import (
 
 A, B, C = servers(3)
 RECENT, FRESH = Look(listing=Freshness.RECENT), Look(listing=Freshness.AFTER_READ)
-JOBS, WRITE = Look(jobs=(JOB,)), Look(write=True)
+JOBS, HOME, WRITE = Look(jobs=(JOB,)), Look(home=True), Look(write=True)
 ROOM = MAX_OBJECT_BYTES - MAX_GROUPS * plan.BYTES_PER_OUTCOME
 
 
@@ -61,7 +63,7 @@ def test_a_settled_object_needs_one_shared_listing() -> None:
 def test_an_add_needs_a_listing_of_its_own_then_the_pool_then_a_place_in_the_budget() -> None:
     run = Run(an_object(a_spec(A)))
     assert run.step().intent is not None
-    assert run.looks == [RECENT, FRESH, WRITE]
+    assert run.looks == [RECENT, FRESH, HOME, WRITE]
 
 
 def test_a_listing_begun_before_the_object_was_read_plans_nothing() -> None:
@@ -72,6 +74,7 @@ def test_a_listing_begun_before_the_object_was_read_plans_nothing() -> None:
         pool=PoolReport(""),
         cluster=ClusterReport("Available"),
         write_wait=0.0,
+        home=Home(),
     )
     assert decide(membership, old, NOW, SETTINGS) == FRESH
     new = decide(membership, replace(old, listing=NodeTable(NOW, [])), NOW, SETTINGS)
@@ -98,7 +101,7 @@ def test_while_a_job_runs_and_there_is_no_room_nothing_is_listed() -> None:
 
 def test_while_a_job_runs_and_a_wait_is_on_nothing_is_listed() -> None:
     run = running(A, B, parallel=2)
-    run.store(replace(run.status, next_attempt_time=NOW + SECOND))
+    run.store(replace(run.status, waits=(a_wait(NOW + SECOND),)))
     run.step()
     assert run.looks == [JOBS]
 
@@ -108,7 +111,7 @@ def test_while_a_job_runs_and_there_is_room_the_next_is_planned() -> None:
     intent = run.step(Accepted("other-job")).intent
     assert intent is not None
     assert intent.server_ids == (B,)
-    assert run.looks == [JOBS, RECENT, FRESH, WRITE]
+    assert run.looks == [JOBS, RECENT, FRESH, HOME, WRITE]
 
 
 def test_a_job_that_is_over_needs_a_listing_of_its_own() -> None:
@@ -155,7 +158,9 @@ def test_a_full_write_budget_is_waited_for_without_a_word() -> None:
     assert run.ready.reason is Reason.PROGRESSING
 
 
-@pytest.mark.parametrize("size", [0, ROOM - 2 * plan.BYTES_PER_ID - plan.BYTES_PER_OUTCOME, MAX_OBJECT_BYTES])
+@pytest.mark.parametrize(
+    "size", [0, ROOM - 2 * plan.BYTES_PER_ID - plan.BYTES_PER_OUTCOME - plan.KEPT_FOR_REMOVALS, MAX_OBJECT_BYTES]
+)
 def test_an_intent_is_made_only_if_its_worst_outcome_fits(size: int) -> None:
     run = Run(replace(an_object(a_spec(A)), wire_bytes=size))
     decision = run.step()
@@ -197,13 +202,14 @@ def test_a_trouble_loses_nothing_that_is_recorded() -> None:
 
 def test_a_retry_is_announced_with_its_moment() -> None:
     batch = a_batch(Phase.FAILED, finished=NOW)
-    failures = (a_failure(FailureReason.REFUSED, A),)
+    moment = NOW + timedelta(seconds=33)
+    failures = (a_failure(FailureReason.REFUSED, A, retry=moment),)
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,), failures=failures)))
     decision = run.step()
-    moment = run.status.next_attempt_time
-    assert moment is not None
-    assert decision.delay == (moment - NOW).total_seconds()
-    assert timedelta(seconds=30) <= moment - NOW <= timedelta(seconds=37)
+    assert decision.delay == 33.0
+    assert "next attempt at 2026-01-02T03:00:33Z" in run.ready.message
+    run.now = moment
+    assert run.step().intent is not None
 
 
 def test_the_counts_add_up_with_every_kind_of_server() -> None:

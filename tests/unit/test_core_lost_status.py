@@ -15,7 +15,7 @@ from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Re
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import acknowledge
 from nodepool_membership.core.observation import JobPhase
-from unit.core_builders import JOB, NOW, SETTINGS, WINDOW, Run, a_job, a_spec, an_object, servers
+from unit.core_builders import JOB, NOW, SETTINGS, WINDOW, Run, a_job, a_spec, an_object, next_attempt, servers
 
 A, B, C, D, E = servers(5)
 REQUEST = "reconcile.fluxcd.io/requestedAt"
@@ -58,7 +58,7 @@ def test_neither_an_edit_nor_a_request_ends_the_wait_after_a_record(answer: Answ
     assert run.step().intent is None
     run.edit(a_spec(A, B, C, D, batch_size=2, parallel=3))
     assert run.step().intent is None
-    assert run.status.next_attempt_time == NOW + WINDOW
+    assert next_attempt(run.status) == NOW + WINDOW
     run.wait(WINDOW - timedelta(seconds=61))
     assert run.step().intent is None
 
@@ -90,7 +90,7 @@ def test_a_wait_after_it_is_not_taken_for_it() -> None:
     run.step()
     run.step()
     assert run.newest.phase is Phase.FAILED
-    assert run.status.next_attempt_time is not None
+    assert next_attempt(run.status) is not None
     assert run.status.last_batch == run.newest.batch
     assert run.ready.reason is not Reason.STATUS_LOST
     run.edit(a_spec(C, D, E))

@@ -10,7 +10,7 @@ import pytest
 
 from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.api.status import Hold, Phase, Status
 from nodepool_membership.core.calls import Accepted, Refused, record
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.narrowing import named
@@ -27,6 +27,7 @@ from unit.core_builders import (
     a_spec,
     active,
     an_object,
+    next_attempt,
     servers,
 )
 from unit.narrowing_builders import fresh, phases, refused, try_until_settled
@@ -128,7 +129,7 @@ def test_a_part_names_no_member_and_nobody_who_held_a_node(failed: FailureReason
     parts = (a_batch(Phase.QUEUED, IDS[0], number=2), a_batch(Phase.QUEUED, IDS[1], number=3))
     known = Status(1, last_batch=3, jobs=parts, members=IDS[1:2])
     if failed is not None:
-        known = replace(known, members=(), failures=(a_failure(failed, IDS[1]),))
+        known = replace(known, members=(), failures=(a_failure(failed, IDS[1]),), holds=(Hold(IDS[1:2]),))
     run = Run(an_object(a_spec(*IDS[:2]), known))
     intent = run.step(Accepted(JOB)).intent
     assert intent is not None
@@ -246,7 +247,7 @@ def test_a_server_in_use_is_set_aside_without_blame_and_the_rest_goes_on() -> No
     assert run.step().intent is None
     assert (run.ready.reason, run.status.joined) == (FailureReason.SERVER_IN_USE, 3)
     assert run.condition("Reconciling") is not None
-    assert run.status.next_attempt_time is not None
+    assert next_attempt(run.status) is not None
 
 
 def test_a_server_in_use_is_tried_again_for_ever_with_growing_waits_and_no_attempt() -> None:
@@ -257,12 +258,12 @@ def test_a_server_in_use_is_tried_again_for_ever_with_growing_waits_and_no_attem
         assert intent is not None
         assert intent.attempt == 1
         assert run.step().intent is None
-        moment = run.status.next_attempt_time
+        moment = next_attempt(run.status)
         assert moment is not None
         waits.append((moment - run.now).total_seconds())
         run.now = moment
     assert run.status.failed == 0
-    for wait, base in zip(waits, [30, 60, 120, 240, 480, 600, 600, 600, 600], strict=True):
+    for wait, base in zip(waits, [30, 60, 120, 240, 480, 960, 1920, 3840, 7680], strict=True):
         assert base <= wait <= base * 1.2 + 1
 
 
@@ -271,7 +272,7 @@ def test_after_a_server_in_use_that_is_not_named_the_next_look_comes_first() -> 
     run.step(in_use())
     assert phases(run) == [(Phase.REFUSED, ())]
     assert (run.status.failures, run.ready.reason) == ((), Reason.SERVER_IN_USE)
-    moment = run.status.next_attempt_time
+    moment = next_attempt(run.status)
     assert moment is not None
     run.now, run.cloud.nodes = moment, [a_node(IDS[0], "Installing")]
     intent = run.step(Accepted(JOB)).intent

@@ -10,12 +10,13 @@ import pytest
 from nodepool_membership.api.membership import Membership, status_json
 from nodepool_membership.api.names import MAX_OBJECT_BYTES
 from nodepool_membership.api.reasons import FailureReason
-from nodepool_membership.api.status import Batch, Failure, Operation, Phase, Status
+from nodepool_membership.api.status import Batch, Failure, Hold, Operation, Phase, Status
 from nodepool_membership.core.calls import Accepted, record
 from nodepool_membership.core.decide import Decision, decide
 from nodepool_membership.core.failures import MAX_GROUPS, Cause
 from nodepool_membership.core.observation import (
     ClusterReport,
+    Home,
     JobPhase,
     JobReport,
     Node,
@@ -25,6 +26,7 @@ from nodepool_membership.core.observation import (
 )
 from nodepool_membership.core.plan import fits
 from nodepool_membership.core.state import State
+from told import condition_of
 from unit.core_builders import (
     ELSEWHERE,
     JOB,
@@ -40,6 +42,7 @@ from unit.core_builders import (
     a_spec,
     active,
     an_object,
+    next_attempt,
     server,
     servers,
 )
@@ -64,7 +67,7 @@ def running(*ids: str, number: int = 1) -> Batch:
 def saw(*nodes: Node, at: datetime = NOW, jobs: Mapping[str, JobReport] | None = None) -> Observation:
     """All there is to see, by a listing begun when the object was read."""
     cluster = ClusterReport("Available")
-    return Observation(at, 1000, NodeTable(at, nodes), jobs or {}, PoolReport(""), cluster, write_wait=0.0)
+    return Observation(at, 1000, NodeTable(at, nodes), jobs or {}, PoolReport(""), cluster, 0.0, Home())
 
 
 def decided(membership: Membership, seen: Observation) -> Decision:
@@ -116,7 +119,8 @@ def test_no_more_jobs_run_than_the_spec_allows(most: int) -> None:
 
 def test_a_batch_that_is_only_watched_takes_no_place_of_a_job() -> None:
     watched = a_batch(Phase.VERIFYING, IDS[0], job_id=JOB, finished=NOW - MINUTE)
-    assert decided(an_object(a_spec(*IDS), with_jobs(watched)), saw()).intent is not None
+    lost = a_job(JobPhase.LOST)
+    assert decided(an_object(a_spec(*IDS), with_jobs(watched)), saw(jobs=lost)).intent is not None
     unknown = a_batch(Phase.VERIFYING, IDS[0])
     assert decided(an_object(a_spec(*IDS), with_jobs(unknown)), saw()).intent is None, "its job may be running"
 
@@ -146,26 +150,30 @@ def test_fresh_servers_come_before_retries_and_retries_by_their_attempts() -> No
     assert named == [(IDS[2:], 1), (IDS[1:2], 2), (IDS[:1], 3)]
 
 
-@pytest.mark.parametrize("reason", [FailureReason.NODE_VANISHED, FailureReason.OTHER])
-@pytest.mark.parametrize("attempts", [0, 1])
-def test_a_server_whose_node_vanished_waits_for_the_settle_window(reason: FailureReason, attempts: int) -> None:
-    """Its node was seen, and absence from one listing is no proof; `Other` may stand for that (rule P8)."""
-    gone = a_failure(reason, IDS[0], attempts=attempts)
+@pytest.mark.parametrize("reason", [None, FailureReason.NODE_VANISHED, FailureReason.OTHER, FailureReason.REFUSED])
+def test_a_server_whose_node_vanished_waits_for_the_settle_window_whatever_is_told_of_it(
+    reason: FailureReason | None,
+) -> None:
+    """Its node was seen, and absence from one listing is no proof (rule P8)."""
+    failures = [] if reason is None else [a_failure(reason, IDS[0])]
     early, late = (
-        decided(an_object(a_spec(IDS[0]), with_jobs(ended(ago), failures=[gone])), saw()).intent
+        decided(
+            an_object(a_spec(IDS[0]), replace(with_jobs(failures=failures), holds=(Hold(IDS[:1], NOW - ago),))), saw()
+        ).intent
         for ago in (WINDOW - SECOND, WINDOW)
     )
     assert early is None
     assert late is not None
-    assert late.attempt == attempts + 1
+    assert late.server_ids == IDS[:1]
 
 
 def test_the_wait_of_a_retry_holds_up_no_id_that_is_added_meanwhile() -> None:
     membership = an_object(
-        a_spec(IDS[0]), with_jobs(ended(SECOND), failures=[a_failure(FailureReason.NEVER_APPEARED, IDS[0])])
+        a_spec(IDS[0]),
+        with_jobs(ended(SECOND), failures=[a_failure(FailureReason.NEVER_APPEARED, IDS[0], retry=NOW + MINUTE)]),
     )
     waiting = stored(membership, decided(membership, saw()))
-    assert waiting.status.next_attempt_time is not None
+    assert next_attempt(waiting.status) is not None
     edited = replace(waiting, spec=a_spec(*IDS), metadata=replace(waiting.metadata, generation=2))
     intent = decided(edited, saw()).intent
     assert intent is not None
@@ -173,12 +181,12 @@ def test_the_wait_of_a_retry_holds_up_no_id_that_is_added_meanwhile() -> None:
 
 
 def test_what_changes_during_the_wait_of_a_retry_is_told() -> None:
-    failures = [a_failure(FailureReason.NEVER_APPEARED, IDS[0])]
+    failures = [a_failure(FailureReason.NEVER_APPEARED, IDS[0], retry=NOW + MINUTE)]
     membership = an_object(a_spec(*IDS), with_jobs(ended(SECOND), members=IDS[1:], failures=failures))
     first = decided(membership, saw(*active(IDS[1:])))
     later = decided(stored(membership, first), saw(*active(IDS[2:]), a_node(IDS[1], "Error"), at=NOW + SECOND))
-    assert first.status.next_attempt_time == later.status.next_attempt_time
-    ready = later.status.condition("Ready")
+    assert next_attempt(first.status) == next_attempt(later.status)
+    ready = condition_of(later.status, "Ready")
     assert ready is not None
     assert ready.message.startswith("3 of 5 servers joined, 1 pending, 1 failed")
 

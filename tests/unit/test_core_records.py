@@ -21,6 +21,7 @@ from unit.core_builders import (
     a_spec,
     active,
     an_object,
+    next_attempt,
     servers,
 )
 
@@ -58,7 +59,7 @@ def test_a_refusal_costs_the_attempt() -> None:
 def test_a_refusal_about_a_server_makes_no_other_wait() -> None:
     run = Run(an_object(a_spec(A, B, batch_size=1)))
     run.step(Refused(ABOUT_SERVER, "no"))
-    assert run.status.next_attempt_time is None
+    assert run.status.waits == ()
     assert run.ready.reason is Reason.PROGRESSING
     intent = run.step().intent
     assert intent is not None
@@ -71,7 +72,7 @@ def test_a_refusal_about_anything_else_makes_all_wait(code: str) -> None:
     assert entry.about is not About.SERVER
     run = Run(an_object(a_spec(A, B, batch_size=1)))
     run.step(Refused(entry, "no"))
-    waited = run.status.next_attempt_time
+    waited = next_attempt(run.status)
     assert waited is not None
     assert waited > NOW
     assert run.ready.reason.value == entry.reason.value
@@ -89,7 +90,7 @@ def test_waits_grow_with_refusals_in_a_row_and_start_again_after_a_success() -> 
     waits = []
     for _ in range(7):
         run.step(NOT_NOW)
-        moment = run.status.next_attempt_time
+        moment = next_attempt(run.status)
         assert moment is not None
         waits.append((moment - run.now).total_seconds())
         run.now = moment
@@ -98,7 +99,7 @@ def test_waits_grow_with_refusals_in_a_row_and_start_again_after_a_success() -> 
     good = a_batch(Phase.SUCCEEDED, number=8, finished=run.now)
     run.store(replace(run.status, last_batch=8, jobs=(*run.status.jobs, good)))
     run.step(NOT_NOW)
-    moment = run.status.next_attempt_time
+    moment = next_attempt(run.status)
     assert moment is not None
     assert (moment - run.now).total_seconds() <= 37
 
@@ -109,7 +110,7 @@ def test_an_open_batch_neither_counts_nor_ends_a_row_of_refusals() -> None:
     run = Run(an_object(a_spec(A, B, parallel=2), Status(1, last_batch=3, jobs=batches)))
     intent = a_batch(Phase.SUBMITTING, A, number=4)
     run.store(record(run.membership, intent, NOT_NOW, NOW, SETTINGS))
-    moment = run.status.next_attempt_time
+    moment = next_attempt(run.status)
     assert moment is not None
     assert 120 <= (moment - NOW).total_seconds() <= 145
 
@@ -118,7 +119,7 @@ def test_an_open_batch_neither_counts_nor_ends_a_row_of_refusals() -> None:
 def test_what_the_cloud_asks_us_to_wait_is_a_lower_bound(asked: float, least: float) -> None:
     run = Run(an_object(a_spec(A)))
     run.step(NotNow(Reason.THROTTLED, "too many calls", asked))
-    moment = run.status.next_attempt_time
+    moment = next_attempt(run.status)
     assert moment is not None
     assert least - 1 <= (moment - NOW).total_seconds() <= max(least, 37)
 
@@ -137,7 +138,7 @@ def test_a_status_that_lost_the_batch_gets_it_back_with_the_same_record(answer: 
     rebuilt = record(run.membership, intent, answer, NOW, SETTINGS)
     assert (rebuilt.jobs, rebuilt.failures) == (kept.jobs, kept.failures)
     # Other batches may have been lost with this one: rule P2's wait begins.
-    assert rebuilt.next_attempt_time == NOW + WINDOW
+    assert next_attempt(rebuilt) == NOW + WINDOW
     again = record(replace(run.membership, status=kept), intent, answer, NOW, SETTINGS)
     assert again == kept
 
@@ -174,7 +175,7 @@ def test_a_refusal_about_the_moment_waits_and_costs_no_attempt() -> None:
         assert intent is not None
         assert (intent.batch, intent.attempt) == (number, 1)
         assert (run.status.failures, run.status.pending, run.ready.reason) == ((), 1, Reason.CLUSTER_NOT_READY)
-        moment = run.status.next_attempt_time
+        moment = next_attempt(run.status)
         assert moment is not None
         run.now = moment
 
@@ -187,7 +188,7 @@ def test_what_somebody_has_to_repair_does_not_use_up_all_attempts_within_minutes
         intent = run.step(Refused(refusal(400, code), "no")).intent
         assert intent is not None
         assert intent.attempt == attempt
-        moment = run.status.next_attempt_time
+        moment = next_attempt(run.status)
         assert moment is not None
         run.now = moment
     assert run.now - NOW >= timedelta(minutes=70)

@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import pytest
 
+from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.spec import Leaving
+from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Accepted, NotNow
 from nodepool_membership.core.decide import acknowledge
@@ -28,7 +29,7 @@ from unit.core_builders import (
     an_object,
     servers,
 )
-from unit.removal_builders import REMOVE, deleted, members, removal
+from unit.removal_builders import REMOVE, deleted, due, members, removal
 
 A, B = servers(2)
 OURS, OUR_RESET = "cce.nodepools.dev/reconcile-requested-at", "cce.nodepools.dev/reset-requested-at"
@@ -76,14 +77,18 @@ def test_a_status_given_up_on_request_is_waited_out_whatever_stands_in_the_annot
     assert run.step(Accepted(JOB)).intent is not None
 
 
-@pytest.mark.parametrize(("removal_policy", "removed"), [(Leaving.RETAIN, (A,)), (REMOVE, (A, B))])
+@pytest.mark.parametrize(("removal_policy", "removed"), [(RemovalPolicy.RETAIN, (A,)), (REMOVE, (A,))])
 def test_a_deletion_removes_nobody_whom_an_edit_before_it_released(
-    removal_policy: Leaving, removed: tuple[str, ...]
+    removal_policy: RemovalPolicy, removed: tuple[str, ...]
 ) -> None:
-    """Rule P18: the operator sees the edit and the deletion at once, as after a prune or while it was down."""
+    """Rule P18: the operator sees the edit and the deletion at once, as after a prune or while it was down.
+
+    Also if the edit set Remove: whether B left before that or with it, nobody knows.
+    """
     run = members(A, B, spec=a_spec(A, B, deletion=REMOVE))
     run.edit(a_spec(A, removal=removal_policy, deletion=REMOVE))
     run.delete()
+    due(run)
     assert removal(run, Accepted(JOB)) == removed
     assert (run.status.members, run.status.surplus) == ((), 0)
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active({A, B} - set(removed))
@@ -99,21 +104,25 @@ def test_who_was_released_by_an_edit_holds_up_no_deletion() -> None:
 
 
 def test_a_deletion_tells_why_the_removal_waits_and_tells_it_once() -> None:
-    run = deleted(A)
+    run = due(deleted(A))
     run.step(NotNow(Reason.LOCKED, "the cluster is busy"))
     assert (run.ready.status, run.ready.reason) == ("False", Reason.DELETING)
-    assert run.ready.message == "1 owed removal (spec.deletionPolicy); nothing is open; the cluster is busy"
+    (wait,) = run.status.waits
+    assert run.ready.message == (
+        "1 to be removed and REINSTALLED (spec.deletionPolicy); spec.deletionPolicy: Retain stops it; at the latest"
+        f" 2026-01-02T04:32:00Z; the cluster is busy; next attempt at {rfc3339(wait.until)}"
+    )
     told = run.status
     assert run.step().intent is None
     assert run.status == told
 
 
 def test_a_deletion_tells_what_is_in_the_way_of_a_removal() -> None:
-    run = deleted(A)
+    run = due(deleted(A))
     run.cloud.cluster = ClusterReport("Upgrading")
     run.step()
     assert run.ready.reason is Reason.DELETING
     assert "the cluster is in phase Upgrading" in run.ready.message
     run.cloud.cluster = ClusterReport("Available")
     run.step(Accepted(JOB))
-    assert run.ready.message == "waiting for 1 open batch(es) before the finalizer is released"
+    assert run.ready.message.startswith("waiting for batch 2 (job <id>) to end; at the latest 2026-01-02T04:32:00Z")

@@ -11,14 +11,14 @@ import pytest
 from nodepool_membership.api.membership import UnreadableStatus, parse_membership
 from nodepool_membership.api.names import FINALIZER, MAX_OBJECT_BYTES, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.spec import Leaving
-from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.status import Operation, Phase, Status
 from nodepool_membership.core import plan
 from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import Pace
 from nodepool_membership.core.failures import MAX_GROUPS
-from nodepool_membership.core.observation import Home, JobPhase, PoolReport, Trouble
+from nodepool_membership.core.observation import JobPhase, PoolReport, Trouble
 from unit.core_builders import (
     JOB,
     NOW,
@@ -35,15 +35,11 @@ from unit.core_builders import (
 from unit.removal_builders import (
     DELAY,
     FRESH,
-    HOME,
     REMOVE,
-    WRITE,
     A,
     B,
     C,
     D,
-    deleted,
-    members,
     owing,
     removal,
     removing_spec,
@@ -62,6 +58,9 @@ def test_a_removal_of_unknown_outcome_is_watched_and_not_repeated(answer: Answer
     assert run.step().pace is Pace.WATCH
     assert (run.newest.phase, run.status.surplus) == (Phase.VERIFYING, 0)
     run.cloud.nodes = active([D])
+    run.step()
+    assert (run.newest.phase, run.newest.server_ids) == (Phase.VERIFYING, (A,)), "nothing proves that it is over"
+    run.wait(WINDOW - timedelta(minutes=5))
     run.step()
     assert (run.newest.phase, run.ready.status) == (Phase.SUCCEEDED, "True")
 
@@ -171,8 +170,9 @@ def test_a_removal_that_is_not_for_now_costs_no_attempt_and_is_tried_again_after
         assert removal(run, answer) == (A,)
         assert (run.status.members, run.status.surplus, run.status.failures) == ((A, D), 1, ())
         assert run.status.surplus_since == NOW
-        moment = run.status.next_attempt_time
-        assert moment is not None
+        (wait,) = run.status.waits
+        assert wait.operation is Operation.REMOVE
+        moment = wait.until
         run.now = moment - SECOND
         assert removal(run) == ()
         run.wait(SECOND)
@@ -207,7 +207,7 @@ def test_a_refusal_about_a_node_is_not_narrowed_down() -> None:
     assert set(run.causes) == {A, B}
 
 
-def test_an_overdue_job_is_closed_only_when_all_nodes_are_gone() -> None:
+def test_an_overdue_job_is_followed_to_its_end_also_when_all_nodes_are_gone() -> None:
     run = owing(A, B)
     run.wait(DELAY)
     removal(run, Accepted(JOB))
@@ -218,7 +218,12 @@ def test_an_overdue_job_is_closed_only_when_all_nodes_are_gone() -> None:
     assert run.ready.reason is Reason.JOB_OVERDUE
     run.cloud.nodes = active([D])
     run.step()
-    assert run.newest.phase is Phase.SUCCEEDED
+    assert run.newest.phase is Phase.RUNNING
+    run.edit(removing_spec(A, D))
+    assert run.step().intent is None, "a server that a removal may still act on is not added"
+    run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+    run.step()
+    assert run.status.jobs[0].phase is Phase.SUCCEEDED
 
 
 def test_a_listing_that_disagrees_with_the_pools_count_proves_no_removal() -> None:
@@ -273,7 +278,7 @@ def test_a_removal_whose_outcome_might_not_fit_is_not_called() -> None:
 
 
 def test_under_deletion_policy_remove_the_finalizer_is_on_a_settled_object() -> None:
-    for policy, held in ((REMOVE, (FINALIZER,)), (Leaving.RETAIN, ())):
+    for policy, held in ((REMOVE, (FINALIZER,)), (RemovalPolicy.RETAIN, ())):
         run = Run(an_object(a_spec(A, deletion=policy)), Cloud(active([A])))
         before = run.membership
         decision = run.step()
@@ -289,92 +294,6 @@ def test_a_look_that_fails_does_not_take_that_finalizer_off() -> None:
     run.step()
     run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no route")
     assert run.step().holds
-
-
-def test_a_deletion_removes_all_recorded_members_at_once() -> None:
-    run = deleted(A, B)
-    run.cloud.nodes += active([C])
-    assert removal(run, Accepted(JOB)) == (A, B)
-    assert run.looks == [FRESH, WRITE, HOME]
-    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([C])
-    assert not run.step().holds
-    assert run.ready.reason is Reason.DELETING
-
-
-def test_every_batch_of_a_deletion_asks_whether_the_namespace_goes_too() -> None:
-    run = members(A, B, spec=a_spec(A, B, batch_size=1, deletion=REMOVE))
-    run.delete()
-    assert removal(run, Accepted(JOB)) == (A,)
-    assert "1 owed removal" in run.ready.message
-    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([B])
-    run.cloud.home = Home("the namespace is being deleted, too")
-    decision = run.step()
-    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
-    assert HOME in run.looks
-
-
-def test_a_deletion_that_takes_the_namespace_along_keeps_the_servers() -> None:
-    run = deleted(A)
-    run.cloud.home = Home("the namespace is being deleted, too")
-    decision = run.step()
-    assert (decision.intent, decision.holds) == (None, False)
-
-
-@pytest.mark.parametrize(("suspend", "policy"), [(True, REMOVE), (False, Leaving.RETAIN)])
-def test_a_deletion_under_retain_or_while_suspended_keeps_the_servers(suspend: bool, policy: Leaving) -> None:
-    run = deleted(A, suspend=suspend, policy=policy)
-    decision = run.step()
-    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
-
-
-def test_owed_removals_end_with_a_deletion_under_retain() -> None:
-    run = owing(A)
-    run.delete()
-    run.wait(DELAY)
-    decision = run.step()
-    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
-
-
-def test_retain_is_the_way_out_of_a_deletion() -> None:
-    run = deleted(A)
-    run.cloud.write_wait = 5.0
-    assert run.step().holds
-    run.edit(a_spec(A))
-    decision = run.step()
-    assert (decision.intent, decision.holds) == (None, False)
-
-
-def test_a_deletion_adopts_nobody() -> None:
-    run = deleted(A)
-    run.edit(a_spec(A, B, deletion=REMOVE))
-    run.cloud.nodes += active([B])
-    assert removal(run) == (A,)
-    assert B not in run.status.members
-
-
-def test_who_joins_by_an_open_batch_during_the_deletion_is_removed_too() -> None:
-    run = Run(an_object(a_spec(A, deletion=REMOVE)))
-    run.step(Accepted(JOB))
-    run.delete()
-    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
-    assert removal(run) == (A,)
-
-
-def test_a_deletion_that_comes_to_no_end_is_let_go() -> None:
-    run = deleted(A)
-    run.cloud.nodes = [a_node(A, "Upgrading")]
-    assert run.step().holds
-    run.wait(WINDOW + timedelta(seconds=run.membership.spec.join_timeout_seconds))
-    assert not run.step().holds
-
-
-def test_a_deletion_without_credentials_is_let_go_after_ten_minutes() -> None:
-    run = deleted(A)
-    run.cloud.trouble = Trouble(Reason.SECRET_NOT_FOUND, "no Secret")
-    run.wait(timedelta(minutes=10) - SECOND)
-    assert run.step().holds
-    run.wait(SECOND)
-    assert not run.step().holds
 
 
 def test_a_lost_status_removes_nobody() -> None:

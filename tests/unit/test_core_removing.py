@@ -43,6 +43,7 @@ from unit.core_builders import (
 from unit.removal_builders import (
     DELAY,
     FRESH,
+    HOME,
     RECENT,
     WRITE,
     A,
@@ -72,7 +73,7 @@ def test_a_member_that_leaves_the_list_is_owed_and_removed_after_the_delay_by_it
     run = owing(A)
     assert (run.status.members, run.status.surplus, run.status.surplus_since) == ((A, D), 1, NOW)
     assert (run.ready.status, run.ready.reason) == ("False", Reason.PROGRESSING)
-    assert "1 owed removal once off the list for 120 s" in run.ready.message
+    assert "1 to be removed and REINSTALLED from 2026-01-02T03:02:00Z on" in run.ready.message
     run.wait(DELAY - SECOND)
     assert run.step().delay == 1.0
     run.wait(SECOND)
@@ -80,7 +81,7 @@ def test_a_member_that_leaves_the_list_is_owed_and_removed_after_the_delay_by_it
     assert intent is not None
     assert (intent.operation, intent.server_ids, intent.node_ids) == (Operation.REMOVE, (A,), (f"node-of-{A}",))
     assert (intent.batch, intent.attempt, intent.submit_time) == (2, 1, run.now)
-    assert run.looks == [FRESH, WRITE]
+    assert run.looks == [FRESH, HOME, WRITE]
     assert (run.status.members, run.status.surplus) == ((D,), 0)
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([D])
     run.step()
@@ -340,3 +341,13 @@ def test_what_is_due_and_what_is_not() -> None:
     assert what_is_due(run, seen, a_batch(Phase.QUEUED, A)) == set()
     run.wait(-SECOND)
     assert what_is_due(run, replace(seen, read_at=run.now)) == set()
+
+
+def test_who_left_under_retain_is_not_owed_when_remove_is_seen_together_with_it() -> None:
+    run = members(A, D, spec=a_spec(A, D))
+    run.edit(a_spec(D))
+    run.edit(removing_spec(D))
+    run.step()
+    run.wait(2 * DELAY)
+    assert removal(run) == ()
+    assert (run.status.members, run.status.surplus) == ((D,), 0)

@@ -9,12 +9,13 @@ import pytest
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.spec import Leaving
-from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.status import Hold, Phase, Status
 from nodepool_membership.core.calls import Accepted, NotNow
-from nodepool_membership.core.carry import MAX_TOKEN, requested
 from nodepool_membership.core.decide import Pace, acknowledge
 from nodepool_membership.core.observation import Freshness, JobPhase, Look, Trouble
+from nodepool_membership.core.requests import MAX_TOKEN, look_requested
+from told import condition_of
 from unit.core_builders import (
     ELSEWHERE,
     JOB,
@@ -31,12 +32,14 @@ from unit.core_builders import (
     a_spec,
     active,
     an_object,
+    next_attempt,
     servers,
 )
 
 A, B, C = servers(3)
 # Spelled out here: people and tools write these names.
 FLUX, OURS = "reconcile.fluxcd.io/requestedAt", "cce.nodepools.dev/reconcile-requested-at"
+ONLY, PAUSED = "cce.nodepools.dev/reset-only", "cce.nodepools.dev/paused"
 FLUX_RESET, OUR_RESET = "reconcile.fluxcd.io/resetAt", "cce.nodepools.dev/reset-requested-at"
 LIMIT = WINDOW + timedelta(seconds=3600)
 
@@ -66,11 +69,11 @@ def lost() -> Run:
 def test_a_request_is_answered_once_by_looking(name: str) -> None:
     run = done()
     run.annotate({name: "one"})
-    assert requested(run.membership) == "one"
+    assert look_requested(run.membership) == "one"
     assert acknowledge(run.membership, NOW, SETTINGS).last_handled_reconcile_at is None
     run.step()
     assert run.looks == [Look(listing=Freshness.AFTER_READ)]
-    assert (run.status.last_handled_reconcile_at, requested(run.membership)) == ("one", None)
+    assert (run.status.last_handled_reconcile_at, look_requested(run.membership)) == ("one", None)
     run.step()
     assert run.looks == [Look(listing=Freshness.RECENT)]
 
@@ -89,7 +92,7 @@ def test_removing_or_keeping_an_annotation_is_no_request(annotations: Mapping[st
     run.step()
     before = run.status
     run.annotate(annotations)
-    assert requested(run.membership) is None
+    assert look_requested(run.membership) is None
     assert run.step().status == before
 
 
@@ -102,7 +105,7 @@ def test_a_long_token_is_answered_by_its_hash(length: int, hashed: bool) -> None
     answer = "sha256:" + hashlib.sha256(token.encode()).hexdigest() if hashed else token
     assert (run.status.last_handled_reconcile_at, run.status.last_handled_reset_at) == (answer, answer)
     assert len(answer) <= MAX_TOKEN
-    assert requested(run.membership) is None
+    assert look_requested(run.membership) is None
 
 
 def test_a_request_is_not_answered_by_a_look_that_failed() -> None:
@@ -122,24 +125,6 @@ def test_a_request_during_a_job_lists_the_nodes() -> None:
     run.step()
     assert run.looks == [Look(jobs=(JOB,)), Look(listing=Freshness.AFTER_READ)]
     assert run.status.last_handled_reconcile_at == "one"
-
-
-@pytest.mark.parametrize("names", [(FLUX, FLUX_RESET), (OURS, OUR_RESET)])
-def test_a_reset_gives_the_attempts_back(names: tuple[str, str]) -> None:
-    run = used_up()
-    run.annotate(dict.fromkeys(names, "one"))
-    decision = run.step(Accepted(JOB))
-    assert decision.intent is not None
-    assert decision.intent.attempt == 1
-    assert run.status.last_handled_reset_at == "one"
-
-
-@pytest.mark.parametrize("annotations", [{FLUX_RESET: "one"}, {FLUX: "two", FLUX_RESET: "one"}, {FLUX: "one"}])
-def test_a_reset_needs_the_same_value_as_the_request(annotations: Mapping[str, str]) -> None:
-    run = used_up()
-    run.annotate(annotations)
-    assert run.step().intent is None
-    assert (run.status.last_handled_reset_at, run.causes) == (None, {A: (FailureReason.NEVER_APPEARED, 3)})
 
 
 def test_a_reset_does_not_send_a_server_that_has_a_node() -> None:
@@ -163,14 +148,16 @@ def test_a_wait_is_kept_over_looks_without_writes() -> None:
     run.step(NotNow(Reason.THROTTLED, "too many calls", 100.0))
     run.step()
     before = run.status
-    assert before.next_attempt_time == NOW + timedelta(seconds=100)
+    assert next_attempt(before) == NOW + timedelta(seconds=100)
     for _ in range(3):
         run.wait(timedelta(seconds=30))
         decision = run.step()
         assert (decision.intent, decision.status) == (None, before)
-        assert decision.delay == (before.next_attempt_time - run.now).total_seconds()
+        moment = next_attempt(before)
+        assert moment is not None
+        assert decision.delay == (moment - run.now).total_seconds()
     assert run.ready.reason is Reason.THROTTLED
-    run.now = before.next_attempt_time
+    run.now = NOW + timedelta(seconds=100)
     assert run.step().intent is not None
 
 
@@ -178,7 +165,7 @@ def test_an_edit_ends_a_wait() -> None:
     run = Run(an_object(a_spec(A)))
     run.step(NotNow(Reason.THROTTLED, "too many calls", 100.0))
     run.edit(a_spec(A, B))
-    assert acknowledge(run.membership, NOW, SETTINGS).next_attempt_time is None
+    assert next_attempt(acknowledge(run.membership, NOW, SETTINGS)) is None
     assert run.step().intent is not None
 
 
@@ -195,7 +182,7 @@ def test_an_edit_is_acknowledged_from_what_is_recorded() -> None:
     status = acknowledge(run.membership, run.now, SETTINGS)
     assert (status.observed_generation, status.desired, status.joined, status.pending) == (2, 2, 0, 2)
     assert status.members == ()
-    assert status.condition("Reconciling") is not None
+    assert condition_of(status, "Reconciling") is not None
 
 
 @pytest.mark.parametrize(
@@ -204,7 +191,7 @@ def test_an_edit_is_acknowledged_from_what_is_recorded() -> None:
     ids=["suspended", "deleted"],
 )
 def test_suspension_and_deletion_are_acknowledged_as_such(membership: Membership, reason: Reason) -> None:
-    ready = acknowledge(membership, NOW, SETTINGS).condition("Ready")
+    ready = condition_of(acknowledge(membership, NOW, SETTINGS), "Ready")
     assert ready is not None
     assert (ready.status, ready.reason) == ("False", reason)
 
@@ -214,7 +201,7 @@ def test_suspension_previews_the_adds_the_calls_and_the_adoptions() -> None:
     run = Run(an_object(a_spec(*ids, suspend=True)), Cloud(active(ids[:20])))
     decision = run.step()
     assert (decision.intent, decision.pace, decision.holds) == (None, Pace.RESYNC, False)
-    assert run.ready.message == "suspended; would add 430 in 3 call(s), adopt 20"
+    assert run.ready.message == "suspended; would add 430 in 3 calls, which WIPES them, adopt 20"
     assert (run.status.members, run.status.failures, run.status.pending) == ((), (), 450)
 
 
@@ -227,7 +214,9 @@ def test_suspension_says_what_is_open_and_failed_and_follows_open_batches() -> N
     )
     run = Run(an_object(a_spec(A, B, C, suspend=True), status), Cloud(jobs=a_job(JobPhase.RUNNING)))
     decision = run.step()
-    assert run.ready.message == "suspended; would add 1 in 1 call(s), adopt 0; 1 joining in 1 open batch(es); 1 failed"
+    assert run.ready.message == (
+        "suspended; would add 1 in 1 call, which WIPES them, adopt 0; 1 joining in 1 open batch; 1 failed"
+    )
     assert (decision.pace, decision.holds) == (Pace.POLL, True)
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
     assert run.step().intent is None
@@ -247,18 +236,18 @@ def test_what_the_preview_said_stays_said_while_a_job_is_asked() -> None:
 
 
 def test_a_suspended_object_that_was_not_looked_at_says_so() -> None:
-    ready = acknowledge(an_object(a_spec(A, suspend=True)), NOW, SETTINGS).condition("Ready")
+    ready = condition_of(acknowledge(an_object(a_spec(A, suspend=True)), NOW, SETTINGS), "Ready")
     assert ready is not None
     assert ready.message == "suspended; 0 of 1 servers joined, 1 pending; the cloud was not looked at yet"
 
 
 def test_a_lost_status_is_waited_out_by_time() -> None:
     run = lost()
-    assert (run.ready.reason, run.status.next_attempt_time) == (Reason.STATUS_LOST, NOW + WINDOW)
+    assert (run.ready.reason, next_attempt(run.status)) == (Reason.STATUS_LOST, NOW + WINDOW)
     for wait in (timedelta(minutes=5), WINDOW - timedelta(minutes=5) - SECOND):
         run.wait(wait)
         assert run.step().intent is None
-        assert (run.ready.reason, run.status.next_attempt_time) == (Reason.STATUS_LOST, NOW + WINDOW)
+        assert (run.ready.reason, next_attempt(run.status)) == (Reason.STATUS_LOST, NOW + WINDOW)
     run.wait(SECOND)
     assert run.step().intent is not None
 
@@ -266,7 +255,7 @@ def test_a_lost_status_is_waited_out_by_time() -> None:
 def test_a_lost_status_is_waited_out_also_without_an_acknowledgement() -> None:
     run = Run(an_object(a_spec(A), finalizers=(FINALIZER,)))
     assert run.step().intent is None
-    assert (run.ready.reason, run.status.next_attempt_time) == (Reason.STATUS_LOST, NOW + WINDOW)
+    assert (run.ready.reason, next_attempt(run.status)) == (Reason.STATUS_LOST, NOW + WINDOW)
 
 
 def test_a_reset_ends_the_wait_of_a_lost_status() -> None:
@@ -296,12 +285,12 @@ def test_nothing_else_ends_the_wait_of_a_lost_status() -> None:
     assert run.step().intent is None
     run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no connection")
     run.step()
-    assert run.ready.reason is Reason.CLOUD_UNREACHABLE
+    assert run.ready.reason is Reason.STATUS_LOST
     run.cloud.trouble = None
     run.edit(a_spec(A, B, C))
-    assert acknowledge(run.membership, run.now, SETTINGS).next_attempt_time == NOW + WINDOW
+    assert next_attempt(acknowledge(run.membership, run.now, SETTINGS)) == NOW + WINDOW
     assert run.step().intent is None
-    assert (run.ready.reason, run.status.next_attempt_time) == (Reason.STATUS_LOST, NOW + WINDOW)
+    assert (run.ready.reason, next_attempt(run.status)) == (Reason.STATUS_LOST, NOW + WINDOW)
 
 
 def test_nodes_are_adopted_while_a_lost_status_is_waited_out() -> None:
@@ -344,7 +333,7 @@ def test_the_finalizer_is_released_when_the_last_batch_of_a_deleted_object_ends(
         an_object(a_spec(A, B), status, deleted=NOW, finalizers=(FINALIZER,)), Cloud(jobs=a_job(JobPhase.RUNNING))
     )
     assert run.step().holds
-    assert "1 open batch(es)" in run.ready.message
+    assert run.ready.message.startswith("waiting for batch 1 (job <id>) to end; at the latest 2026-01-02T0")
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
     decision = run.step()
     assert (decision.holds, decision.intent, run.newest.phase) == (False, None, Phase.SUCCEEDED)
@@ -356,15 +345,15 @@ def test_a_failed_look_at_a_ready_object_keeps_the_finalizer_of_an_open_batch() 
     run = Run(an_object(a_spec(B, suspend=True), status), Cloud(active([B]), a_job(JobPhase.RUNNING)))
     run.annotate({FLUX: "one"})
     assert run.step().holds
-    assert run.ready.status == "True"
     run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no connection")
     assert run.step().holds
 
 
 def test_a_reset_beside_a_deletion_owes_no_removal_to_a_member_that_vanished() -> None:
     gone = a_failure(FailureReason.MEMBER_MISSING, A, attempts=0)
-    stored = Status(1, last_batch=1, members=(A, B), joined=1, failed=1, desired=2, failures=(gone,))
-    run = Run(an_object(a_spec(A, B, deletion=Leaving.REMOVE), stored, annotations={OURS: "x", OUR_RESET: "x"}))
+    holds = (Hold((A,), NOW),)
+    stored = Status(1, last_batch=1, members=(A, B), joined=1, failed=1, desired=2, failures=(gone,), holds=holds)
+    run = Run(an_object(a_spec(A, B, deletion=RemovalPolicy.REMOVE), stored, annotations={OURS: "x", OUR_RESET: "x"}))
     run.delete()
     status = acknowledge(run.membership, NOW, SETTINGS)
     assert (status.members, status.joined, status.pending, status.surplus) == ((B,), 1, 1, 1)

@@ -4,7 +4,7 @@ import pytest
 
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.api.status import Hold, Phase, Status
 from nodepool_membership.core.calls import Accepted
 from nodepool_membership.core.observation import JobPhase
 from nodepool_membership.core.rivals import Rival, Rivals, told
@@ -13,6 +13,7 @@ from unit.core_builders import (
     ELSEWHERE,
     JOB,
     NOW,
+    WINDOW,
     Run,
     a_batch,
     a_failure,
@@ -26,6 +27,7 @@ from unit.core_builders import (
 )
 
 A, B, C = servers(3)
+HELD = Rival("other/owner", better=True, holds=True)
 THEIRS = Rival("other/owner", better=True)
 OURS = Rival("other/younger", better=False)
 
@@ -112,12 +114,20 @@ def test_a_server_that_may_have_a_node_is_not_sent_at_once_when_the_owner_lets_g
 ) -> None:
     """Also without an attempt: a reset takes the count, not what the add may still do (rules P1, P8)."""
     batch = a_batch(Phase.FAILED, finished=NOW)
-    status = Status(last_batch=1, jobs=(batch,), failures=(a_failure(reason, A, attempts=0),))
+    failures, holds = (a_failure(reason, A, attempts=0),), (Hold((A,)),)
+    status = Status(last_batch=1, jobs=(batch,), failures=failures, holds=holds)
     run = a_run(A, rivals={A: THEIRS}, status=status)
     run.step()
-    assert run.causes == {A: (reason, 0)}
+    assert run.status.live_ids == {A}
     run.rivals = {}
     assert run.step().intent is None
+
+
+def test_a_server_that_another_holds_is_not_added_but_recorded_where_it_is_active() -> None:
+    run = a_run(A, B, rivals={A: HELD, B: HELD})
+    run.cloud.nodes = active([B])
+    assert run.step().intent is None
+    assert run.status.members == (B,)
 
 
 def test_what_no_add_has_left_behind_is_forgotten() -> None:
@@ -165,7 +175,7 @@ def test_failures_are_told_beside_a_conflict() -> None:
 
 def test_a_server_of_ours_that_waits_for_a_retry_is_no_conflict() -> None:
     batch = a_batch(Phase.FAILED, finished=NOW)
-    status = Status(last_batch=1, jobs=(batch,), failures=(a_failure(FailureReason.REFUSED, B),))
+    status = Status(last_batch=1, jobs=(batch,), failures=(a_failure(FailureReason.REFUSED, B, retry=NOW + WINDOW),))
     run = a_run(A, B, rivals={A: THEIRS, B: OURS}, status=status)
     run.step()
     assert not stalled(run)
@@ -188,7 +198,7 @@ def test_the_preview_leaves_out_what_is_anothers_and_says_so() -> None:
     run.cloud.nodes = active([C])
     run.step()
     assert run.ready.reason is Reason.SUSPENDED
-    assert "would add 1 in 1 call(s), adopt 1" in run.ready.message
+    assert "would add 1 in 1 call, which WIPES them, adopt 1" in run.ready.message
     assert "1 by other/owner" in run.ready.message
 
 

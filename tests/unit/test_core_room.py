@@ -9,7 +9,7 @@ import pytest
 
 from nodepool_membership.api.names import MAX_JOBS
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.spec import Leaving
+from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.calls import Refused, record
 from nodepool_membership.core.catalogue import refusal
@@ -24,7 +24,9 @@ HALVES = 2
 def crowded(count: int, *, parallel: int = 1) -> Run:
     """So many batches whose job is over are open, since their servers do not show; four more servers are to come."""
     ids = servers(count)
-    jobs = tuple(a_batch(Phase.VERIFYING, i, number=n, job_id=JOB, finished=NOW) for n, i in enumerate(ids, 1))
+    jobs = tuple(
+        a_batch(Phase.VERIFYING, i, number=n, attempt=2, job_id=JOB, finished=NOW) for n, i in enumerate(ids, 1)
+    )
     more = servers(4, first=count + 1)
     spec = a_spec(*ids, *more, batch_size=2, parallel=parallel)
     return Run(an_object(spec, Status(1, last_batch=count, jobs=jobs)))
@@ -84,8 +86,9 @@ def test_parts_of_a_refused_batch_wait_for_room_as_well() -> None:
 def test_so_does_a_removal() -> None:
     run = crowded(MAX_JOBS)
     (left,) = servers(1, first=1000)
-    spec = replace(run.membership.spec, server_ids=frozenset(servers(MAX_JOBS)), removal_policy=Leaving.REMOVE)
+    spec = replace(run.membership.spec, server_ids=frozenset(servers(MAX_JOBS)), removal_policy=RemovalPolicy.REMOVE)
     status = replace(run.status, members=(left,), surplus=1, surplus_since=NOW - WINDOW)
+    status = replace(status, observed_removal_policy=RemovalPolicy.REMOVE)
     run.membership = replace(run.membership, spec=spec, status=status)
     run.cloud.nodes = active([left])
     assert run.step().intent is None

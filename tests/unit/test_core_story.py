@@ -8,9 +8,9 @@ from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
 from nodepool_membership.api.status import Condition, Phase, Status
 from nodepool_membership.core.calls import Accepted, NotNow, NotSent, Refused, Unknown, record
 from nodepool_membership.core.catalogue import refusal
-from nodepool_membership.core.conditions import Verdict, conditions
 from nodepool_membership.core.observation import JobPhase
 from nodepool_membership.core.story import Note, notes
+from nodepool_membership.core.verdict import Verdict, conditions
 from unit.core_builders import (
     JOB,
     NOW,

@@ -322,7 +322,7 @@ def test_every_command_can_be_typed(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCS, ids=_name)
 def test_annotations_and_labels_that_are_named_exist(path: Path) -> None:
-    found = {name.rstrip(".") for name in _OURS.findall(path.read_text())}
+    found = {name.rstrip(".-") for name in _OURS.findall(path.read_text())}
     assert found - _ANNOTATIONS == set()
 
 

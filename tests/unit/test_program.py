@@ -15,7 +15,7 @@ from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import Pace
-from nodepool_membership.core.observation import ClusterReport, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.observation import ClusterReport, Home, NodeTable, PoolReport, Trouble
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
     AskLease,
@@ -30,6 +30,7 @@ from nodepool_membership.core.program.effects import (
     Note,
     Now,
     Place,
+    ReadHome,
     ReadObject,
     Reserve,
     Shield,
@@ -58,6 +59,7 @@ class World:
             Note: Memory(),
             Now: NOW,
             LookAtCluster: view,
+            ReadHome: Home(),
             TakePlace: Place(0.0),
             AskLease: True,
             Reserve: True,

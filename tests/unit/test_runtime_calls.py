@@ -13,7 +13,7 @@ import pytest
 
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.api.status import Batch, Operation, Phase, Recovery, Status
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
@@ -33,7 +33,18 @@ from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.reconcile import Parts, Run
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
-from unit.core_builders import JOB, NOW, POOL, SECOND, SETTINGS, WINDOW, a_batch, a_spec, an_object, servers
+from unit.core_builders import (
+    JOB,
+    NOW,
+    POOL,
+    SECOND,
+    SETTINGS,
+    WINDOW,
+    a_batch,
+    a_spec,
+    an_object,
+    servers,
+)
 
 A, B = servers(2)
 
@@ -157,8 +168,7 @@ async def test_the_answer_is_kept_also_if_the_status_became_unreadable_meanwhile
     assert [(job.batch, job.phase, job.job_id, job.server_ids) for job in status.jobs] == [
         (4, Phase.RUNNING, JOB, (A, B))
     ]
-    assert status.next_attempt_time == NOW + WINDOW
-    assert not status.last_batch, "the mark of the wait"
+    assert status.recovery == Recovery(NOW, NOW + WINDOW)
 
 
 async def test_a_record_whose_write_was_not_answered_is_made_once() -> None:

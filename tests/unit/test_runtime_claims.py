@@ -14,7 +14,7 @@ import pytest
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.api.status import Batch, Hold, Operation, Phase, Recovery, Status
 from nodepool_membership.core.rivals import Rival
 from nodepool_membership.runtime import claims as module
 from nodepool_membership.runtime.claims import Claims
@@ -227,7 +227,7 @@ def test_a_lost_status_claims_all_that_it_may_have_sent_for_as_long_as_it_waits(
     world.sees(lost)
     everything = dict.fromkeys((X, Y, Z), "ns/sent")
     assert world.better(other) == everything
-    waits = replace(lost, status=Status(last_batch=0, next_attempt_time=NOW + WINDOW))
+    waits = replace(lost, status=Status(last_batch=0, recovery=Recovery(NOW, NOW + WINDOW)))
     world.claims.stored(lost, waits)
     assert world.better(other) == everything
     assert world.better(waits) == {}
@@ -347,3 +347,17 @@ def test_a_thousand_memberships_that_claim_the_same_servers() -> None:
     assert world.better(crowd[-1]) == {}
     assert world.better(crowd[500]) == dict.fromkeys(ids, "ns/m0999")
     assert len(world.claims) == 50_000
+
+
+def test_a_server_that_is_held_is_added_by_nobody_else_and_for_a_while_after_its_object_is_gone() -> None:
+    world = World()
+    holder, other = of("holder", X), of("other", X, age=1)
+    held = replace(holder, spec=a_spec(Y), status=Status(1, last_batch=1, holds=(Hold((X,)),)))
+    world.sees(held, other)
+    assert world.better(other) == {X: "ns/holder"}
+    (rival,) = world.claims.rivals(other).values()
+    assert (rival.holds, rival.recorded) == (True, False)
+    world.claims.drop(("ns", "holder"))
+    assert world.better(other) == {X: "ns/holder"}
+    world.now += WINDOW
+    assert world.better(other) == {}

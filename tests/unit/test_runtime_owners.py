@@ -11,7 +11,7 @@ import pytest
 
 from nodepool_membership.api.membership import InvalidObjectError
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.status import Status
+from nodepool_membership.api.status import Operation, Status, Wait
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.program.effects import WriteStatus
 from unit.core_builders import NOW, active, servers
@@ -60,7 +60,8 @@ async def test_work_waits_for_the_first_reads_and_each_is_read_once() -> None:
 async def test_servers_that_wait_for_long_do_not_keep_the_others_from_their_resync() -> None:
     api = Api()
     api.make(OLD, X, Y)
-    status = Status(1, last_batch=1, members=(X,), next_attempt_time=NOW + timedelta(minutes=60))
+    locked = Wait(Operation.ADD, Reason.LOCKED, "busy", NOW + timedelta(minutes=60))
+    status = Status(1, last_batch=1, members=(X,), waits=(locked,))
     api.objects[OLD] = replace(api.objects[OLD], status=status)
     process = Process(api)
     process.cloud.nodes = active([X])

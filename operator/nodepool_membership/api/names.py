@@ -19,7 +19,11 @@ COMPONENT: Final = "nodepool-membership-operator"
 
 RECONCILE_ANNOTATIONS: Final = ("reconcile.fluxcd.io/requestedAt", f"{GROUP}/reconcile-requested-at")
 RESET_ANNOTATIONS: Final = ("reconcile.fluxcd.io/resetAt", f"{GROUP}/reset-requested-at")
-"""The first that is present counts. A reset is honoured only with the same value as the reconcile request."""
+"""The first that is present counts; each new value is one request."""
+RESET_ONLY_ANNOTATION: Final = f"{GROUP}/reset-only"
+"""Narrows a reset to reasons of `status.failures` or to server ids, separated by commas."""
+PAUSED_ANNOTATION: Final = f"{GROUP}/paused"
+"""On an object or its Namespace: no call is started while it is there; its value says why."""
 
 CREDENTIALS_MARK: Final = f"{GROUP}/credentials"
 """The type of a Secret that is to be used, or its label with the value "true"."""

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     SERVER_IN_USE = "ServerInUse"
 
     STARTING = "Starting"
+    PAUSED = "Paused"
     CONFLICT = "Conflict"
 
     SERVERS_FAILED = "ServersFailed"

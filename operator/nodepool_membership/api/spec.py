@@ -33,7 +33,7 @@ class SecretRef:
     name: str
 
 
-class Leaving(StrEnum):
+class RemovalPolicy(StrEnum):
     """What becomes of the nodes of servers that are wanted no more: off the list, or their resource deleted."""
 
     RETAIN = "Retain"
@@ -68,7 +68,7 @@ class Spec:
     max_parallel_jobs: int = 1
     max_attempts: int = 3
     join_timeout_seconds: int = 3600
-    removal_policy: Leaving = Leaving.RETAIN
-    deletion_policy: Leaving = Leaving.RETAIN
+    removal_policy: RemovalPolicy = RemovalPolicy.RETAIN
+    deletion_policy: RemovalPolicy = RemovalPolicy.RETAIN
     drift_policy: DriftPolicy = DriftPolicy.REPORT
     suspend: bool = False

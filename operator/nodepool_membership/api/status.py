@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 
 from nodepool_membership.api.codec import WIRE, LowerID, Moment
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
+from nodepool_membership.api.spec import RemovalPolicy
 
 
 class Phase(StrEnum):
@@ -42,9 +43,8 @@ class Operation(StrEnum):
 class Batch:
     """One call to the cloud and all that becomes of it.
 
-    `server_ids` (sorted) is there only while the batch is open or queued; so is `node_ids`, which a removal has in the
-    same order. `finish_time` of a batch in phase Verifying is the moment from which no server of it was on its way any
-    more, at the earliest when its job was seen to be over; of a finished one, the moment its outcome was recorded.
+    `server_ids` (sorted) is there only while the batch is open or queued: the call is *live* for them (rule P8). So is
+    `node_ids`, which a removal has in the same order.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
@@ -58,9 +58,22 @@ class Batch:
     server_ids: tuple[LowerID, ...] = ()
     node_ids: tuple[LowerID, ...] = ()
     submit_time: Moment | None = None
+    settling_since: Moment | None = None
+    """Since when its job was seen to be over and none of its servers on its way; None while that is not so."""
     finish_time: Moment | None = None
+    """When its outcome was recorded; None while it is open or queued."""
     failed: int | None = None
     """Servers that failed after the call was accepted; None while there are none."""
+    pardoned: int | None = None
+    """So many of `failed` were answered by an edit or a reset: they no longer count for the brake (rule P26)."""
+    adopted: int | None = None
+    """Servers whose node was there before the call (rule P10)."""
+    foreign: int | None = None
+    """Servers whose node was made by a job that is not ours (rule P17)."""
+    part: bool | None = None
+    """It is a part of a refused batch, in the search for the servers that the refusal is about (rule P15)."""
+    interrupted: bool | None = None
+    """The operator stopped between the intent and the record of its answer."""
     message: str | None = None
 
     def __post_init__(self) -> None:
@@ -73,8 +86,23 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Servers in no open batch that no add may name yet: they have a node that is no member's, or lost one (rule P8).
+
+    `since` is when a complete listing first lacked their nodes, None while they have one.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    server_ids: tuple[LowerID, ...]
+    since: Moment | None = None
+    mass: bool | None = None
+    """They are members that vanished together with many others: only a reset lets them be added again (rule P13)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Servers that failed for one cause, with the same number of attempts used."""
+    """Servers that failed for one cause, with the same number of attempts used. For people: nothing is safe by it."""
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
@@ -83,6 +111,78 @@ class Failure:
     attempts: int
     count: int
     server_ids: tuple[LowerID, ...]
+    retry_time: Moment | None = None
+    """When they are tried, or judged, again; None where nothing is planned."""
+    asked: int | None = None
+    """How often in a row they were refused without using up an attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Adds have stopped until an edit of the spec or a reset (rules P15, P26)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    reason: Reason
+    message: str
+    time: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why the next call of one kind waits, and until when at the latest."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    operation: Operation
+    reason: Reason
+    message: str
+    until: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A status was lost, so calls may be under way that nobody knows of: nothing is called until then (rule P2)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    since: Moment
+    until: Moment
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The search for the servers that a refusal is about (rule P15).
+
+    Equal marks stand for equal texts, but for ids and figures.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    refusal: str
+    in_a_row: int = 0
+    """Calls refused so one after the other, none accepted in between."""
+    singles: int = 0
+    """Those of them that named one server which was not known to be bad."""
+    accepted: bool = False
+    """A part was accepted since the refusal that was split."""
+    named: bool = False
+    """Such a refusal named several servers: then it is about them."""
+    server_ids: tuple[LowerID, ...] = ()
+    """Servers that were refused so all alone, at most the newest 200."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would be done next if the membership were not suspended, by the newest look at the cloud."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    add: int
+    """Servers that would be WIPED, at once or after a wait."""
+    calls: int
+    adopt: int
+    remove: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +199,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A `metav1.Condition`; Ready is always there, Reconciling and Stalled only while True."""
+    """A `metav1.Condition`; Ready is always there, Reconciling and Stalled only while True. Output: never read back."""
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
@@ -118,6 +218,7 @@ class Status:
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
     observed_generation: int = -1
+    observed_removal_policy: RemovalPolicy | None = None
     conditions: tuple[Condition, ...] = ()
     desired: int = 0
     joined: int = 0
@@ -128,16 +229,24 @@ class Status:
     last_batch: int | None = None
     last_job_id: str | None = None
     jobs: tuple[Batch, ...] = ()
+    holds: tuple[Hold, ...] = ()
     members: tuple[LowerID, ...] = ()
     failures: tuple[Failure, ...] = ()
+    halt: Halt | None = None
+    waits: tuple[Wait, ...] = ()
+    recovery: Recovery | None = None
+    search: Search | None = None
+    plan: Plan | None = None
     surplus_since: Moment | None = None
-    next_attempt_time: Moment | None = None
     last_handled_reconcile_at: str | None = None
     last_handled_reset_at: str | None = None
-
-    def condition(self, kind: Literal["Ready", "Reconciling", "Stalled"]) -> Condition | None:
-        return next((c for c in self.conditions if c.type == kind), None)
 
     @property
     def open_batches(self) -> tuple[Batch, ...]:
         return tuple(b for b in self.jobs if b.is_open)
+
+    @property
+    def live_ids(self) -> frozenset[str]:
+        """The ledger: servers that an earlier call may still act on, or that have a node which is no member's (P8)."""
+        called = frozenset(i for b in self.jobs if b.is_open for i in b.server_ids)
+        return called.union(*(hold.server_ids for hold in self.holds)) if self.holds else called

@@ -4,7 +4,7 @@ Not for: planning batches (`plan`), the answer of the call itself (`calls`), or 
 Rules P8, P10, P11: the node list decides, the job explains.
 """
 
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -17,84 +17,38 @@ from nodepool_membership.core import provenance
 from nodepool_membership.core.catalogue import explain, explain_without_node
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.observation import ACTIVE, BROKEN, JobPhase, JobReport, Node, NodeTable, Observation
+from nodepool_membership.core.retry import backoff
 from nodepool_membership.core.settings import JOB_GRACE, Settings
-from nodepool_membership.core.state import State
+from nodepool_membership.core.state import Held, State, finished
 
 BRAKE_AT: Final = 3
 _NEVER_APPEARED: Final = (
     "no node appeared for the server within the settle window; check that it exists, is running and reachable"
 )
-INTERRUPTED = "the operator stopped between the intent and the cloud's answer; looking for the servers in the node list"
-
-
-def jobs_to_ask(state: State) -> tuple[str, ...]:
-    """Jobs that may still be running: one cheap question each."""
-    return tuple(b.job_id for b in state.open_batches if b.phase is Phase.RUNNING and b.job_id)
-
-
-def in_flight(state: State) -> int:
-    """Jobs that may be running in the cloud, of adds and removals; a batch whose job is over is only watched."""
-    return sum(1 for b in state.open_batches if b.finish_time is None)
-
-
-def is_overdue(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> bool:
-    """Whether a job should long have ended (rule P10): still not over after the join timeout and a grace."""
-    if batch.phase is not Phase.RUNNING or batch.job_id is None:
-        return False
-    report = seen.jobs.get(batch.job_id)
-    limit = timedelta(seconds=spec.join_timeout_seconds) + JOB_GRACE
-    return report is not None and not report.is_over and now > begun(batch, now) + limit
-
-
-def needs_nodes(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> bool:
-    """Whether the node list has to be read for this batch: its job is over, late, or unknown."""
-    if batch.phase is not Phase.RUNNING or batch.job_id is None:
-        return True
-    report = seen.jobs.get(batch.job_id)
-    return report is not None and (report.is_over or is_overdue(batch, spec, seen, now))
-
-
-def settle(state: State, spec: Spec, seen: Observation, now: datetime, settings: Settings) -> State:
-    """Move every open add as far as what was seen allows."""
-    for batch in state.open_batches:
-        if batch.operation is not Operation.ADD:
-            continue
-        if batch.phase is Phase.SUBMITTING:
-            batch = replace(batch, phase=Phase.VERIFYING, message=INTERRUPTED)
-            state = state.with_batch(batch)
-        table = seen.listing
-        # A clock that is off can neither say how long servers are absent nor stamp what others wait from (rule P21).
-        if table is None or not seen.tells_time or table.begun < begun(batch, now):
-            continue
-        if needs_nodes(batch, spec, seen, now):
-            state = _settle(state, batch, _Look(spec, seen, table, now, settings))
-    return state
+_INTERRUPTED: Final = (
+    "the operator stopped between the intent and the cloud's answer; looking for the servers in the node list"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    spec: Spec
+class Sight:
+    """What open batches are held against: a complete listing, the jobs, and the time."""
+
     seen: Observation
     table: NodeTable
     now: datetime
     settings: Settings
 
+    def window_passed(self, since: datetime, pool_id: str) -> bool:
+        """Whether what this listing lacks has been over since then, by the settle window (rule P8)."""
+        if not self.seen.proves_absence(pool_id):
+            return False
+        return min(self.now, self.table.begun) >= since + self.settings.settle_window
 
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    joined: frozenset[str]
-    failed: dict[str, Cause]
-    on_the_way: frozenset[str]
-    absent: frozenset[str]
-    adopted: frozenset[str]
-    """Those of `joined` whose node is older than the call."""
-    accepted: bool
-    """A node is there that the call may have made."""
-    remarks: tuple[str, ...]
 
-    @property
-    def decided(self) -> bool:
-        return bool(self.joined or self.failed)
+def jobs_to_ask(state: State) -> tuple[str, ...]:
+    """The jobs of all live calls: what was seen of one is never the last word while its batch is open (rule P8)."""
+    return tuple(b.job_id for b in state.open_batches if b.job_id)
 
 
 def begun(batch: Batch, now: datetime) -> datetime:
@@ -102,149 +56,212 @@ def begun(batch: Batch, now: datetime) -> datetime:
     return now if batch.submit_time is None else min(batch.submit_time, now)
 
 
-def _settle(state: State, batch: Batch, look: _Look) -> State:
-    report = look.seen.jobs.get(batch.job_id) if batch.job_id else None
-    verdict = _judge(state, batch, report, look)
-    over = batch.phase is Phase.VERIFYING or (report is not None and report.is_over)
-    if batch.job_id is None and batch.finish_time is None:
-        return _settle_without_job(state, batch, verdict, look)
-    if not over:
-        # An overdue job: only a full success may close it, since it may still act on the others.
-        return _finish(state, batch, verdict, look) if len(verdict.joined) == len(batch.server_ids) else state
-    if verdict.on_the_way:
-        # What installs a server is not over, whatever became of its job: the window begins when it is gone (rule P8).
-        phase = Phase.RUNNING if batch.job_id is None else batch.phase
-        return state.with_batch(replace(batch, phase=phase, finish_time=None))
-    since = look.now if batch.finish_time is None else min(batch.finish_time, look.now)
-    return _record(state, replace(batch, finish_time=since), verdict, look, since)
+def is_overdue(batch: Batch, spec: Spec, now: datetime) -> bool:
+    """Whether a job should long have ended (rule P10): not over after the join timeout and a grace."""
+    if batch.phase is not Phase.RUNNING or batch.job_id is None:
+        return False
+    return now > begun(batch, now) + timedelta(seconds=spec.join_timeout_seconds) + JOB_GRACE
 
 
-def _settle_without_job(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State:
-    """An add whose answer was lost, or came without a job id (rules P8, P11)."""
-    # Running is what servers on their way have made it: one that was seen and is gone may come back.
-    since = look.now if batch.phase is Phase.RUNNING else begun(batch, look.now)
-    if batch.phase is Phase.VERIFYING and verdict.accepted:
-        # Why the answer was unknown is over; what was found out about servers is not.
-        message = batch.message if batch.failed else "; ".join(provenance.remarked(batch.message)) or None
-        batch = replace(batch, phase=Phase.RUNNING, message=message)
-        state = state.with_batch(batch)
-    if batch.phase is Phase.RUNNING and not verdict.on_the_way:
-        return _record(state, replace(batch, finish_time=since), verdict, look, since)
-    if batch.phase is Phase.VERIFYING and (verdict.decided or _window_passed(since, look)):
-        return _record(state, batch, verdict, look, since)
+def in_flight(state: State, spec: Spec, now: datetime) -> int:
+    """Jobs that may be running in the cloud, of adds and removals. One that is overdue keeps no other from its turn."""
+    return sum(1 for b in state.open_batches if b.settling_since is None and not is_overdue(b, spec, now))
+
+
+def is_watched(batch: Batch) -> bool:
+    """Whether only the node list can still tell about the batch: there is no running job to ask."""
+    return batch.phase is Phase.VERIFYING or batch.job_id is None
+
+
+def needs_nodes(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> bool:
+    """Whether the node list has to be read for this batch: its job is over, late, or cannot be known."""
+    if is_watched(batch) or is_overdue(batch, spec, now):
+        return True
+    report = seen.jobs.get(batch.job_id or "")
+    return report is not None and not _acts(report)
+
+
+def _acts(report: JobReport | None) -> bool:
+    """Whether the cloud says that a job is under way. One that it does not know may act, too, but says nothing."""
+    return report is not None and not report.is_over
+
+
+def interrupted(batch: Batch) -> Batch:
+    """An intent whose answer was not recorded: the call may have been accepted."""
+    return replace(batch, phase=Phase.VERIFYING, interrupted=True, message=_INTERRUPTED)
+
+
+def advance(state: State, spec: Spec, seen: Observation, now: datetime, settings: Settings) -> State:
+    """Move every open add as far as what was seen allows."""
+    for batch in state.open_batches:
+        if batch.operation is not Operation.ADD:
+            continue
+        if batch.phase is Phase.SUBMITTING:
+            batch = interrupted(batch)
+            state = state.with_batch(batch)
+        table = seen.listing
+        # A clock that is off can neither say how long servers are absent nor stamp what others wait from (rule P21).
+        if table is None or not seen.tells_time or table.begun < begun(batch, now):
+            continue
+        if needs_nodes(batch, spec, seen, now):
+            state = _Advance(state, batch, spec, Sight(seen, table, now, settings)).result()
     return state
 
 
-def _window_passed(since: datetime, look: _Look) -> bool:
-    if not look.seen.proves_absence(look.spec.node_pool.node_pool_id):
-        return False
-    return min(look.now, look.table.begun) >= since + look.settings.settle_window
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    joined: frozenset[str]
+    failed: Mapping[str, Cause]
+    on_the_way: frozenset[str]
+    absent: frozenset[str]
+    adopted: frozenset[str]
+    """Those of `joined` whose node is older than the call."""
+    accepted: bool
+    """A node is there that the call may have made."""
+    foreign: int
 
 
-def _record(state: State, batch: Batch, verdict: _Verdict, look: _Look, since: datetime) -> State:
-    """Take over what is decided; servers that are still absent stay in the batch for the settle window."""
-    if not verdict.on_the_way and (not verdict.absent or _window_passed(since, look)):
-        return _finish(state, batch, verdict, look)
-    if batch.phase is Phase.VERIFYING and not verdict.decided:
-        return state.with_batch(batch)
-    waiting = verdict.absent | verdict.on_the_way
-    open_batch = replace(
-        batch,
-        phase=Phase.VERIFYING,
-        server_ids=tuple(sorted(waiting)),
-        failed=_all_failed(batch, verdict.failed),
-        message=_said(batch, verdict, _what_failed(verdict.failed.values())) or batch.message,
-    )
-    told = _told_of_absent(state, batch, verdict, look)
-    kept = {i: Cause(FailureReason.NEVER_APPEARED, text, state.attempts(i)) for i, text in told.items()}
-    return _take_over(state, verdict, look).with_causes(kept.items()).with_batch(open_batch)
+class _Advance:
+    """One look at one open add."""
+
+    def __init__(self, state: State, batch: Batch, spec: Spec, sight: Sight) -> None:
+        self._state = state
+        self._batch = batch
+        self._spec = spec
+        self._sight = sight
+        self._report = sight.seen.jobs.get(batch.job_id) if batch.job_id else None
+        self._verdict = _judge(state, batch, self._report, spec, sight)
+
+    def result(self) -> State:
+        batch, verdict, now = self._batch, self._verdict, self._sight.now
+        if _acts(self._report):
+            # Overdue, or back after it was not found: it may still act on all, so none of its servers is let go.
+            joined = verdict.joined & self._spec.server_ids
+            state = replace(self._state, members=self._state.members | joined).without_causes(joined)
+            return state.with_batch(replace(batch, phase=Phase.RUNNING, settling_since=None))
+        if batch.job_id is None and batch.phase is Phase.VERIFYING and batch.settling_since is None:
+            return self._unanswered()
+        if verdict.on_the_way:
+            # What installs a server is not over, whatever became of its job: the window begins when it is gone (P8).
+            phase = Phase.RUNNING if batch.job_id is None else batch.phase
+            return self._state.with_batch(replace(batch, phase=phase, settling_since=None))
+        since = now if batch.settling_since is None else min(batch.settling_since, now)
+        return self._record(replace(batch, settling_since=since), since)
+
+    def _unanswered(self) -> State:
+        """An add whose answer was lost, or came without a job id (rules P8, P11)."""
+        batch, verdict = self._batch, self._verdict
+        since = begun(batch, self._sight.now)
+        if not verdict.accepted:
+            # A node from before the call proves nothing about it.
+            if verdict.joined or verdict.failed or self._window_passed(since):
+                return self._record(batch, since)
+            return self._state.with_batch(batch)
+        batch = replace(batch, phase=Phase.RUNNING, message=batch.message if batch.failed else None)
+        if verdict.on_the_way:
+            return self._state.with_batch(batch)
+        return self._record(replace(batch, settling_since=since), since)
+
+    def _window_passed(self, since: datetime) -> bool:
+        return self._sight.window_passed(since, self._spec.node_pool.node_pool_id)
+
+    def _record(self, batch: Batch, since: datetime) -> State:
+        """Take over what is decided; servers that are still absent stay in the batch for the settle window."""
+        verdict = self._verdict
+        if not verdict.on_the_way and (not verdict.absent or self._window_passed(since)):
+            return self._finish(batch)
+        failed = (batch.failed or 0) + len(verdict.failed) or None
+        waiting = replace(
+            self._remarked(batch),
+            phase=Phase.VERIFYING,
+            server_ids=tuple(sorted(verdict.absent | verdict.on_the_way)),
+            failed=failed,
+            message=_what_failed(verdict.failed.values()) or batch.message,
+        )
+        told = {i: cause for i in verdict.absent if (cause := self._told(i)) is not None}
+        return self._take_over(verdict.failed).with_causes(told.items()).with_batch(waiting)
+
+    def _told(self, server_id: str) -> Cause | None:
+        """What is kept of a server without a node while it is looked for: what the job says of it."""
+        text = self._explanation(server_id)
+        return None if text is None else Cause(FailureReason.NEVER_APPEARED, text, self._batch.attempt)
+
+    def _explanation(self, server_id: str) -> str | None:
+        if self._report is None:
+            return None
+        text = self._report.explanations.get(server_id) or (
+            self._report.reason if self._report.phase is JobPhase.FAILED else ""
+        )
+        return explain_without_node(text) if text else None
+
+    def _finish(self, batch: Batch) -> State:
+        verdict, now = self._verdict, self._sight.now
+        retry_at = now + backoff(batch.attempt, batch.batch, self._sight.settings)
+        final = batch.attempt >= self._spec.max_attempts
+        lost = {i: self._never_appeared(i, batch, None if final else retry_at) for i in verdict.absent}
+        failed = {**verdict.failed, **lost}
+        count = (batch.failed or 0) + len(failed)
+        remarked = self._remarked(batch)
+        other = count + (remarked.adopted or 0)
+        phase = Phase.SUCCEEDED
+        if other:
+            # An adoption is no failure, but no success of this call either (rule P10).
+            phase = Phase.PARTLY_FAILED if other < batch.servers else Phase.FAILED
+        message = _what_failed(failed.values()) or (batch.message if count else None)
+        closed = replace(
+            remarked,
+            phase=phase,
+            server_ids=(),
+            finish_time=now,
+            # A call of unknown outcome of which nothing was ever seen was not accepted: it wiped nothing (rule P26).
+            failed=(count or None) if batch.job_id or batch.settling_since or batch.phase is Phase.RUNNING else None,
+            message=message and plain_text(message),
+        )
+        return self._take_over(failed).with_batch(closed)
+
+    def _never_appeared(self, server_id: str, batch: Batch, retry_at: datetime | None) -> Cause:
+        known, text = self._state.failures.get(server_id), self._explanation(server_id)
+        same = known is not None and (known.reason, known.attempts) == (FailureReason.NEVER_APPEARED, batch.attempt)
+        if text is None and known is not None and same:
+            # Kept since its job told.
+            return replace(known, retry_at=retry_at)
+        return Cause(FailureReason.NEVER_APPEARED, text or _NEVER_APPEARED, batch.attempt, retry_at)
+
+    def _remarked(self, batch: Batch) -> Batch:
+        """The batch with what was found out about where its nodes come from."""
+        verdict = self._verdict
+        adopted = (batch.adopted or 0) + len(verdict.adopted)
+        return replace(batch, adopted=adopted or None, foreign=max(batch.foreign or 0, verdict.foreign) or None)
+
+    def _take_over(self, failed: Mapping[str, Cause]) -> State:
+        verdict = self._verdict
+        members = self._state.members | (verdict.joined & self._spec.server_ids)
+        state = replace(self._state, members=members).without_causes(verdict.joined).with_causes(failed.items())
+        # Their nodes are there: no add names them before these are gone for good (rule P8).
+        return state.with_holds(dict.fromkeys(verdict.failed, Held()))
 
 
-def _told_of_absent(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> dict[str, str]:
-    """What the job says of servers without a node. It is asked once: until the batch ends, `book` keeps what it said.
-
-    Also where it says nothing: what is kept of a server must not be what the job of an earlier attempt said.
-    """
-    report = look.seen.jobs.get(batch.job_id) if batch.job_id else None
-    told: dict[str, str] = {}
-    for server_id in verdict.absent:
-        known = state.book.get(server_id)
-        is_known = known is not None and known.reason is FailureReason.NEVER_APPEARED
-        if report is not None:
-            text = report.explanations.get(server_id) or (report.reason if report.phase is JobPhase.FAILED else "")
-            if text or is_known:
-                told[server_id] = explain_without_node(text) if text else _NEVER_APPEARED
-        elif known is not None and is_known and batch.job_id:
-            told[server_id] = known.message
-    return told
-
-
-def _finish(state: State, batch: Batch, verdict: _Verdict, look: _Look) -> State:
-    told = _told_of_absent(state, batch, verdict, look)
-    lost = {i: Cause(FailureReason.NEVER_APPEARED, told.get(i, _NEVER_APPEARED), batch.attempt) for i in verdict.absent}
-    failed = {**verdict.failed, **lost}
-    trouble = _what_failed(failed.values())
-    remarks = _said(batch, verdict, None)
-    adopted = any(remark.startswith(provenance.ADOPTED) for remark in provenance.remarked(remarks))
-    count = _all_failed(batch, failed)
-    if count is None and not adopted:
-        phase, message = Phase.SUCCEEDED, remarks
-    else:
-        # An adoption is no failure, but no success of this call either (rule P10).
-        phase = Phase.PARTLY_FAILED if (count or 0) + len(verdict.adopted) < batch.servers else Phase.FAILED
-        message = _said(batch, verdict, "; ".join(filter(None, (batch.message, trouble))))
-    closed = replace(
-        batch,
-        phase=phase,
-        server_ids=(),
-        finish_time=look.now,
-        # A call of unknown outcome of which nothing was ever seen was not accepted: it wiped nothing (rule P26).
-        failed=count if batch.job_id or batch.finish_time or batch.phase is Phase.RUNNING else None,
-        message=None if message is None else plain_text(message),
-    )
-    return _take_over(state, replace(verdict, failed=failed), look).with_batch(closed)
-
-
-def _said(batch: Batch, verdict: _Verdict, what: str | None) -> str | None:
-    """What became of the batch, with the remarks made so far on where its nodes come from."""
-    parts = (what or "").split("; ")
-    parts += [*provenance.remarked(batch.message), *verdict.remarks]
-    return "; ".join(dict.fromkeys(filter(None, parts))) or None
-
-
-def _all_failed(batch: Batch, failed: Sized) -> int | None:
-    return (batch.failed or 0) + len(failed) or None
-
-
-def _take_over(state: State, verdict: _Verdict, look: _Look) -> State:
-    members = state.members | (verdict.joined & look.spec.server_ids)
-    return replace(state, members=members).without_causes(verdict.joined).with_causes(verdict.failed.items())
-
-
-def _judge(state: State, batch: Batch, report: JobReport | None, look: _Look) -> _Verdict:
-    nodes = look.table.nodes(batch.server_ids)
-    since = begun(batch, look.now)
+def _judge(state: State, batch: Batch, report: JobReport | None, spec: Spec, sight: Sight) -> _Verdict:
+    nodes = sight.table.nodes(batch.server_ids)
+    since = begun(batch, sight.now)
     joined, failed, on_the_way = set(), {}, set()
     for server_id, node in nodes.items():
-        cause = node_trouble(node, batch.attempt, look.spec, since, look.now, report)
+        cause = node_trouble(node, batch.attempt, spec, since, sight.now, report)
         if cause is not None:
             failed[server_id] = cause
         elif node.phase == ACTIVE:
             joined.add(server_id)
         else:
             on_the_way.add(server_id)
-    absent = frozenset(batch.server_ids) - nodes.keys()
     older = frozenset(i for i, node in nodes.items() if provenance.is_older(node, since))
-    adopted = older & joined
-    foreign = provenance.foreign_jobs(nodes.values(), since, report, state, look.table)
     return _Verdict(
         joined=frozenset(joined),
         failed=failed,
         on_the_way=frozenset(on_the_way),
-        absent=absent,
-        adopted=adopted,
+        absent=frozenset(batch.server_ids) - nodes.keys(),
+        adopted=older & joined,
         accepted=nodes.keys() > older,
-        remarks=provenance.remarks(len(adopted), foreign),
+        foreign=provenance.foreign_jobs(nodes.values(), since, report, state, sight.table),
     )
 
 
@@ -268,13 +285,18 @@ def node_trouble(
         text = f"its node is in phase {plain_text(node.phase, 40)}; look at it in the CCE console, remove it there"
         return Cause(FailureReason.NODE_ERROR, text, attempts)
     if now > (node.created or since) + timedelta(seconds=spec.join_timeout_seconds):
-        text = (
-            f"its node is still {plain_text(node.phase, 40)} after {spec.join_timeout_seconds} s"
-            " (spec.joinTimeoutSeconds); look at it in the CCE console, and whether the subnet's DNS resolves the"
-            " cloud's own services (OBS): without them it installs for ever"
-        )
-        return Cause(FailureReason.JOIN_TIMEOUT, text, attempts)
+        return late(node.phase, spec, attempts)
     return None
+
+
+def late(phase: str, spec: Spec, attempts: int) -> Cause:
+    """A node that did not become Active in time."""
+    text = (
+        f"its node is still {plain_text(phase, 40)} after {spec.join_timeout_seconds} s"
+        " (spec.joinTimeoutSeconds); look at it in the CCE console, and whether the subnet's DNS resolves the"
+        " cloud's own services (OBS): without them it installs for ever"
+    )
+    return Cause(FailureReason.JOIN_TIMEOUT, text, attempts)
 
 
 def _what_failed(causes: Iterable[Cause]) -> str | None:
@@ -284,18 +306,29 @@ def _what_failed(causes: Iterable[Cause]) -> str | None:
     return "failed: " + ", ".join(f"{reasons.count(r)} {r}" for r in sorted(set(reasons)))
 
 
-def must_brake(before: Iterable[Batch], after: Iterable[Batch]) -> bool:
-    """Whether an add now has many more failures after acceptance than before: 3 or more, over 20 % (rule P26)."""
-    known = {batch.batch: batch.failed or 0 for batch in before}
-    return any(
-        batch.operation is Operation.ADD
-        and (failed := batch.failed or 0) > known.get(batch.batch, 0)
-        and failed >= BRAKE_AT
-        and 5 * failed > batch.servers
-        for batch in after
-    )
+def must_brake(state: State) -> tuple[int, int] | None:
+    """How many servers of how many failed in the last adds, where that is 3 or more and over a fifth (rule P26).
+
+    Small batches add up: of the newest adds so many are taken together as make the share the largest.
+    """
+    adds = [b for b in state.batches if b.operation is Operation.ADD and b.is_open and (b.failed or 0)]
+    adds += [b for b in reversed(finished(state.batches)) if b.operation is Operation.ADD and _was_accepted(b)]
+    failed = servers = 0
+    for batch in adds:
+        fresh = (batch.failed or 0) - (batch.pardoned or 0)
+        if batch.pardoned and not fresh:
+            continue
+        if fresh >= BRAKE_AT and 5 * fresh > batch.servers:
+            return fresh, batch.servers
+        if batch.attempt > 1:
+            # That a server fails again says nothing about the others.
+            continue
+        failed += fresh
+        servers += batch.servers
+        if failed >= BRAKE_AT and 5 * failed > servers:
+            return failed, servers
+    return None
 
 
-def is_watched(batch: Batch) -> bool:
-    """Whether only the node list can still tell about the batch: there is no running job to ask."""
-    return batch.phase is Phase.VERIFYING or batch.job_id is None
+def _was_accepted(batch: Batch) -> bool:
+    return batch.phase in {Phase.SUCCEEDED, Phase.PARTLY_FAILED} or bool(batch.failed)

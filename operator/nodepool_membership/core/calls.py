@@ -10,20 +10,16 @@ from typing import Final, TypeGuard, assert_never
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core import conditions, removals
-from nodepool_membership.core.adding import quarantined
-from nodepool_membership.core.batches import INTERRUPTED
-from nodepool_membership.core.carry import is_lost
+from nodepool_membership.api.status import Batch, Operation, Phase, Status, Wait
+from nodepool_membership.core import narrowing, removals
+from nodepool_membership.core.carry import apply_spec, is_lost
 from nodepool_membership.core.catalogue import About, Entry
-from nodepool_membership.core.decide import acknowledge
+from nodepool_membership.core.decide import acknowledge, recorded
 from nodepool_membership.core.failures import Cause
-from nodepool_membership.core.narrowing import ask, named, narrow, searched, was_refused_last
 from nodepool_membership.core.observation import Trouble
-from nodepool_membership.core.plan import backoff
-from nodepool_membership.core.servers import sort_out
+from nodepool_membership.core.retry import backoff, in_use
 from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import KEPT_FINISHED, State, ended, finished, to_status
+from nodepool_membership.core.state import KEPT_FINISHED, State, ended, finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,54 +99,38 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
         # Other batches may have been lost with it: the wait of rule P2 begins.
         membership = replace(membership, status=acknowledge(membership, now, settings))
     state = State.of(membership.status)
-    status = _answered(membership, state, intent, answer, now, settings)
-    # The counter at 0 is the mark of that wait: with any other, an edit or a request would end it.
-    return replace(status, last_batch=0) if quarantined(membership, state, now) else status
+    state = replace(state, last_batch=max(state.last_batch, intent.batch))
+    # What the answer says holds for the servers as they are listed now, too.
+    state = apply_spec(_answered(state, intent, answer, now, settings), membership)
+    return recorded(membership, replace(state, surplus_since=state.surplus_since or now), now, settings)
 
 
-def _answered(
-    membership: Membership, state: State, intent: Batch, answer: Answer, now: datetime, settings: Settings
-) -> Status:
-    # A removal is called while adding is halted, too.
-    halt = conditions.halt_of(membership.status)
-    state = replace(state, last_batch=max(state.last_batch, intent.batch), halt=halt)
+def _answered(state: State, intent: Batch, answer: Answer, now: datetime, settings: Settings) -> State:
     match answer:
         case Accepted(job_id):
             known = next((b for b in state.batches if b.batch == intent.batch), intent)
-            message = None if known.message == INTERRUPTED else known.message
+            message = None if known.interrupted else known.message
             # The job is followed to its end, also where the nodes seen so far were thought to be the end of it.
-            running = replace(known, phase=Phase.RUNNING, job_id=job_id, finish_time=None, message=message)
-            return _stored(membership, replace(state.with_batch(running), last_job_id=job_id), None, now)
+            running = replace(
+                known, phase=Phase.RUNNING, job_id=job_id, settling_since=None, interrupted=None, message=message
+            )
+            state = replace(state.with_batch(running), last_job_id=job_id).without_waits(intent.operation)
+            return narrowing.accepted(state, intent) if intent.operation is Operation.ADD else state
         case Unknown(message):
-            state = state.with_batch(replace(intent, phase=Phase.VERIFYING, message=plain_text(message)))
-            return _stored(membership, state, None, now)
+            return state.with_batch(replace(intent, phase=Phase.VERIFYING, message=plain_text(message)))
         case NotSent(message, reason):
             state = _given_back(state, intent, _closed(intent, Phase.WITHDRAWN, message, now))
-            return _later(membership, state, Trouble(reason, message), now, settings)
+            return _later(state, intent.operation, Trouble(reason, message), now, settings)
         case NotNow(reason, message, retry_after):
             state = _given_back(state, intent, _closed(intent, Phase.REFUSED, message, now))
-            return _later(membership, state, Trouble(reason, message, retry_after), now, settings)
+            return _later(state, intent.operation, Trouble(reason, message, retry_after), now, settings)
         case Refused() if intent.operation is Operation.REMOVE:
-            state, why = _removal_refused(state, intent, answer, now)
-            return _later(membership, state, why, now, settings)
+            return _removal_refused(state, intent, answer, now, settings)
         case Refused(entry, message, said):
             text = plain_text(f"{plain_text(message, 600)}; {entry.remedy}")
             if entry.about is About.SERVER:
-                return _refused_for_servers(membership, state, intent, Refused(entry, text, said), now, settings)
-            cause = Cause(entry.failure, text, intent.attempt)
-            if entry.may_be_one and (asked := ask(state, intent, said, cause, now)) is not None:
-                return _stored(membership, asked, None, now)
-            state = state.with_batch(_closed(intent, Phase.REFUSED, text, now))
-            if entry.blames:
-                state, causes = (
-                    searched(state, intent, cause)
-                    if entry.may_be_one
-                    else (state, dict.fromkeys(intent.server_ids, cause))
-                )
-                state = state.with_causes(causes.items())
-            # The same answer awaits every other batch: they wait too.
-            slow = entry.about is not About.MOMENT
-            return _later(membership, state, Trouble(entry.condition, text), now, settings, slow=slow)
+                return _refused_for_servers(state, intent, Refused(entry, text, said), now, settings)
+            return _refused_for_all(state, intent, Refused(entry, text, said), now, settings)
         case _:
             assert_never(answer)
 
@@ -175,7 +155,7 @@ def _takes(stored: Batch | None, intent: Batch, answer: Answer, status: Status) 
             return stored.phase is Phase.SUBMITTING
         case NotSent() | NotNow() | Refused():
             waits = stored.phase in {Phase.SUBMITTING, Phase.VERIFYING} and stored.job_id is None
-            return waits and stored.finish_time is None and stored.server_ids == intent.server_ids
+            return waits and stored.settling_since is None and stored.server_ids == intent.server_ids
         case _:
             assert_never(answer)
 
@@ -188,20 +168,42 @@ def _with_job(status: Status, stored: Batch | None, answer: Answer) -> Status:
     return replace(status, jobs=tuple(told if b.batch == told.batch else b for b in status.jobs))
 
 
-def _refused_for_servers(
-    membership: Membership, state: State, intent: Batch, answer: Refused, now: datetime, settings: Settings
-) -> Status:
+def _refused_for_servers(state: State, intent: Batch, answer: Refused, now: datetime, settings: Settings) -> State:
     """Narrow it down (rule P15)."""
-    entry, text = answer.entry, answer.message
+    entry, text, refusal = answer.entry, answer.message, narrowing.mark(answer.message)
     if entry.reason is not FailureReason.SERVER_IN_USE:
-        state = narrow(state, intent, answer.said, Cause(entry.failure, text, intent.attempt), now)
-        return _stored(membership, state, None, now)
+        retry_at = now + backoff(intent.attempt, intent.batch, settings)
+        cause = Cause(entry.failure, text, intent.attempt, retry_at)
+        return narrowing.narrow(state, intent, answer.said, cause, refusal, now).without_waits(intent.operation)
     # Whoever uses a server may be seen by the next look: nobody is blamed, and it is narrowed down only if it is not.
-    cause = Cause(entry.failure, text, intent.attempt - 1)
-    if len(intent.server_ids) == 1 or named(answer.said, intent.server_ids) or was_refused_last(state, text):
-        return _stored(membership, narrow(state, intent, answer.said, cause, now), None, now)
+    alone = len(intent.server_ids) == 1
+    if alone or narrowing.named(answer.said, intent.server_ids) or narrowing.was_refused_last(state, refusal):
+        known = state.failures.get(intent.server_ids[0]) if alone else None
+        asked = (known.asked if known is not None else 0) + 1
+        cause = Cause(entry.failure, text, intent.attempt - 1, now + in_use(asked, intent.batch, settings), asked)
+        return narrowing.narrow(state, intent, answer.said, cause, refusal, now).without_waits(intent.operation)
+    state = narrowing.refused(state.with_batch(_closed(intent, Phase.REFUSED, text, now)), intent, refusal)
+    return _later(state, intent.operation, Trouble(entry.condition, text), now, settings)
+
+
+def _refused_for_all(state: State, intent: Batch, answer: Refused, now: datetime, settings: Settings) -> State:
+    """What is about the pool, the account or the moment; or about one server after all, which is found out first."""
+    entry, text = answer.entry, answer.message
+    if entry.may_be_one:
+        cause = Cause(entry.failure, text, intent.attempt, now + backoff(intent.attempt, intent.batch, settings))
+        asked = narrowing.ask(state, intent, answer.said, cause, narrowing.mark(text), now)
+        if asked is not None:
+            return asked.without_waits(intent.operation)
     state = state.with_batch(_closed(intent, Phase.REFUSED, text, now))
-    return _later(membership, state, Trouble(entry.condition, text), now, settings)
+    if entry.blames:
+        cause = Cause(entry.failure, text, intent.attempt)
+        causes = dict.fromkeys(intent.server_ids, cause)
+        if entry.may_be_one:
+            state, causes = narrowing.searched(state, intent, cause)
+        state = state.with_causes(causes.items())
+    # The same answer awaits every other batch: they wait too.
+    slow = entry.about is not About.MOMENT
+    return _later(state, intent.operation, Trouble(entry.condition, text), now, settings, slow=slow)
 
 
 def _given_back(state: State, intent: Batch, closed: Batch) -> State:
@@ -214,7 +216,7 @@ def _given_back(state: State, intent: Batch, closed: Batch) -> State:
     return removals.give_back(state, intent.server_ids, cause if before else None)
 
 
-def _removal_refused(state: State, intent: Batch, answer: Refused, now: datetime) -> tuple[State, Trouble]:
+def _removal_refused(state: State, intent: Batch, answer: Refused, now: datetime, settings: Settings) -> State:
     """Nobody was removed. A state of cluster or nodes that passes, such as nodes that install, costs no attempt."""
     entry = answer.entry
     remedy = _MAY_REMOVE if entry.reason is FailureReason.FORBIDDEN else entry.remedy
@@ -223,9 +225,11 @@ def _removal_refused(state: State, intent: Batch, answer: Refused, now: datetime
     text = plain_text(f"{plain_text(answer.message, 600)}; {remedy}")
     why, closed = Trouble(entry.condition, text), _closed(intent, Phase.REFUSED, text, now)
     if entry.about is About.MOMENT:
-        return _given_back(state, intent, closed), why
-    cause = Cause(FailureReason.REMOVAL_FAILED, text, intent.attempt)
-    return removals.give_back(state.with_batch(closed), intent.server_ids, cause), why
+        state = _given_back(state, intent, closed)
+    else:
+        cause = Cause(FailureReason.REMOVAL_FAILED, text, intent.attempt)
+        state = removals.give_back(state.with_batch(closed), intent.server_ids, cause)
+    return _later(state, intent.operation, why, now, settings)
 
 
 _MAY_REMOVE: Final = "grant cce:node:remove to the owner of the key, and check spec.nodePool.projectID"
@@ -236,37 +240,26 @@ def _closed(intent: Batch, phase: Phase, message: str, now: datetime) -> Batch:
 
 
 def _later(
-    membership: Membership, state: State, why: Trouble, now: datetime, settings: Settings, *, slow: bool = False
-) -> Status:
+    state: State, operation: Operation, why: Trouble, now: datetime, settings: Settings, *, slow: bool = False
+) -> State:
     """Go back to unplanned ids plus a wait that grows with every refusal in a row (rule P7).
 
     `slow`: somebody has to do something first, so the attempts must last longer.
     """
-    wait = backoff(_refusals_in_a_row(state), state.last_batch, settings, slow=slow)
+    wait = backoff(_refusals_in_a_row(state, operation), state.last_batch, settings, slow=slow)
     if why.retry_after is not None:
         wait = max(wait, timedelta(seconds=why.retry_after))
-    moment = now + wait if state.next_attempt is None else max(now + wait, state.next_attempt)
-    return _stored(membership, replace(state, next_attempt=moment), why, now)
+    before = state.waits_until(operation, now)
+    until = now + wait if before is None else max(now + wait, before.until)
+    return state.with_wait(Wait(operation, why.reason, plain_text(why.message), until))
 
 
-def _refusals_in_a_row(state: State) -> int:
+def _refusals_in_a_row(state: State, operation: Operation) -> int:
     run = 0
     for batch in reversed(state.batches):
-        if batch.phase in {Phase.REFUSED, Phase.WITHDRAWN}:
-            run += 1
-        elif not batch.is_open:
+        if batch.operation is not operation or batch.is_open or batch.phase is Phase.QUEUED:
+            continue
+        if batch.phase not in {Phase.REFUSED, Phase.WITHDRAWN}:
             break
+        run += 1
     return run
-
-
-def _stored(membership: Membership, state: State, why: Trouble | None, now: datetime) -> Status:
-    state = sort_out(replace(state, surplus_since=state.surplus_since or now), membership)
-    status = to_status(membership.status, membership.spec, state)
-    if membership.metadata.deleting:
-        verdict = conditions.deleting(status)
-    elif state.halt is not None:
-        verdict = conditions.halted(state.halt, status)
-    else:
-        verdict = conditions.progressing(status) if why is None else conditions.waiting(why)
-    generation = max(membership.status.observed_generation, 0)
-    return replace(status, conditions=conditions.conditions(membership.status, verdict, generation, now))

@@ -1,42 +1,46 @@
-"""The one decision: from an object and what was seen of the cloud to its new status and the next step.
+"""What is to be stored and done next, as one pipeline: each stage is visited once, in this order.
 
-Not for: I/O or the answer of a call (`calls`). The same input gives the same answer; applied twice it changes nothing.
+    edits and requests applied    carry
+    live calls advanced           batches, removals
+    servers held against nodes    servers
+    what is called next           adding, removing, behind the gates
+    told                          verdict
+
+Not for: doing it (`runtime`). Pure: the time is an argument, and what has to be known first is asked for with a `Look`.
 """
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
-from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.spec import Leaving, Spec
-from nodepool_membership.api.status import Batch, Phase, Status
+from nodepool_membership.api.spec import DriftPolicy, Spec
+from nodepool_membership.api.status import Batch, Halt, Plan, Status
 from nodepool_membership.core import (
     adding,
     batches,
     clock,
-    conditions,
     drift,
+    finalizer,
+    gates,
     plan,
     removals,
     removing,
     rivals,
     servers,
+    texts,
 )
-from nodepool_membership.core.adding import Step
-from nodepool_membership.core.carry import carry_over, is_lost, requested, reset_requested
-from nodepool_membership.core.conditions import Preview, Verdict
+from nodepool_membership.core.carry import apply_spec, carry_over, is_lost
 from nodepool_membership.core.drift import Absences
+from nodepool_membership.core.gates import Step
 from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation
+from nodepool_membership.core.requests import look_requested, reset_requested
+from nodepool_membership.core.servers import Snapshot
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
-
-LOOKS_BEFORE_UNKNOWN: Final = 3
-NO_CREDENTIALS: Final = frozenset({Reason.SECRET_NOT_FOUND, Reason.CREDENTIALS_INVALID})
-WITHOUT_CREDENTIALS: Final = timedelta(minutes=10)
-"""How long a deleted object is held that cannot be followed up, because its Secret is gone (rule P20)."""
+from nodepool_membership.core.verdict import Facts, Verdict, conditions, verdict_of
 
 
 class Pace(StrEnum):
@@ -71,33 +75,40 @@ class Decision:
 
     def must_hold(self, membership: Membership) -> bool:
         """Whether the finalizer has to be put on although nothing is sent: a deletion would have something to do."""
-        would_remove = membership.spec.deletion_policy is Leaving.REMOVE and self.status.members
-        wanted = would_remove or self.status.surplus
-        return bool(wanted) and not membership.metadata.deleting and FINALIZER not in membership.metadata.finalizers
+        on = membership.metadata.deleting or FINALIZER in membership.metadata.finalizers
+        return not on and finalizer.is_needed(membership, self.status)
 
 
 def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
     """The status for a generation not seen before, from what is recorded alone, before the cloud is looked at."""
     state = carry_over(membership, now, settings)
+    if membership.spec.suspend:
+        # What the last look said would be done was about another spec.
+        membership = replace(membership, status=replace(membership.status, plan=None))
     status = to_status(membership.status, membership.spec, state)
-    if membership.metadata.deleting:
-        verdict = conditions.deleting(status)
-    elif membership.spec.suspend:
-        verdict = conditions.suspended(status, None)
-    elif adding.quarantined(membership, state, now):
-        verdict = conditions.waiting(adding.STATUS_LOST)
-    else:
-        verdict = conditions.progressing(status)
-    generation = membership.metadata.generation
     # A request is answered by looking, not by this: an unanswered one must survive a crash. But a reset found beside
     # a lost status may be an old one whose answer was lost too: it must not end the wait.
     reset = reset_requested(membership) if is_lost(membership) else None
-    return replace(
+    status = replace(
         status,
-        observed_generation=generation,
-        conditions=conditions.conditions(membership.status, verdict, generation, now),
-        last_handled_reset_at=reset or status.last_handled_reset_at,
+        observed_generation=membership.metadata.generation,
+        last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at,
     )
+    return _told(membership, Facts(membership, status, now, settings))
+
+
+def recorded(membership: Membership, state: State, now: datetime, settings: Settings) -> Status:
+    """The status with a call's answer in it. It is about the generation that the call was decided for."""
+    status = to_status(membership.status, membership.spec, state)
+    status = replace(status, observed_generation=max(status.observed_generation, 0))
+    return _told(membership, Facts(membership, status, now, settings))
+
+
+def _told(membership: Membership, facts: Facts) -> Status:
+    """The status with its conditions."""
+    status, verdict = facts.status, verdict_of(facts)
+    told = conditions(membership.status, verdict, status.observed_generation, facts.now)
+    return replace(status, conditions=told)
 
 
 def decide(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Decision | Look:
@@ -108,197 +119,211 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
     state = carry_over(membership, now, settings)
     if seen.trouble is not None:
         return _in_trouble(membership, state, seen, now, settings)
-    spec = membership.spec
     unknown_jobs = tuple(j for j in batches.jobs_to_ask(state) if j not in seen.jobs)
     if unknown_jobs:
         return Look(jobs=unknown_jobs)
-    mine = replace(membership, spec=rivals.ours(spec, seen.rivals or {}))
-    wanted = _listing_wanted(mine, state, seen, now, settings)
+    wanted = _listing_wanted(membership, state, seen, now, settings)
     if wanted is not None:
         return Look(listing=wanted)
     if seen.is_set_back(now):
         return _in_trouble(membership, state, replace(seen, trouble=clock.SET_BACK), now, settings)
-    state = batches.settle(clock.corrected(state, seen, now, settings), spec, seen, now, settings)
-    state = servers.sort_out(removals.settle(state, spec, seen, now, settings), membership)
-    if batches.must_brake(membership.status.jobs, state.batches):
-        state = replace(state, halt=Reason.TOO_MANY_FAILURES)
-    preview, absences = None, seen.absences
-    if seen.listing is not None and seen.rivals is not None:
+    return _Pipeline(membership, seen, now, settings).decision(state)
+
+
+class _Pipeline:
+    """The stages that follow once what has to be seen was seen."""
+
+    def __init__(self, membership: Membership, seen: Observation, now: datetime, settings: Settings) -> None:
+        self._membership = membership
+        self._spec = membership.spec
+        self._seen = seen
+        self._now = now
+        self._settings = settings
+        self._absences = seen.absences
+        self._plan: Plan | None = membership.status.plan if membership.spec.suspend else None
+
+    def decision(self, state: State) -> Decision | Look:
+        spec, seen, now = self._spec, self._seen, self._now
+        state = clock.corrected(state, spec, seen, now, self._settings)
+        if seen.tells_time:
+            state = adding.without_served_waits(state, now)
+        state = batches.advance(state, spec, seen, now, self._settings)
+        # Who was not removed after all is what the spec says of it.
+        state = apply_spec(removals.advance(state, spec, seen, now, self._settings), self._membership)
+        state = self._braked(state)
+        if seen.listing is not None and seen.rivals is not None:
+            state = self._compared(state, seen.listing)
+        added = adding.next_add(self._own(), state, seen, now)
+        if isinstance(added, Look) or added.intent is not None:
+            return added if isinstance(added, Look) else self._concluded(added, Step(added.state))
+        removed = removing.next_removal(self._membership, added.state, seen, now, self._settings)
+        if isinstance(removed, Look):
+            return removed
+        return self._concluded(added, removed)
+
+    def _own(self) -> Membership:
+        """The membership without the servers that others have the right to, or an earlier call for."""
+        return replace(self._membership, spec=rivals.ours(self._spec, self._seen.rivals or {}))
+
+    def _braked(self, state: State) -> State:
+        failed = batches.must_brake(state) if state.halt is None else None
+        if failed is None:
+            return state
+        return replace(state, halt=Halt(Reason.TOO_MANY_FAILURES, texts.braked(*failed), self._now))
+
+    def _compared(self, state: State, table: NodeTable) -> State:
+        """Servers held against the listing. While suspended nothing comes of it but the plan, and who is gone."""
+        spec, seen = self._spec, self._seen
+        others = seen.rivals or {}
+        certain = seen.proves_absence(spec.node_pool.node_pool_id)
+        snapshot = Snapshot(table, certain, seen.absences, self._now, self._settings)
         if spec.suspend:
-            theirs = rivals.withheld(spec, state, seen.rivals)
-            preview = _preview(mine, state, seen.listing, now, settings)
-            preview = replace(preview, conflict=rivals.told(theirs) if theirs else "")
-        else:
-            state = removing.without_claimed(rivals.concede(state, seen.rivals), seen.rivals)
-            absences = _count_absences(state, spec, seen, settings)
-            if not membership.metadata.deleting:
-                state = servers.compare(state, mine.spec, seen.listing, now, _vanished(state, seen.listing, absences))
-            state = removing.without_lost(state, spec, seen, drift.gone(absences))
-    step = adding.next_add(mine, state, seen, now, settings)
-    if isinstance(step, Step):
-        step = removing.next_removal(membership, step, seen, now, settings)
-    if isinstance(step, Look):
-        return step
-    return replace(_conclude(membership, step, preview, seen, now, settings), absences=absences)
+            self._plan = _preview(self._own().spec, state, snapshot)
+            return state
+        state = removing.without_claimed(rivals.concede(state, others), others)
+        self._absences = servers.count_absences(state, seen.absences, snapshot)
+        gone = {i: self._absences[i].first for i in drift.gone(self._absences)}
+        state = removing.without_lost(state, spec, seen, gone)
+        if not self._membership.metadata.deleting:
+            adoptable = rivals.adoptable(spec, others)
+            state = servers.apply_listing(state, adoptable, replace(snapshot, absences=self._absences))
+        return state
+
+    def _concluded(self, added: Step, removed: Step) -> Decision:
+        membership, spec, seen, now = self._membership, self._spec, self._seen, self._now
+        state = removed.state
+        status = replace(to_status(membership.status, spec, state), plan=self._plan)
+        overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, spec, now))
+        late = [b for b in status.open_batches if b.settling_since is not None]
+        uncertain = late and seen.is_fresh and not seen.proves_absence(spec.node_pool.node_pool_id)
+        reset = reset_requested(membership)
+        facts = Facts(
+            membership,
+            status,
+            now,
+            self._settings,
+            looked=seen.listing is not None,
+            add_blocker=added.blocker,
+            remove_blocker=removed.blocker,
+            watch_blocker=gates.implausible() if uncertain else None,
+            more=added.more or removed.more or added.intent is not None or removed.intent is not None,
+            overdue=overdue,
+            theirs=rivals.withheld(spec, state, seen.rivals or {}),
+            vanished=len(_unseen(state, spec, seen.listing)),
+            problem=reset.problem if reset is not None else None,
+        )
+        verdict = verdict_of(facts)
+        answered = seen.listing is not None or membership.metadata.deleting
+        status = _answered(membership, facts, verdict, answered=answered)
+        # How long ago it was deleted, a clock that is off cannot say.
+        holds = _holds(facts) or (seen.is_skewed and bool(status.open_batches))
+        blocked = facts.blocker is not None
+        delays = [delay for delay in (added.delay, removed.delay) if delay is not None]
+        return Decision(
+            status,
+            added.intent or removed.intent,
+            holds or (verdict.also == "Reconciling" and not membership.metadata.deleting and _has_called(membership)),
+            _pace(status, verdict, blocked=blocked, suspend=spec.suspend),
+            min(delays) if delays else None,
+            absences=self._absences,
+            doubted=added.doubted,
+        )
 
 
-def _count_absences(state: State, spec: Spec, seen: Observation, settings: Settings) -> Absences:
-    if seen.listing is None or not seen.proves_absence(spec.node_pool.node_pool_id):
-        return seen.absences
-    known = state.members | state.owed | servers.holding_nodes(state)
-    absent = known - seen.listing.present(known)
-    return drift.track(seen.absences, absent, seen.listing.begun, settings.resync_interval)
+def _has_called(membership: Membership) -> bool:
+    return FINALIZER in membership.metadata.finalizers
 
 
-def _vanished(state: State, table: NodeTable, absences: Absences) -> servers.Vanished:
-    # One that has come back since it was last counted is no more gone than one that never left.
-    gone = frozenset(server_id for server_id in drift.gone(absences) if server_id not in table)
-    return servers.Vanished(gone, drift.is_implausible(len(absences.keys() & state.members), len(state.members)))
+def _unseen(state: State, spec: Spec, table: NodeTable | None) -> frozenset[str]:
+    """Recorded members on the list that the listing does not show as Active."""
+    if table is None or not spec.suspend:
+        return frozenset()
+    listed = state.members & spec.server_ids
+    return frozenset(listed - table.active_in(spec.node_pool.node_pool_id, listed))
+
+
+def _preview(spec: Spec, state: State, seen: Snapshot) -> Plan:
+    """What resuming would do, now or after a wait: at least as much as it will be (promise of a preview)."""
+    table = seen.table
+    adopt = len(servers.adoptable(state, spec, table))
+    absent = spec.server_ids - state.called - table.present(spec.server_ids)
+    rejoins = spec.drift_policy is DriftPolicy.REJOIN
+    add = {i for i in absent if (rejoins if i in state.members else plan.may_come(i, state, spec))}
+    return Plan(len(add), -(-len(add) // spec.batch_size), adopt, len(state.owed))
 
 
 def _in_trouble(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Decision:
+    """The cloud could not be looked at: what is known stays, and what is told depends on how often that was so."""
     trouble = seen.trouble
     if trouble is None:
         raise ValueError("called without a trouble")
     status = to_status(membership.status, membership.spec, state)
-    ready = membership.status.condition("Ready")
-    current = membership.status.observed_generation == membership.metadata.generation
-    was_ready = current and ready is not None and ready.status == "True"
-    if membership.metadata.deleting:
-        verdict = conditions.waiting(replace(trouble, message=f"deleting; {trouble.message}"))
-    elif was_ready and seen.failed_looks < LOOKS_BEFORE_UNKNOWN:
-        # Nobody looked, so nothing is known to have changed; a request stays unanswered too.
-        holds = _keeps_finalizer(membership, membership.status)
-        return Decision(membership.status, None, holds=holds, pace=Pace.BACKOFF)
-    elif current and ready is not None and ready.status in {"True", "Unknown"} and ready.reason is not Reason.PENDING:
-        verdict = conditions.unreachable(trouble)
-    elif state.halt is not None:
-        verdict = conditions.halted(state.halt, status)
-    else:
-        verdict = conditions.waiting(trouble)
-    holds = _holds(membership, status, verdict, now, settings)
-    status = _concluded(membership, status, verdict, now, answered=False)
-    return Decision(status, None, holds, Pace.BACKOFF, trouble.retry_after)
+    overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, membership.spec, now))
+    facts = Facts(membership, status, now, settings, trouble=trouble, failed_looks=seen.failed_looks, overdue=overdue)
+    status = _answered(membership, facts, verdict_of(facts), answered=False)
+    return Decision(
+        status, None, _holds(facts) or (_has_called(membership) and not membership.metadata.deleting), Pace.BACKOFF,
+        trouble.retry_after, absences=seen.absences,
+    )  # fmt: skip
 
 
 def _listing_wanted(
     membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
 ) -> Freshness | None:
+    """The listing that has to be there: none, a recent one that shows who is there, or one that proves absence."""
     spec = membership.spec
+    mine = rivals.ours(spec, seen.rivals or {})
     follows = any(batches.needs_nodes(b, spec, seen, now) for b in state.open_batches)
     odd = removing.is_owed_since_the_future(state, now)
     if follows or odd or removing.may_remove(membership, state, now, settings):
         return None if seen.is_fresh else Freshness.AFTER_READ
     if membership.metadata.deleting:
-        return None
-    free = plan.candidates(state, spec)
+        # What an earlier call may still do to a server is over only when a listing has shown it.
+        waits = any(held.since is not None for i, held in state.holds.items() if i not in state.members)
+        return Freshness.AFTER_READ if waits and not seen.is_fresh else None
+    asked = look_requested(membership) is not None or reset_requested(membership) is not None
+    free = plan.candidates(state, mine)
     if seen.listing is None:
-        coming = state.queued or any(plan.may_come(i, state, spec) for i in free)
-        may_plan = coming and adding.may_add(membership, state, now)
-        if state.open_batches and not may_plan and requested(membership) is None:
+        coming = state.queued or any(plan.may_come(i, state, mine) for i in free)
+        if state.open_batches and not asked and not (coming and adding.may_add(membership, state, now)):
             return None
-        return Freshness.AFTER_READ if requested(membership) is not None else Freshness.RECENT
+        return Freshness.AFTER_READ if asked else Freshness.RECENT
     if seen.is_fresh or spec.suspend:
         return None
-    if state.queued:
-        # All there, they are the proof that the refused call was carried out: planning must see it (rule P15).
+    if state.queued or any(server_id not in seen.listing for server_id in state.holds):
+        # All there, parts are the proof that the refused call was carried out: planning must see it (rule P15).
         return Freshness.AFTER_READ
-    mine = spec.server_ids - state.engaged
-    all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, mine)) == len(mine)
+    listed = mine.server_ids - state.called
+    all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, listed)) == len(listed)
     return None if all_there else Freshness.AFTER_READ
 
 
-def _preview(membership: Membership, state: State, table: NodeTable, now: datetime, settings: Settings) -> Preview:
-    spec = membership.spec
-    adopt = len(servers.adoptable(state, spec, table))
-    would = plan.eligible(servers.compare(state, spec, table, now, servers.Vanished()), spec, table, now, settings)
-    add = would.total if isinstance(would, plan.Eligible) else 0
-    add += sum(len(spec.server_ids & frozenset(part.server_ids)) for part in state.queued)
-    return Preview(add, -(-add // spec.batch_size), adopt, remove=len(state.owed))
-
-
-def _conclude(
-    membership: Membership, step: Step, preview: Preview | None, seen: Observation, now: datetime, settings: Settings
-) -> Decision:
-    spec = membership.spec
-    status = to_status(membership.status, spec, step.state)
-    overdue = any(batches.is_overdue(b, spec, seen, now) for b in status.open_batches)
-    if membership.metadata.deleting:
-        verdict = conditions.deleting(status, step.hindrance)
-    elif spec.suspend:
-        # A poll of an open job reads no nodes: what the preview said then stays said.
-        verdict = _suspended(membership, status, preview)
-    elif step.state.halt is not None:
-        verdict = conditions.halted(step.state.halt, status)
-    elif step.hindrance is not None:
-        verdict = step.hindrance
-    elif overdue:
-        text = (
-            f"a job runs longer than spec.joinTimeoutSeconds ({spec.join_timeout_seconds} s): look at it in the CCE"
-            " console; the operator follows it until it ends"
-        )
-        verdict = conditions.stalled(Reason.JOB_OVERDUE, text)
-    elif status.open_batches or step.more or seen.listing is None:
-        verdict = conditions.progressing(status, settings.removal_delay)
-    else:
-        theirs = rivals.withheld(spec, step.state, seen.rivals or {})
-        verdict = conditions.settled(status, spec, theirs, settings.removal_delay)
-    # How long ago it was deleted, a clock that is off cannot say.
-    holds = _holds(membership, status, verdict, now, settings) or (seen.is_skewed and bool(status.open_batches))
-    answered = seen.listing is not None or membership.metadata.deleting
-    status = _concluded(membership, status, verdict, now, answered=answered)
-    return Decision(
-        status, step.intent, holds, _pace(step, status, verdict, spec.suspend), step.delay, doubted=step.doubted
-    )
-
-
-def _suspended(membership: Membership, status: Status, preview: Preview | None) -> Verdict:
-    ready = membership.status.condition("Ready")
-    current = membership.status.observed_generation == membership.metadata.generation
-    if preview is None and current and ready is not None and ready.reason is Reason.SUSPENDED:
-        return Verdict("True" if ready.status == "True" else "False", ready.reason, ready.message)
-    return conditions.suspended(status, preview)
-
-
-def _concluded(membership: Membership, status: Status, verdict: Verdict, now: datetime, *, answered: bool) -> Status:
-    generation = membership.metadata.generation
-    reconcile, reset = requested(membership), reset_requested(membership)
+def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answered: bool) -> Status:
+    """The status with its conditions, and with the requests that it answers."""
+    status, generation = facts.status, membership.metadata.generation
+    look, reset = look_requested(membership), reset_requested(membership)
     return replace(
         status,
         observed_generation=generation,
-        conditions=conditions.conditions(membership.status, verdict, generation, now),
-        last_handled_reconcile_at=reconcile if answered and reconcile else status.last_handled_reconcile_at,
+        conditions=conditions(membership.status, verdict, generation, facts.now),
+        last_handled_reconcile_at=look if answered and look else status.last_handled_reconcile_at,
         # The reset has been worked into the state above, so it is answered with it.
-        last_handled_reset_at=reset or status.last_handled_reset_at,
+        last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at,
     )
 
 
-def _holds(membership: Membership, status: Status, verdict: Verdict, now: datetime, settings: Settings) -> bool:
-    """Whether the finalizer stays: something is open or owed, or more is about to be sent (rules P2, P20)."""
-    deleted = membership.metadata.deletion_timestamp
-    if deleted is None:
-        return _keeps_finalizer(membership, status) or verdict.also == "Reconciling"
-    limit = settings.settle_window + timedelta(seconds=membership.spec.join_timeout_seconds)
-    if verdict.reason in NO_CREDENTIALS:
-        limit = min(limit, WITHOUT_CREDENTIALS)
-    return _keeps_finalizer(membership, status) and now < deleted + limit
+def _holds(facts: Facts) -> bool:
+    """Whether the finalizer stays (rules P2, P20)."""
+    membership, needed = facts.membership, finalizer.is_needed(facts.membership, facts.status)
+    if not membership.metadata.deleting:
+        return needed
+    return needed and facts.now < finalizer.limit(membership, facts.status, facts.settings, facts.trouble)
 
 
-def _keeps_finalizer(membership: Membership, status: Status) -> bool:
-    """Whether something is open or owed; under `deletionPolicy: Remove` members are, from when they are recorded.
-
-    A queued part too: no listing has shown yet that its call, which was refused, did nothing (rule P15).
-    """
-    if status.open_batches or status.surplus or any(b.phase is Phase.QUEUED for b in status.jobs):
-        return True
-    on_deletion = membership.spec.deletion_policy is Leaving.REMOVE and not membership.metadata.deleting
-    return on_deletion and bool(status.members)
-
-
-def _pace(step: Step, status: Status, verdict: Verdict, suspend: bool) -> Pace:
+def _pace(status: Status, verdict: Verdict, *, blocked: bool, suspend: bool) -> Pace:
     if status.open_batches:
         watched = all(batches.is_watched(b) for b in status.open_batches)
         return Pace.WATCH if watched else Pace.POLL
     if suspend or verdict.also != "Reconciling":
         return Pace.RESYNC
-    return Pace.BACKOFF if step.hindrance is not None else Pace.WATCH
+    return Pace.BACKOFF if blocked else Pace.WATCH

@@ -17,10 +17,11 @@ MASS_SHARE: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """In how many listings in a row a member was absent, and when the last one that counted was begun."""
+    """In how many listings in a row a member was absent; when the last that counted, and the first, was begun."""
 
     looks: int
     last: datetime
+    first: datetime
 
 
 Absences = Mapping[str, Absence]
@@ -32,9 +33,9 @@ def track(known: Absences, absent: Set[str], begun: datetime, apart: timedelta) 
     for server_id in absent:
         before = known.get(server_id)
         if before is None:
-            tracked[server_id] = Absence(1, begun)
+            tracked[server_id] = Absence(1, begun, begun)
         elif begun - before.last >= apart:
-            tracked[server_id] = Absence(before.looks + 1, begun)
+            tracked[server_id] = Absence(before.looks + 1, begun, before.first)
         else:
             tracked[server_id] = before
     return tracked

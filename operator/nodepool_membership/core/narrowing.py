@@ -5,17 +5,17 @@ Not for: which refusals are about servers (`catalogue`), or sending the parts (`
 is the split, so the state of the search survives a crash at any point.
 """
 
+import hashlib
 import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from itertools import dropwhile, islice
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Batch, Operation, Phase
+from nodepool_membership.api.status import Batch, Halt, Operation, Phase, Search
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.plan import next_number
 from nodepool_membership.core.state import State
@@ -28,10 +28,8 @@ _TAKEN_APART: Final = 16
 _SEVERAL: Final = re.compile(r"<id>(?:(?:[\s,;]|and)+<id>)+")
 """Several ids, as `plain_text` leaves them."""
 _DIGITS: Final = re.compile(r"\d+")
-
-_AGAIN: Final = "again: "
-"""Begins what a batch says of a server that was refused by itself with the same text before."""
-_NOT_BLAMED: Final = "the pool refused it: "
+_NOT_BLAMED: Final = "the node pool refused it, and two others all alone with the same words: it is about the pool"
+_KEPT_BLAMED: Final = 200
 
 _ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -42,39 +40,52 @@ def named(text: str, ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(server_id for server_id in ids if server_id in mentioned)
 
 
-def was_refused_last(state: State, text: str) -> bool:
-    """Whether the newest call that was answered was refused with this text."""
-    answered = (b for b in reversed(state.batches) if b.phase not in {Phase.QUEUED, Phase.WITHDRAWN} and not b.is_open)
-    return any(b.phase is Phase.REFUSED and b.message == text for b in islice(answered, 1))
+def mark(text: str) -> str:
+    """What stands for a text of the cloud: equal marks, equal texts but for ids and figures, as of a quota."""
+    alike = _DIGITS.sub("0", _SEVERAL.sub("<id>", plain_text(text)))
+    return hashlib.sha256(alike.encode()).hexdigest()[:16]
 
 
-def narrow(state: State, intent: Batch, said: str, cause: Cause, now: datetime) -> State:
+def was_refused_last(state: State, refusal: str) -> bool:
+    """Whether the newest call that was answered was refused so."""
+    return state.search is not None and state.search.refusal == refusal and state.search.in_a_row > 0
+
+
+def refused(state: State, intent: Batch, refusal: str, *, several: bool = False) -> State:
+    """Note that a call was refused so; `several`: it named more than one of its servers."""
+    search = state.search
+    if search is None or search.refusal != refusal:
+        search = Search(refusal)
+    if not intent.part:
+        # A new search: that a part of an earlier one was accepted says nothing about it.
+        search = replace(search, accepted=False)
+    return replace(state, search=replace(search, in_a_row=search.in_a_row + 1, named=search.named or several))
+
+
+def accepted(state: State, intent: Batch) -> State:
+    """Note that an add was accepted: it is not the pool that refuses."""
+    if state.search is None:
+        return state
+    told = state.search.accepted or bool(intent.part)
+    return replace(state, search=replace(state.search, in_a_row=0, singles=0, accepted=told))
+
+
+def narrow(state: State, intent: Batch, said: str, cause: Cause, refusal: str, now: datetime) -> State:
     """Close a batch that was refused for a cause about servers: blame those found, queue the rest in parts.
 
-    `said` is the cloud's text with its ids, `cause` what a culprit is recorded with.
+    `said` is the cloud's text with its ids, `cause` what a culprit is recorded with, `refusal` the mark of its text.
     """
     ids = intent.server_ids
     found = named(said, ids)
+    state = refused(state, intent, refusal, several=len(found) > 1)
     culprits, parts = _sorted_out(ids, ids if len(ids) == 1 else found, cause)
-    alone = len(ids) == 1 and cause.reason is not FailureReason.SERVER_IN_USE
-    again = alone and ids[0] in _blamed(state, cause)
-    message = plain_text(_AGAIN + cause.message) if again else cause.message
-    state = _closed(state, intent, message, now).with_causes((server_id, cause) for server_id in culprits)
+    state = _closed(state, intent, cause, now).with_causes((server_id, cause) for server_id in culprits)
     for part in parts:
         state = _queue(state, intent.attempt, part)
-    told = found and _was_named_among_others(state, cause.message)
-    return _unless_about_the_pool(state, cause) if alone and not again and not told else state
-
-
-def _was_named_among_others(state: State, text: str) -> bool:
-    """Whether a refusal named several servers with what this text says of one: then it is about them, not the pool."""
-    return any(
-        b.phase is Phase.REFUSED
-        and b.servers > 1
-        and b.message != text
-        and _SEVERAL.sub("<id>", b.message or "") == text
-        for b in state.batches
-    )
+    told = bool(found) and state.search is not None and state.search.named
+    if len(ids) > 1 or told or cause.reason is FailureReason.SERVER_IN_USE:
+        return state
+    return _unless_about_the_pool(state, ids[0], now)
 
 
 def _sorted_out(ids: Sequence[str], named: Sequence[str], cause: Cause) -> tuple[Sequence[str], list[Sequence[str]]]:
@@ -97,19 +108,24 @@ def _halves(ids: Sequence[str]) -> list[Sequence[str]]:
     return [ids[half:], ids[:half]]
 
 
-def ask(state: State, intent: Batch, said: str, cause: Cause, now: datetime) -> State | None:
+def ask(state: State, intent: Batch, said: str, cause: Cause, refusal: str, now: datetime) -> State | None:
     """Close a batch that was refused for a cause of which it is not known whether it is about one server or about all.
 
     A few servers are asked for alone. None if it is about all, as far as can be told: they were all refused with this
     text, or nobody is left to tell them from.
     """
-    ids, text = intent.server_ids, cause.message
-    asked = _closed(state, intent, text, now)
-    accepted = _accepted_in_search(asked, text, loosely=True)
-    if len(ids) > 1 and (accepted or named(said, ids)):
-        return narrow(state, intent, said, cause, now)
+    ids = intent.server_ids
+    asked = refused(state, intent, refusal)
+    search = asked.search
+    if search is None:
+        raise ValueError("a refusal was noted")
+    if len(ids) > 1 and (search.accepted or named(said, ids)):
+        return narrow(state, intent, said, cause, refusal, now)
+    asked = _closed(asked, intent, cause, now)
     if len(ids) == 1:
-        about_all = _singles_in_a_row(asked, text, loosely=True) >= SINGLES if asked.queued else not accepted
+        singles = search.singles + 1
+        about_all = singles >= SINGLES if asked.queued else not search.accepted
+        asked = replace(asked, search=replace(search, singles=singles))
         return None if about_all else asked.with_causes([(ids[0], cause)])
     probes = _probes(ids, intent.batch)
     rest = [server_id for server_id in ids if server_id not in set(probes)]
@@ -127,11 +143,12 @@ def _probes(ids: Sequence[str], seed: int) -> Sequence[str]:
 def searched(state: State, intent: Batch, cause: Cause) -> tuple[State, dict[str, Cause]]:
     """End a search that found a refusal to be about all: everybody whom it still was to ask for has the same cause."""
     causes = {i: replace(cause, attempts=part.attempt) for part in state.queued for i in part.server_ids}
-    return state.without_queued(), {**causes, **dict.fromkeys(intent.server_ids, cause)}
+    return replace(state.without_queued(), search=None), {**causes, **dict.fromkeys(intent.server_ids, cause)}
 
 
-def _closed(state: State, intent: Batch, message: str, now: datetime) -> State:
-    return state.with_batch(replace(intent, phase=Phase.REFUSED, server_ids=(), finish_time=now, message=message))
+def _closed(state: State, intent: Batch, cause: Cause, now: datetime) -> State:
+    closed = replace(intent, phase=Phase.REFUSED, server_ids=(), finish_time=now, message=cause.message)
+    return state.with_batch(closed)
 
 
 def _queue(state: State, attempt: int, ids: Sequence[str]) -> State:
@@ -143,35 +160,40 @@ def _queue(state: State, attempt: int, ids: Sequence[str]) -> State:
         phase=Phase.QUEUED,
         servers=len(ids),
         server_ids=tuple(ids),
+        part=True,
     )
     return replace(state, last_batch=number).with_batch(part)
 
 
-def _blamed(state: State, cause: Cause) -> dict[str, Cause]:
-    """Servers that are recorded with the same reason and text, however often it happened."""
-    return {i: c for i, c in state.book.items() if (c.reason, c.message) == (cause.reason, cause.message)}
-
-
-def _unless_about_the_pool(state: State, cause: Cause) -> State:
+def _unless_about_the_pool(state: State, server_id: str, now: datetime) -> State:
     """Blame nobody when single servers are refused one after the other with the same text.
 
     One that was refused by itself before is known to be bad: that it is refused again says nothing about the pool.
     """
-    blamed = _blamed(state, cause)
-    # Those of an earlier run were given back: after an edit or a reset it takes as many again.
-    run = min(len(blamed), _singles_in_a_row(state, cause.message))
-    if run < SINGLES:
-        return _with_probe(state) if run == SINGLES - 1 else state
-    if not state.queued and _accepted_in_search(state, cause.message):
+    search = state.search
+    if search is None or server_id in search.server_ids:
+        return state
+    blamed = (*search.server_ids, server_id)[-_KEPT_BLAMED:]
+    search = replace(search, singles=search.singles + 1, server_ids=blamed)
+    state = replace(state, search=search)
+    if search.singles < SINGLES:
+        return _with_probe(state) if search.singles == SINGLES - 1 else state
+    if not state.queued and search.accepted:
         # The last ones of the search: there was nobody left to tell them from the pool by, but those who joined.
         return state
+    run = frozenset(blamed[-search.singles :])
+    causes = [(i, c) for i, c in state.failures.items() if i in run]
     before = {
-        i: replace(c, attempts=c.attempts - 1, message=plain_text(_NOT_BLAMED + c.message))
-        for i, c in blamed.items()
-        if c.attempts > 1
+        i: replace(c, attempts=c.attempts - 1, message=_NOT_BLAMED, retry_at=None) for i, c in causes if c.attempts > 1
     }
-    state = state.without_queued().without_causes(blamed).with_causes(before.items())
-    return replace(state, halt=Reason.POOL_REFUSES)
+    state = state.without_queued().without_causes(run).with_causes(before.items())
+    kept = tuple(i for i in blamed if i not in run)
+    text = (
+        f"{search.singles} single servers in a row were refused with one and the same text, so it is about the pool,"
+        " not about them: see the messages in status.jobs"
+    )
+    halt = Halt(Reason.POOL_REFUSES, text, now)
+    return replace(state, halt=halt, search=replace(search, singles=0, server_ids=kept))
 
 
 def _with_probe(state: State) -> State:
@@ -181,31 +203,6 @@ def _with_probe(state: State) -> State:
         return state
     rest = replace(part, servers=part.servers - 1, server_ids=part.server_ids[:-1])
     return _queue(state.with_batch(rest), part.attempt, part.server_ids[-1:])
-
-
-def _is_same(one: str | None, other: str, *, loosely: bool) -> bool:
-    """Whether two refusals say the same; `loosely`: whatever figures they give, as of a quota."""
-    if one is None or not loosely:
-        return one == other
-    return _DIGITS.sub("0", one) == _DIGITS.sub("0", other)
-
-
-def _accepted_in_search(state: State, text: str, *, loosely: bool = False) -> bool:
-    """Whether a call was accepted after one was refused with this text."""
-    adds = [b for b in state.batches if b.operation is Operation.ADD and b.phase not in {Phase.QUEUED, Phase.WITHDRAWN}]
-    search = dropwhile(lambda b: b.phase is not Phase.REFUSED or not _is_same(b.message, text, loosely=loosely), adds)
-    return any(batch.phase is not Phase.REFUSED for batch in search)
-
-
-def _singles_in_a_row(state: State, text: str, *, loosely: bool = False) -> int:
-    run = 0
-    for batch in reversed(state.batches):
-        if batch.operation is not Operation.ADD or batch.phase in {Phase.QUEUED, Phase.WITHDRAWN}:
-            continue
-        if batch.phase is not Phase.REFUSED:
-            break
-        run += batch.servers == 1 and _is_same(batch.message, text, loosely=loosely)
-    return run
 
 
 def in_doubt(state: State, now: datetime) -> State:

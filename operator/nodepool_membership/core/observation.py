@@ -284,9 +284,11 @@ class Home:
     """What the object lives in: its namespace and the definition of its type (rule P20).
 
     `keeps` says why a deletion must leave the servers alone; None: nothing but this object is being deleted.
+    `paused` is the reason in the namespace's annotation that pauses all that is in it; None: there is none.
     """
 
     keeps: str | None = None
+    paused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

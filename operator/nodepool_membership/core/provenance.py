@@ -13,9 +13,6 @@ from nodepool_membership.core.state import State
 OLDER: Final = timedelta(minutes=5)
 """So far two clocks may be apart; a node that is older than a call by more was not made by it."""
 
-ADOPTED: Final = "adopted: "
-FOREIGN: Final = "foreign job: "
-
 
 def is_older(node: Node, begun: datetime) -> bool:
     """Whether the node was there before the call."""
@@ -41,21 +38,3 @@ def foreign_jobs(
     if known.isdisjoint(made | others):
         return 0
     return sum(1 for node in nodes if node.job_id in strange and not is_older(node, begun))
-
-
-def remarks(adopted: int, foreign: int) -> tuple[str, ...]:
-    """What a batch's message says of them, each at most once."""
-    told = []
-    if adopted:
-        told.append(f"{ADOPTED}{adopted} had nodes before the call")
-    if foreign:
-        told.append(
-            f"{FOREIGN}{foreign} became nodes through a job that is not of this operator: find out who else adds"
-            " servers to the pool, since each call wipes them"
-        )
-    return tuple(told)
-
-
-def remarked(message: str | None) -> list[str]:
-    """The remarks in the message of a batch."""
-    return [part for part in (message or "").split("; ") if part.startswith((ADOPTED, FOREIGN))]

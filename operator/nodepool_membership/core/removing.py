@@ -1,6 +1,6 @@
 """What is removed next, if anything: the next intent of a removal, or what keeps one from being made (rules P18, P20).
 
-Not for: which recorded members are owed removal (`servers.sort_out`), or what becomes of a removal (`removals`).
+Not for: which recorded members are owed removal (`carry.apply_spec`), or what becomes of a removal (`removals`).
 A removal reinstalls the operating system: whatever is in doubt is left alone.
 """
 
@@ -12,12 +12,12 @@ from typing import Final
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
-from nodepool_membership.core import adding, batches, plan
-from nodepool_membership.core.adding import Step
+from nodepool_membership.core import batches, gates, plan
+from nodepool_membership.core.gates import Step
 from nodepool_membership.core.observation import ACTIVE, BROKEN, Look, Node, Observation
 from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import State
+from nodepool_membership.core.state import Held, State
 
 REMOVABLE: Final = BROKEN | {ACTIVE}
 """Phases of nodes that a call may name: one that installs makes the cloud refuse the whole call."""
@@ -28,15 +28,10 @@ def due(
 ) -> Mapping[str, Node]:
     """The members that a removal may name now, by server id: THE rule of what is removed.
 
-    Owed; off the list for the removal delay; named by no batch and no other membership; their node in our pool in a
-    listing begun after the object was read; not refused too often or too recently.
+    Owed for the removal delay; named by no batch and no other membership; their node in our pool in a listing begun
+    after the object was read; not refused too often or too recently.
     """
-    if (
-        seen.listing is None
-        or seen.rivals is None
-        or not seen.is_fresh
-        or now < _settled_at(membership, state, now, settings)
-    ):
+    if seen.listing is None or seen.rivals is None or not seen.is_fresh or now < settled_at(state, now, settings):
         return {}
     named = {i for b in state.batches for i in b.server_ids} | seen.rivals.keys()
     pool_id = membership.spec.node_pool.node_pool_id
@@ -46,20 +41,20 @@ def due(
         if node.pool_id == pool_id
         and node.uid
         and node.phase in REMOVABLE
-        and not _is_exhausted(server_id, state, membership.spec)
-        and _not_before(server_id, state, now, settings) <= now
+        and state.attempts(server_id) < membership.spec.max_attempts
+        and _not_before(server_id, state, now) <= now
     }
 
 
 def may_remove(membership: Membership, state: State, now: datetime, settings: Settings) -> bool:
     """Whether a removal could start now as far as the membership itself is concerned."""
-    waits = state.next_attempt is not None and state.next_attempt > now
+    waits = state.recovers(now) or state.waits_until(Operation.REMOVE, now) is not None
     return (
         bool(state.owed)
         and not membership.spec.suspend
         and not waits
-        and now >= _settled_at(membership, state, now, settings)
-        and batches.in_flight(state) < membership.spec.max_parallel_jobs
+        and now >= settled_at(state, now, settings)
+        and batches.in_flight(state, membership.spec, now) < membership.spec.max_parallel_jobs
     )
 
 
@@ -68,14 +63,18 @@ def is_owed_since_the_future(state: State, now: datetime) -> bool:
     return bool(state.owed) and state.surplus_since is not None and state.surplus_since > now
 
 
-def without_lost(state: State, spec: Spec, seen: Observation, gone: frozenset[str]) -> State:
+def without_lost(state: State, spec: Spec, seen: Observation, gone: Mapping[str, datetime]) -> State:
     """Owed members that are no longer ours to remove: in another pool, or `gone` by the rule of drift (P13)."""
     if not state.owed or seen.listing is None or not seen.is_fresh:
         return state
     nodes = seen.listing.nodes(state.owed)
     moved = {i for i, node in nodes.items() if node.pool_id != spec.node_pool.node_pool_id}
-    lost = moved | ((state.owed & gone) - nodes.keys())
-    return replace(state, members=state.members - lost, owed=state.owed - lost).without_causes(lost) if lost else state
+    vanished = (state.owed & gone.keys()) - nodes.keys()
+    lost = moved | vanished
+    if not lost:
+        return state
+    state = state.with_holds({i: Held(gone[i].replace(microsecond=0)) for i in vanished})
+    return replace(state, members=state.members - lost, owed=state.owed - lost).without_causes(lost)
 
 
 def without_claimed(state: State, rivals: Rivals) -> State:
@@ -87,38 +86,33 @@ def without_claimed(state: State, rivals: Rivals) -> State:
 
 
 def next_removal(
-    membership: Membership, added: Step, seen: Observation, now: datetime, settings: Settings
+    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
 ) -> Step | Look:
-    """What follows after adding had its turn: the intent of a removal, else `added` with what removing waits for."""
-    state, spec = added.state, membership.spec
-    if added.intent is not None or not state.owed or spec.suspend:
-        return added
-    settled = _settled_at(membership, state, now, settings)
-    if now < settled:
-        return _waiting(added, adding.seconds(settled - now))
-    if state.next_attempt is not None and state.next_attempt > now and not added.retries:
-        return _waiting(added, adding.seconds(state.next_attempt - now))
-    nodes = due(membership, state, seen, now, settings)
-    if not nodes:
-        moments = [m for i in state.owed if (m := _not_before(i, state, now, settings)) > now]
-        return _waiting(added, adding.seconds(min(moments) - now) if moments else None)
-    if batches.in_flight(state) >= spec.max_parallel_jobs:
-        return replace(added, more=True)
-    blocked = adding.in_the_way(state, seen, spec.node_pool.node_pool_id, min(len(nodes), spec.batch_size))
-    if isinstance(blocked, Step):
-        delay = added.delay if blocked.delay is None else blocked.delay
-        hindrance = added.hindrance or blocked.hindrance
-        return replace(added, delay=delay, hindrance=hindrance, more=added.more or blocked.more)
-    if blocked is not None:
-        return blocked
+    """The intent of the next removal, else what removing waits for. It never waits for what an add waits for."""
+    spec = membership.spec
+    if not state.owed or spec.suspend:
+        return Step(state)
     if membership.metadata.deleting:
-        # Last, so that little can change before the intent is stored.
         if seen.home is None:
             return Look(home=True)
         if seen.home.keeps is not None:
-            return replace(added, state=released(state))
+            return Step(released(state))
+    settled = settled_at(state, now, settings)
+    if now < settled:
+        return Step(state, delay=gates.seconds(settled - now))
+    nodes = due(membership, state, seen, now, settings)
+    if not nodes:
+        moments = [m for i in state.owed if (m := _not_before(i, state, now)) > now]
+        return Step(state, delay=gates.seconds(min(moments) - now) if moments else None)
+    blocked = gates.before_call(membership, state, Operation.REMOVE, min(len(nodes), spec.batch_size), seen, now)
+    if isinstance(blocked, Step) and blocked.blocker is not None:
+        return blocked
+    if batches.in_flight(state, spec, now) >= spec.max_parallel_jobs:
+        return Step(state, more=True)
+    if blocked is not None:
+        return blocked
     planned, intent = _intend(state, spec, nodes, now)
-    return Step(planned, intent=intent, doubted=added.doubted)
+    return Step(planned, intent=intent)
 
 
 def released(state: State) -> State:
@@ -126,27 +120,16 @@ def released(state: State) -> State:
     return replace(state, members=frozenset(), owed=frozenset()).without_causes(state.owed)
 
 
-def _settled_at(membership: Membership, state: State, now: datetime, settings: Settings) -> datetime:
-    """When those who are off the list have been so for the removal delay; a deletion is explicit and waits for none."""
-    if membership.metadata.deleting:
-        return now
+def settled_at(state: State, now: datetime, settings: Settings) -> datetime:
+    """When those who are owed have been so for the removal delay: until then an edit, or Retain, stops it."""
     # A stored time in the future counts as now (rule P21).
     since = now if state.surplus_since is None else min(state.surplus_since, now)
     return since + settings.removal_delay
 
 
-def _is_exhausted(server_id: str, state: State, spec: Spec) -> bool:
-    return state.attempts(server_id) >= spec.max_attempts
-
-
-def _not_before(server_id: str, state: State, now: datetime, settings: Settings) -> datetime:
-    cause = state.book.get(server_id)
-    return now if cause is None else plan.retry_at(cause, state, now, settings)
-
-
-def _waiting(added: Step, delay: float | None) -> Step:
-    delays = [d for d in (added.delay, delay) if d is not None]
-    return replace(added, delay=min(delays) if delays else None)
+def _not_before(server_id: str, state: State, now: datetime) -> datetime:
+    cause = state.failures.get(server_id)
+    return now if cause is None or cause.retry_at is None else cause.retry_at
 
 
 def _intend(state: State, spec: Spec, nodes: Mapping[str, Node], now: datetime) -> tuple[State, Batch]:
@@ -165,4 +148,4 @@ def _intend(state: State, spec: Spec, nodes: Mapping[str, Node], now: datetime) 
         submit_time=now,
     )
     state = replace(state, members=state.members - set(ids), owed=state.owed - set(ids)).without_causes(ids)
-    return replace(state, last_batch=number, next_attempt=None).with_batch(batch), batch
+    return replace(state, last_batch=number).without_waits(Operation.REMOVE).with_batch(batch), batch

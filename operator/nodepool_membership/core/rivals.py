@@ -23,6 +23,8 @@ class Rival:
     """It has the right to the server; otherwise we have."""
     recorded: bool = False
     """It has the server as a recorded member."""
+    holds: bool = False
+    """It lets nobody add the server, since an earlier call may still act on it: who finds it Active may record it."""
 
 
 Rivals = Mapping[str, Rival]
@@ -35,24 +37,30 @@ def ours(spec: Spec, rivals: Rivals) -> Spec:
     return replace(spec, server_ids=spec.server_ids - theirs) if theirs else spec
 
 
+def adoptable(spec: Spec, rivals: Rivals) -> Spec:
+    """The spec without the servers that may not even be recorded where they are Active: `ours`, and those held."""
+    theirs = {server_id for server_id, rival in rivals.items() if rival.better and not rival.holds}
+    return replace(spec, server_ids=spec.server_ids - theirs) if theirs else spec
+
+
 def concede(state: State, rivals: Rivals) -> State:
-    """Forget what we knew of servers that are another's, but for attempts (rule P12) and nodes that adds may have made.
+    """Forget what we knew of servers that are another's, but for attempts (rule P12).
 
     A record of ours yields to another record only: an open batch of a rival, or a status that nobody can read, says
     in the end whether the server has changed hands.
     """
-    theirs = {server_id for server_id, rival in rivals.items() if rival.better}
+    theirs = {server_id for server_id, rival in rivals.items() if rival.better and not rival.holds}
     if not theirs:
         return state
     members = state.members - {server_id for server_id in theirs if rivals[server_id].recorded}
-    known = theirs & state.book.keys() - members
-    return replace(state, members=members).without_causes(i for i in known if state.book[i].is_forgettable)
+    known = theirs & state.failures.keys() - members
+    return replace(state, members=members).without_causes(i for i in known if not state.failures[i].attempts)
 
 
 def withheld(spec: Spec, state: State, rivals: Rivals) -> Rivals:
     """The listed servers that are pending because another membership has the right to them."""
-    settled = state.members | state.engaged
-    final = {i for i, cause in state.book.items() if cause.is_final(spec.max_attempts)}
+    settled = state.members | state.called
+    final = {i for i, cause in state.failures.items() if cause.is_final(spec.max_attempts)}
     return {i: r for i, r in rivals.items() if r.better and i in spec.server_ids and i not in settled | final}
 
 

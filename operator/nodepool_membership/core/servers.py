@@ -1,169 +1,193 @@
-"""Servers that are in no open batch, held against the node list: adopted, drifted, failed, or free again.
+"""Servers that no open call is about, held against the node list: adopted, drifted, held, or free again.
 
-Not for: servers in batches (`batches`), or which are sent next (`plan`).
+Not for: servers in open batches (`batches`), or which are sent next (`plan`).
 """
 
 from collections.abc import Set
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
-from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.reasons import DRIFT, EXPLAINED, HOLDS_NODE, VANISHED, FailureReason
-from nodepool_membership.api.spec import DriftPolicy, Leaving, Spec
-from nodepool_membership.core.batches import node_trouble
+from nodepool_membership.api.reasons import EXPLAINED, HOLDS_NODE, VANISHED, FailureReason
+from nodepool_membership.api.spec import DriftPolicy, Spec
+from nodepool_membership.core import drift
+from nodepool_membership.core.batches import late, node_trouble
+from nodepool_membership.core.drift import Absences
 from nodepool_membership.core.failures import Cause
-from nodepool_membership.core.observation import Node, NodeTable
-from nodepool_membership.core.state import State
+from nodepool_membership.core.observation import ACTIVE, BROKEN, Node, NodeTable
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.core.state import Held, State
 
 _MISSING: Final = Cause(
     FailureReason.MEMBER_MISSING,
     "the member is no longer a node of the cluster; find out who removed it, then take it off"
-    " spec.serverIDs, or set the reset annotation to add it again",
+    " spec.serverIDs, or set the annotation cce.nodepools.dev/reset-requested-at to add it again, which WIPES it",
     0,
 )
-
-
 _IMPLAUSIBLE: Final = Cause(
     FailureReason.LISTING_IMPLAUSIBLE,
-    "the member is gone together with many others at once; none of them is added again until the reset annotation is"
-    " set: make sure first that the node list is right and the servers may be wiped",
+    "the member is gone together with many others at once; none of them is added again until the annotation"
+    " cce.nodepools.dev/reset-requested-at is set, which WIPES them: make sure first that the node list is right",
     0,
 )
-
-
+_GONE: Final = "its node is gone; once that has been so for the settle window it is added again, which WIPES it"
+_GONE_FOR_GOOD: Final = (
+    "its node is gone and its attempts are used up; the annotation cce.nodepools.dev/reset-requested-at gives them back"
+)
 _OF_A_NODE: Final = frozenset({FailureReason.JOIN_TIMEOUT, FailureReason.NODE_ERROR, FailureReason.OTHER_POOL})
 """Failures that only the node tells of: they end with what it tells, or when `spec.joinTimeoutSeconds` is raised."""
 
-_ON_ITS_WAY: Final = (
-    "it failed before, its node is on its way again: it is waited for until spec.joinTimeoutSeconds after the node was"
-    " made"
-)
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What servers are held against. `certain`: what the listing lacks is not there (rule P13)."""
+
+    table: NodeTable
+    certain: bool
+    absences: Absences
+    now: datetime
+    settings: Settings
+
+    def is_free(self, held: Held) -> bool:
+        """Whether a server that has no node now may be named again: rule P8."""
+        if held.since is None or not self.certain:
+            return False
+        return min(self.now, self.table.begun) >= free_at(held.since, self.settings)
 
 
-def sort_out(state: State, membership: Membership) -> State:
-    """Hold what is recorded against the spec: what left the list is owed or released (rule P18).
-
-    Attempts that an add has cost a server stay known when it leaves the list (rule P12), and so does its node (P1).
-    """
-    desired = membership.spec.server_ids
-    recorded = state.members | state.owed
-    owed = _owed(recorded, membership)
-    members = recorded if recorded <= desired else recorded & desired
-    return replace(state, members=members, owed=owed).without_causes(
-        i for i, cause in state.book.items() if _is_forgotten(cause, listed=i in desired, owed=i in owed)
-    )
-
-
-def _owed(recorded: frozenset[str], membership: Membership) -> frozenset[str]:
-    spec = membership.spec
-    # The object may be deleted before the edit that took a server off its list is seen: under Retain that released it.
-    off_the_list = recorded - spec.server_ids if spec.removal_policy is Leaving.REMOVE else frozenset()
-    if not membership.metadata.deleting:
-        return off_the_list
-    # A deletion while suspended behaves as Retain.
-    removes = spec.deletion_policy is Leaving.REMOVE and not spec.suspend
-    return recorded & spec.server_ids | off_the_list if removes else frozenset()
-
-
-def _is_forgotten(cause: Cause, *, listed: bool, owed: bool) -> bool:
-    if cause.reason is FailureReason.REMOVAL_FAILED:
-        return not owed
-    return not listed and not owed and cause.is_forgettable
+def free_at(since: datetime, settings: Settings) -> datetime:
+    """When a server whose node was first found to be gone then may be named again (rule P8)."""
+    return since + max(settings.settle_window, 2 * settings.resync_interval)
 
 
 def adoptable(state: State, spec: Spec, table: NodeTable) -> Set[str]:
     """Listed ids, neither members nor in a batch, whose node is already Active in the pool."""
-    return table.active_in(spec.node_pool.node_pool_id, spec.server_ids - state.members - state.engaged)
+    return table.active_in(spec.node_pool.node_pool_id, spec.server_ids - state.members - state.called)
 
 
-@dataclass(frozen=True, slots=True)
-class Vanished:
-    """Servers whose nodes count as gone (rule P13), and whether so many members at once are not to be believed."""
+def apply_listing(state: State, spec: Spec, seen: Snapshot) -> State:
+    """Bring members, holds and failures in line with a complete listing; whoever added a node, it counts (rule P19).
 
-    ids: frozenset[str] = frozenset()
-    implausible: bool = False
-
-
-def compare(state: State, spec: Spec, table: NodeTable, now: datetime, vanished: Vanished) -> State:
-    """Bring members and failures in line with a complete listing; whoever added a node, it counts (rule P19)."""
-    mine = spec.server_ids - state.engaged
-    active = table.active_in(spec.node_pool.node_pool_id, mine)
-    if len(active) == len(mine) and active == state.members and not state.book.keys() & active:
-        return state
-    state = replace(state, members=state.members | active).without_causes(active)
-    others = mine - active
-    nodes = table.nodes(others)
-    causes: dict[str, Cause] = {}
-    for server_id in others:
-        known, node = state.book.get(server_id), nodes.get(server_id)
-        if node is None:
-            stands = known is None or server_id in state.members or server_id not in vanished.ids
-            cause = known if known is None or stands else _without_node(known)
-        elif server_id in state.members:
-            cause = _drifted(node, spec)
-        else:
-            cause = node_trouble(node, state.attempts(server_id), spec, now, now)
-            if cause is None:
-                cause = _in_time(known, node)
-            elif _says_more(known, cause):
-                cause = known
-        if cause is not None:
-            causes[server_id] = cause
-    return _take_leave(state.with_causes(causes.items()), spec, vanished)
-
-
-def holding_nodes(state: State) -> Set[str]:
-    """Failed servers that had a node when they were last seen: one listing without it frees none (rules P8, P13)."""
-    return {i for i, cause in state.book.items() if cause.reason in HOLDS_NODE | DRIFT} - state.engaged
-
-
-def _without_node(known: Cause) -> Cause:
-    """What remains of a failure once the server's node is gone."""
-    # Also without an attempt: a reset has taken the count, the add that made the node may be minutes old.
-    text = "its node is gone; it is tried again when the settle window has passed since the last batch"
-    if known.reason in EXPLAINED:
-        text = plain_text(f"{text}; before: {known.message}")
-    return Cause(FailureReason.NODE_VANISHED, text, known.attempts)
-
-
-def _in_time(known: Cause | None, node: Node) -> Cause | None:
-    """What remains of a failure while the server's node is on its way and may become a member, as after a repair.
-
-    A cause that a job told is kept, and so is any if the node's age is not known: its time would never be over.
+    `spec` lists only servers that no other membership has the better right to.
     """
-    if known is None or known.reason not in _OF_A_NODE or node.created is None:
+    mine = spec.server_ids - state.called
+    active = seen.table.active_in(spec.node_pool.node_pool_id, mine)
+    if len(active) == len(mine) and active == state.members and not state.holds and not state.failures.keys() & active:
+        return state
+    state = replace(state, members=state.members | active).without_causes(active).without_holds(active)
+    state = _report_or_rejoin(state, spec, seen)
+    nodes = seen.table.nodes((mine - active) | state.holds.keys())
+    state = _hold(state, mine - active, nodes, seen)
+    causes = {i: cause for i in mine - active if (cause := _cause(i, state, spec, nodes.get(i), seen)) is not None}
+    return state.with_causes(causes.items())
+
+
+def _hold(state: State, mine: Set[str], nodes: dict[str, Node], seen: Snapshot) -> State:
+    """Hold who has a node and is no member, and let go of those whose node has been gone for long enough."""
+    holds = dict(state.holds)
+    for server_id in (mine | holds.keys()) - state.called:
+        node, held, member = nodes.get(server_id), holds.get(server_id), server_id in state.members
+        if node is not None:
+            if member or (server_id not in mine and node.phase == ACTIVE):
+                holds.pop(server_id, None)
+            else:
+                holds[server_id] = Held()
+        elif held is not None and held.since is None and seen.certain:
+            holds[server_id] = replace(held, since=seen.table.begun.replace(microsecond=0))
+        elif held is not None and not member and seen.is_free(held):
+            del holds[server_id]
+    return state if holds == state.holds else replace(state, holds=holds)
+
+
+def _cause(server_id: str, state: State, spec: Spec, node: Node | None, seen: Snapshot) -> Cause | None:
+    known = state.failures.get(server_id)
+    if node is None:
+        return _without_node(known, state.holds.get(server_id), spec, seen) if server_id not in state.members else known
+    if server_id in state.members:
+        return _drifted(node, known, spec, seen)
+    cause = node_trouble(node, state.attempts(server_id), spec, seen.now, seen.now)
+    if cause is None:
+        return _in_time(node, known, spec, seen)
+    if known is not None and cause.reason is FailureReason.NODE_ERROR and known.reason in EXPLAINED:
+        # What a job told of a broken node is worth more than the node's phase.
         return known
-    # Also without an attempt, as in `_without_node`: else one listing without the node would free it (rule P8).
-    return Cause(FailureReason.INSTALLING, _ON_ITS_WAY, known.attempts)
+    return cause
 
 
-def _take_leave(state: State, spec: Spec, vanished: Vanished) -> State:
-    """Report members that are gone, or make them eligible again where the spec asks for it."""
-    newly = {i for i in vanished.ids & state.members if i not in state.book or state.book[i].reason not in VANISHED}
-    if vanished.implausible:
-        return state.with_causes((server_id, _IMPLAUSIBLE) for server_id in newly)
-    if spec.drift_policy is DriftPolicy.REPORT:
-        return state.with_causes((server_id, _MISSING) for server_id in newly)
-    back = newly | {i for i, cause in state.book.items() if cause == _MISSING}
-    return replace(state, members=state.members - back).without_causes(back)
+def _without_node(known: Cause | None, held: Held | None, spec: Spec, seen: Snapshot) -> Cause | None:
+    """What remains of a failure once the server's node is gone."""
+    if held is None or held.since is None:
+        return known
+    attempts = 0 if known is None else known.attempts
+    if known is not None and known.reason not in HOLDS_NODE | {FailureReason.NODE_VANISHED}:
+        return known
+    retry_at = free_at(held.since, seen.settings) if attempts < spec.max_attempts else None
+    if known is not None and known.reason in EXPLAINED | {FailureReason.NODE_VANISHED} and retry_at is not None:
+        return replace(known, reason=FailureReason.NODE_VANISHED, retry_at=retry_at)
+    text = _GONE if retry_at is not None else _GONE_FOR_GOOD
+    return Cause(FailureReason.NODE_VANISHED, text, attempts, retry_at)
 
 
-def take_up_again(state: State) -> State:
-    """A reset: members that vanished may be added again."""
-    back = {i for i, cause in state.book.items() if cause.reason in VANISHED}
-    return replace(state, members=state.members - back, owed=state.owed - back).without_causes(back)
+def _in_time(node: Node, known: Cause | None, spec: Spec, seen: Snapshot) -> Cause | None:
+    """What is said of a server whose node is on its way, and may become a member, although no call of ours is open."""
+    lasts = known is not None and (known.reason not in _OF_A_NODE or node.created is None)
+    if known is not None and lasts and known.reason is not FailureReason.INSTALLING:
+        # A cause that a job told is kept, and so is any if the node's age is not known: its time would never be over.
+        return known
+    attempts = 0 if known is None else known.attempts
+    limit = timedelta(seconds=spec.join_timeout_seconds)
+    if node.created is not None:
+        until = node.created + limit
+    elif known is not None and known.retry_at is not None:
+        until = known.retry_at
+    else:
+        until = seen.now + limit
+    if seen.now > until:
+        return late(node.phase, spec, attempts)
+    text = (
+        f"its node is {plain_text(node.phase, 40)}, and no call of this membership is under way for it: it is waited"
+        " for until spec.joinTimeoutSeconds after the node was made"
+    )
+    return Cause(FailureReason.INSTALLING, text, attempts, until)
 
 
-def _drifted(node: Node, spec: Spec) -> Cause:
+def _drifted(node: Node, known: Cause | None, spec: Spec, seen: Snapshot) -> Cause:
     if node.pool_id != spec.node_pool.node_pool_id:
         text = "the member was moved to another node pool; move it back, or take it off spec.serverIDs"
         return Cause(FailureReason.OTHER_POOL, text, 0)
-    text = f"the member's node is in phase {plain_text(node.phase, 40)}, not Active; look at it in the CCE console"
+    phase = plain_text(node.phase, 40)
+    if node.phase not in BROKEN:
+        same = known is not None and known.reason is FailureReason.MEMBER_NOT_ACTIVE
+        until = (
+            known.retry_at if known is not None and same else seen.now + timedelta(seconds=spec.join_timeout_seconds)
+        )
+        if until is not None and seen.now <= until:
+            text = f"the member's node is {phase}, which passes by itself; it is waited for spec.joinTimeoutSeconds"
+            return Cause(FailureReason.MEMBER_NOT_ACTIVE, text, 0, until)
+    text = f"the member's node is in phase {phase}, not Active; look at it in the CCE console"
     return Cause(FailureReason.MEMBER_NOT_ACTIVE, text, 0)
 
 
-def _says_more(known: Cause | None, cause: Cause) -> bool:
-    """What a job told of a broken node is worth more than the node's phase."""
-    return known is not None and cause.reason is FailureReason.NODE_ERROR and known.reason in EXPLAINED
+def _report_or_rejoin(state: State, spec: Spec, seen: Snapshot) -> State:
+    """Report members that are gone, or make them eligible again where the spec asks for it."""
+    state = state.without_holds(i for i in state.vanished if i in seen.table)
+    absent = {i for i in seen.absences if i in state.members and i not in seen.table}
+    newly = {i for i in drift.gone(seen.absences) & absent if i not in state.vanished}
+    mass = drift.is_implausible(len(absent | state.vanished), len(state.members))
+    state = state.with_holds({i: Held(seen.absences[i].first.replace(microsecond=0), mass) for i in newly})
+    rejoins = spec.drift_policy is DriftPolicy.REJOIN and not mass
+    back = {i for i in state.vanished if rejoins and not state.holds[i].mass}
+    state = replace(state, members=state.members - back).without_causes(back)
+    told = {i: _IMPLAUSIBLE if state.holds[i].mass else _MISSING for i in state.vanished}
+    gone = {i for i, c in state.failures.items() if c.reason in VANISHED and i not in told and i not in state.called}
+    return state.without_causes(gone).with_causes(told.items())
+
+
+def count_absences(state: State, known: Absences, seen: Snapshot) -> Absences:
+    """Members, owed ones included, that complete listings lack, counted over several of them (rule P13)."""
+    if not seen.certain:
+        return known
+    ours = state.members | state.owed
+    absent = ours - seen.table.present(ours)
+    return drift.track(known, absent, seen.table.begun, seen.settings.resync_interval)

@@ -1,48 +1,78 @@
-"""A membership's durable knowledge in the form decisions work on: sets and one cause per failed server.
+"""A membership's durable knowledge in the form decisions work on: sets, and one entry per server.
 
-Not for: rules. It converts from and to `Status` and counts.
+Not for: rules. It converts from and to `Status`, answers what is live, and counts.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
-from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.spec import Spec
-from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.failures import MAX_GROUPS, Book, Cause, fold, unfold
+from nodepool_membership.api.spec import RemovalPolicy, Spec
+from nodepool_membership.api.status import (
+    Batch,
+    Halt,
+    Hold,
+    Operation,
+    Phase,
+    Recovery,
+    Search,
+    Status,
+    Wait,
+)
+from nodepool_membership.core.failures import MAX_GROUPS, Cause, Failures, fold, unfold
 
 KEPT_FINISHED: Final = 10
+MAX_HOLDS: Final = 16
+"""Groups of `status.holds`; where there are more moments than that, the older ones are merged to the later."""
 _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Why no add may name a server that is in no open batch: see `api.status.Hold`."""
+
+    since: datetime | None = None
+    mass: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class State:
-    """Members are those recorded (rule P19); a server in an open batch may still stand in `book` with its attempts."""
+    """Members are those recorded (rule P19). A server in an open batch may still stand in `failures`."""
 
     members: frozenset[str]
-    book: Book
+    failures: Failures
     batches: tuple[Batch, ...]
+    holds: Mapping[str, Held]
+    """Servers in no open batch that no add may name yet (rule P8)."""
     last_batch: int
-    last_job_id: str | None
-    next_attempt: datetime | None
+    last_job_id: str | None = None
+    waits: Mapping[Operation, Wait] = field(default_factory=dict)
+    halt: Halt | None = None
+    recovery: Recovery | None = None
+    search: Search | None = None
     owed: frozenset[str] = frozenset()
     """Recorded members that are to be removed (rule P18): off the list, or on deletion also those on it."""
     surplus_since: datetime | None = None
-    halt: Reason | None = None
-    """Why no further add starts until a spec change or a reset (rules P15, P26)."""
+    removal_policy: RemovalPolicy = RemovalPolicy.RETAIN
+    """`spec.removalPolicy` as it was when what is recorded was last held against the spec."""
 
     @staticmethod
     def of(status: Status) -> "State":
         return State(
             members=frozenset(status.members),
-            book=unfold(status.failures),
+            failures=unfold(status.failures),
             batches=status.jobs,
+            holds=_held(status.holds),
             last_batch=status.last_batch or 0,
             last_job_id=status.last_job_id,
-            next_attempt=status.next_attempt_time,
+            waits={wait.operation: wait for wait in status.waits},
+            halt=status.halt,
+            recovery=status.recovery,
+            search=status.search,
             surplus_since=status.surplus_since,
+            removal_policy=status.observed_removal_policy or RemovalPolicy.RETAIN,
         )
 
     @property
@@ -56,18 +86,28 @@ class State:
 
     @property
     def joining(self) -> frozenset[str]:
-        """Servers named by an add that may still take effect."""
-        return self._in_open(Operation.ADD)
+        """Servers that an add may still act on and that are no members yet."""
+        return self._in_open(Operation.ADD) - self.members
 
     @property
     def removing(self) -> frozenset[str]:
-        """Servers named by a removal that may still take effect: neither members nor eligible (rule P18)."""
+        """Servers that a removal may still act on: neither members nor eligible (rule P18)."""
         return self._in_open(Operation.REMOVE)
 
     @property
-    def engaged(self) -> frozenset[str]:
-        """Servers in an open batch, whatever it does."""
-        return self.joining | self.removing
+    def called(self) -> frozenset[str]:
+        """Servers for which a call is live, whatever it does."""
+        return self._in_open(Operation.ADD) | self.removing
+
+    @property
+    def live(self) -> frozenset[str]:
+        """The ledger: no add names one of these (rule P1)."""
+        return self.called.union(self.holds)
+
+    @property
+    def vanished(self) -> frozenset[str]:
+        """Recorded members whose node is gone."""
+        return frozenset(i for i, held in self.holds.items() if held.since is not None and i in self.members)
 
     def _in_open(self, operation: Operation) -> frozenset[str]:
         return frozenset(i for b in self.batches if b.is_open and b.operation is operation for i in b.server_ids)
@@ -77,7 +117,7 @@ class State:
         return replace(self, batches=tuple(b for b in self.batches if b.phase is not Phase.QUEUED))
 
     def attempts(self, server_id: str) -> int:
-        cause = self.book.get(server_id)
+        cause = self.failures.get(server_id)
         return 0 if cause is None else cause.attempts
 
     def with_batch(self, batch: Batch) -> "State":
@@ -87,11 +127,40 @@ class State:
         return replace(self, batches=tuple(others[number] for number in sorted(others)))
 
     def with_causes(self, causes: Iterable[tuple[str, Cause]]) -> "State":
-        return replace(self, book={**self.book, **dict(causes)})
+        return replace(self, failures={**self.failures, **dict(causes)})
 
     def without_causes(self, ids: Iterable[str]) -> "State":
-        gone = set(ids) & self.book.keys()
-        return self if not gone else replace(self, book={i: c for i, c in self.book.items() if i not in gone})
+        gone = set(ids) & self.failures.keys()
+        return replace(self, failures={i: c for i, c in self.failures.items() if i not in gone}) if gone else self
+
+    def with_holds(self, holds: Mapping[str, Held]) -> "State":
+        return replace(self, holds={**self.holds, **holds}) if holds else self
+
+    def without_holds(self, ids: Iterable[str]) -> "State":
+        gone = set(ids) & self.holds.keys()
+        return replace(self, holds={i: held for i, held in self.holds.items() if i not in gone}) if gone else self
+
+    def with_wait(self, wait: Wait) -> "State":
+        return replace(self, waits={**self.waits, wait.operation: wait})
+
+    def without_waits(self, *operations: Operation) -> "State":
+        kept = {operation: wait for operation, wait in self.waits.items() if operation not in operations}
+        return replace(self, waits=kept) if len(kept) < len(self.waits) else self
+
+    def waits_until(self, operation: Operation, now: datetime) -> Wait | None:
+        """Why the next call of this kind waits, if it still does."""
+        wait = self.waits.get(operation)
+        return wait if wait is not None and wait.until > now else None
+
+    def recovers(self, now: datetime) -> bool:
+        """Whether a lost status is being waited out (rule P2)."""
+        return self.recovery is not None and self.recovery.until > now
+
+    def pardoned(self) -> "State":
+        """Lift the halt: what failed so far no longer counts for the next one (rule P26)."""
+        batches = tuple(replace(b, pardoned=b.failed) if b.failed != b.pardoned else b for b in self.batches)
+        search = None if self.search is None else replace(self.search, singles=0, in_a_row=0)
+        return replace(self, halt=None, batches=batches, search=search)
 
 
 def ended(batch: Batch) -> datetime:
@@ -129,24 +198,30 @@ def count(spec: Spec, state: State) -> Counts:
     """Count the desired ids; an open batch outranks a failure, a failure outranks a record."""
     desired = spec.server_ids
     joining = desired & state.joining
-    failed = {i for i, c in state.book.items() if i in desired and i not in joining and c.is_final(spec.max_attempts)}
-    joined = (desired & state.members) - joining - failed if joining or failed else desired & state.members
+    failed, troubled = set[str](), set[str]()
+    for server_id, cause in state.failures.items():
+        if server_id in desired and server_id not in joining:
+            (failed if cause.is_final(spec.max_attempts) else troubled).add(server_id)
+    joined = desired & state.members
+    if joining or failed or troubled:
+        joined = joined - joining - failed - troubled
     rest = len(desired) - len(joined) - len(joining) - len(failed)
     return Counts(len(desired), len(joined), len(joining), len(failed), rest)
 
 
 def to_status(status: Status, spec: Spec, state: State) -> Status:
     """The status that stores `state`; conditions, generation and answered requests stay the caller's."""
-    failures = fold(state.book) if state.book or status.failures else ()
+    failures = fold(state.failures) if state.failures or status.failures else ()
     if len(failures) == MAX_GROUPS:
         # Servers that were folded together count as what they are now stored as.
-        state = replace(state, book=unfold(failures))
+        state = replace(state, failures=unfold(failures))
     counts = count(spec, state)
     recorded = state.members if state.owed <= state.members else state.members | state.owed
     same_members = len(status.members) == len(recorded) and recorded.issuperset(status.members)
     leaving = state.owed or any(b.is_open and b.operation is Operation.REMOVE for b in state.batches)
     return replace(
         status,
+        observed_removal_policy=state.removal_policy,
         desired=counts.desired,
         joined=counts.joined,
         joining=counts.joining,
@@ -156,8 +231,32 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         last_batch=state.last_batch,
         last_job_id=state.last_job_id,
         jobs=without_old(state.batches),
+        holds=_grouped(state.holds),
         members=status.members if same_members else tuple(sorted(recorded)),
         failures=failures,
+        halt=state.halt,
+        waits=tuple(state.waits[operation] for operation in sorted(state.waits)),
+        recovery=state.recovery,
+        search=state.search,
         surplus_since=state.surplus_since if leaving else None,
-        next_attempt_time=state.next_attempt,
     )
+
+
+def _held(holds: Iterable[Hold]) -> dict[str, Held]:
+    found: dict[str, Held] = {}
+    for hold in holds:
+        found.update(dict.fromkeys(hold.server_ids, Held(hold.since, bool(hold.mass))))
+    return found
+
+
+def _grouped(holds: Mapping[str, Held]) -> tuple[Hold, ...]:
+    groups: defaultdict[Held, list[str]] = defaultdict(list)
+    for server_id, held in holds.items():
+        groups[held].append(server_id)
+    timed = sorted((held.since, held.mass, ids) for held, ids in groups.items() if held.since is not None)
+    while len(timed) > MAX_HOLDS:
+        # The later moment, and a reset, are the safe ones.
+        (_, one, oldest), (moment, other, ids), *rest = timed
+        timed = [(moment, one or other, oldest + ids), *rest]
+    present = [Hold(tuple(sorted(ids))) for held, ids in groups.items() if held.since is None]
+    return (*present, *(Hold(tuple(sorted(ids)), moment, mass or None) for moment, mass, ids in timed))

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
-from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core import provenance
+from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +39,14 @@ def notes(old: Status, new: Status) -> tuple[Note, ...]:
 
 
 def _foreign(old: Status, new: Status) -> Iterator[Note]:
-    known = {b.batch for b in old.jobs if _foreign_jobs(b)}
+    known = {b.batch for b in old.jobs if b.foreign}
     for batch in new.jobs:
-        text = _foreign_jobs(batch)
-        if text and batch.batch not in known:
-            yield Note("Warning", EventReason.FOREIGN_ADD, f"batch {batch.batch}, {text}")
-
-
-def _foreign_jobs(batch: Batch) -> str | None:
-    return next((part for part in provenance.remarked(batch.message) if part.startswith(provenance.FOREIGN)), None)
+        if batch.foreign and batch.batch not in known:
+            text = (
+                f"batch {batch.batch}: {batch.foreign} servers became nodes through a job that is not of this operator:"
+                " find out who else adds servers to the pool, since each call WIPES them"
+            )
+            yield Note("Warning", EventReason.FOREIGN_ADD, text)
 
 
 def _about_batch(batch: Batch) -> Note:
@@ -56,15 +54,20 @@ def _about_batch(batch: Batch) -> Note:
     what = "removal of " if batch.operation is Operation.REMOVE else ""
     subject = f"batch {batch.batch} ({what}{batch.servers} servers, attempt {batch.attempt})"
     job = f", job {batch.job_id}" if batch.job_id else ""
+    adopted = f", {batch.adopted} of them had nodes before the call" if batch.adopted else ""
     why = f": {batch.message}" if batch.message else ""
-    return Note(kind, reason, f"{subject} is {batch.phase}{job}{why}")
+    return Note(kind, reason, f"{subject} is {batch.phase}{job}{adopted}{why}")
 
 
 def _about_ready(old: Status, new: Status) -> tuple[Note, ...]:
-    was, now = old.condition("Ready"), new.condition("Ready")
+    was, now = _ready(old), _ready(new)
     if now is None or now.reason in {Reason.PROGRESSING, Reason.PENDING}:
         return ()
     if was is not None and (was.status, was.reason) == (now.status, now.reason):
         return ()
-    quiet = now.status == "True" or now.reason in {Reason.SUSPENDED, Reason.DELETING}
+    quiet = now.status == "True" or now.reason in {Reason.SUSPENDED, Reason.DELETING, Reason.PAUSED}
     return (Note("Normal" if quiet else "Warning", now.reason, now.message),)
+
+
+def _ready(status: Status) -> Condition | None:
+    return next((c for c in status.conditions if c.type == "Ready"), None)

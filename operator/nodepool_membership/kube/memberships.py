@@ -18,7 +18,7 @@ from nodepool_membership.api.membership import (
     parse_membership,
     status_json,
 )
-from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PLURAL, VERSION
+from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PAUSED_ANNOTATION, PLURAL, VERSION
 from nodepool_membership.api.status import Condition, Status
 from nodepool_membership.core.observation import Home
 from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
@@ -93,11 +93,12 @@ class Memberships:
             return None
 
     async def home(self, namespace: str) -> Home:
-        """Whether the namespace, or the definition of the type, is being deleted and takes its objects along (P20).
+        """Whether namespace or definition are being deleted, with their objects (P20), or the namespace is paused.
 
         Raises:
             UnansweredError: the API server did not say; to be asked again.
         """
+        paused: str | None = None
         definition = path("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", f"{PLURAL}.{GROUP}")
         for what, where in (("namespace", path("/api/v1/namespaces", namespace)), ("definition", definition)):
             try:
@@ -106,9 +107,12 @@ class Memberships:
                 return Home(f"the {what} is gone")
             except (ForbiddenError, RejectedError) as error:
                 return Home(f"it cannot be read whether the {what} is being deleted, too: {error}")
-            if json.loads(answer)["metadata"].get("deletionTimestamp"):
-                return Home(f"the {what} is being deleted, too")
-        return Home()
+            metadata = json.loads(answer)["metadata"]
+            if what == "namespace":
+                paused = metadata.get("annotations", {}).get(PAUSED_ANNOTATION)
+            if metadata.get("deletionTimestamp"):
+                return Home(f"the {what} is being deleted, too", paused)
+        return Home(paused=paused)
 
     async def write_status(self, metadata: Metadata, old: Status, new: Status) -> str:
         """Store `new` where `old` was read with `metadata`; returns the new resourceVersion. No write if equal.

@@ -19,7 +19,11 @@ MAX_OPERATIONS: Final = 10_000
 Operation = dict[str, Json]
 
 _ROOT: Final = "/status"
-_KEYS: Final = {f"{_ROOT}/jobs": ("batch",), f"{_ROOT}/failures": ("reason", "message", "attempts")}
+_KEYS: Final = {
+    f"{_ROOT}/jobs": ("batch",),
+    f"{_ROOT}/failures": ("reason", "message", "attempts", "retryTime"),
+    f"{_ROOT}/holds": ("since", "mass"),
+}
 _BYTES_OF_AN_EDIT: Final = len('{"op": "add", "path": "", "value": }, ')
 
 

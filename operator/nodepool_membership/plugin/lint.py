@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from nodepool_membership.api.spec import Leaving
+from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.plugin import schema
 from nodepool_membership.plugin.manifests import Manifest, table
 
@@ -112,10 +112,10 @@ def _by_key(manifests: Iterable[Manifest]) -> dict[tuple[str, str], Manifest]:
 def _move(old: Manifest, new: Manifest, ids: set[str]) -> Remark:
     same = table(old.spec.get("nodePool")) == table(new.spec.get("nodePool"))
     policy = old.spec.get("removalPolicy")
-    if same and policy != Leaving.REMOVE:
+    if same and policy != RemovalPolicy.REMOVE:
         text = f"moved from {old.name} to {new.name}, of the same pool: adopted as they are"
         return Remark(Level.NOTE, new.where, f"{text}: {_some(ids)}", tuple(sorted(ids)))
-    why = f"{old.name} has removalPolicy Remove" if policy == Leaving.REMOVE else "the pools differ"
+    why = f"{old.name} has removalPolicy Remove" if policy == RemovalPolicy.REMOVE else "the pools differ"
     text = f"moved from {old.name} to {new.name}, and {why}: they may be removed, and WIPED when they are added again"
     return Remark(Level.WARNING, new.where, f"{text}: {_some(ids)}", tuple(sorted(ids)))
 
@@ -126,7 +126,7 @@ def _loss(old: Manifest, new: Manifest | None, ids: tuple[str, ...]) -> Remark:
     else:
         policy, what = new.spec.get("removalPolicy"), "they left the list"
     manifest = new or old
-    if policy == Leaving.REMOVE:
+    if policy == RemovalPolicy.REMOVE:
         text = f"{old.name}: {what}: {len(ids)} member(s) would be REMOVED from the cluster and wiped: {_some(ids)}"
         return Remark(Level.WARNING, manifest.where, text, ids)
     text = f"{old.name}: {what}: {len(ids)} server(s) stay in the pool and are forgotten: {_some(ids)}"

@@ -39,9 +39,15 @@ class Strength(IntEnum):
     """How strong a claim is; of equals the older membership has the right."""
 
     LISTED = 0
-    MEMBER = 1
-    OPEN = 2
+    HELD = 1
+    """An earlier call may still act on it: nobody else may add it, but who finds it Active may record it."""
+    MEMBER = 2
+    OPEN = 3
     """Named by a batch that may take effect, or possibly by one that nobody can know of."""
+
+
+_LINGERING: Final = frozenset({Strength.HELD, Strength.OPEN})
+"""What stays claimed for a while after its object is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +57,23 @@ class _Named:
     listed: frozenset[str]
     members: tuple[str, ...]
     open: frozenset[str]
+    held: frozenset[str]
     sure: bool
 
     @staticmethod
     def of(found: Membership | UnreadableStatus, now: datetime) -> "_Named":
         if isinstance(found, UnreadableStatus):
-            return _Named(found.spec.server_ids, (), frozenset(), sure=False)
+            return _Named(found.spec.server_ids, (), frozenset(), frozenset(), sure=False)
         status = found.status
         lost = status.last_batch is None and FINALIZER in found.metadata.finalizers
-        waits = not status.last_batch and status.next_attempt_time is not None and status.next_attempt_time > now
-        return _Named(found.spec.server_ids, status.members, _open_ids(found), sure=not lost and not waits)
+        waits = status.recovery is not None and status.recovery.until > now
+        called, held = _open_ids(found), frozenset(i for hold in status.holds for i in hold.server_ids)
+        return _Named(found.spec.server_ids, status.members, called, held, sure=not lost and not waits)
 
     @property
     def digest(self) -> int:
         # Equal digests are taken for equal claims: a copy of the ids would cost ten times what the index does.
-        return hash((self.listed, self.members, self.open, self.sure))
+        return hash((self.listed, self.members, self.open, self.held, self.sure))
 
     def strengths(self, ids: Iterable[str]) -> Iterable[tuple[str, Strength | None]]:
         members = frozenset(self.members)
@@ -74,6 +82,8 @@ class _Named:
                 yield server_id, Strength.OPEN
             elif server_id in members:
                 yield server_id, Strength.MEMBER
+            elif server_id in self.held:
+                yield server_id, Strength.HELD
             else:
                 yield server_id, Strength.LISTED if server_id in self.listed else None
 
@@ -81,7 +91,7 @@ class _Named:
         """Ids that two statuses of one spec claim differently."""
         same = self.members == old.members
         members: set[str] = set() if same else set(self.members).symmetric_difference(old.members)
-        return members | (self.open ^ old.open)
+        return members | (self.open ^ old.open) | (self.held ^ old.held)
 
 
 def _open_ids(membership: Membership) -> frozenset[str]:
@@ -174,7 +184,7 @@ class Claims:
         found: dict[str, Rival] = {}
         known: dict[Rival, Rival] = {}
         now = self._now()
-        for server_id in membership.spec.server_ids.union(membership.status.members, _open_ids(membership)):
+        for server_id in membership.spec.server_ids.union(membership.status.members, membership.status.live_ids):
             rival = self._rival(number, slot, server_id, now)
             if rival is not None:
                 found[server_id] = known.setdefault(rival, rival)
@@ -224,7 +234,7 @@ class Claims:
         number = self._free_number()
         self._slots[number] = _Slot(key, meta.uid, meta.creation_timestamp, named.digest)
         self._numbers[key] = number
-        for server_id, strength in named.strengths(named.listed.union(named.members, named.open)):
+        for server_id, strength in named.strengths(named.listed.union(named.members, named.open, named.held)):
             self._set(number, server_id, strength)
 
     def _change(self, number: int, slot: _Slot, named: _Named, ids: Set[str]) -> None:
@@ -299,7 +309,7 @@ class Claims:
         """Mark a slot as contested, and the one that it shares an id with; of more than one all are marked already."""
         for other, entry in self._run(bucket, base, at):
             slot = self._slots[other]
-            if slot.over is None or entry & (1 << _STRENGTH_BITS) - 1 == Strength.OPEN:
+            if slot.over is None or Strength(entry & (1 << _STRENGTH_BITS) - 1) in _LINGERING:
                 self._slots[number].contested = slot.contested = True
                 if slot.over is None:
                     return
@@ -325,7 +335,7 @@ class Claims:
                 continue
             candidate = self._slots[other]
             if candidate.over is not None and (
-                strength is not Strength.OPEN or candidate.over <= now or candidate.uid == slot.uid
+                strength not in _LINGERING or candidate.over <= now or candidate.uid == slot.uid
             ):
                 continue
             if rival is None or strength > best or (strength == best and candidate.age < rival.age):
@@ -333,7 +343,8 @@ class Claims:
         if rival is None:
             return None
         better = best > mine or (best == mine and rival.age < slot.age)
-        return Rival("/".join(rival.key), better, recorded=best is Strength.MEMBER)
+        recorded, holds = best is Strength.MEMBER, best is Strength.HELD
+        return Rival("/".join(rival.key), better, recorded=recorded, holds=holds)
 
     def _wake_those_who_claim(self, server_id: str) -> None:
         bucket, base = self._place(server_id)

@@ -213,10 +213,11 @@ class Metrics:
 
     def show(self, namespace: str, name: str, status: Status) -> None:
         """Show this of the membership from now on."""
-        ready = status.condition("Ready")
+        kinds = {condition.type: condition for condition in status.conditions}
+        ready = kinds.get("Ready")
         self._memberships.samples[namespace, name] = _Sample(
             ready=_READY[ready.status] if ready is not None else _READY["Unknown"],
-            conditions=tuple(_state(status.condition(kind)) for kind in _TYPES),
+            conditions=tuple(_state(kinds.get(kind)) for kind in _TYPES),
             servers=(status.joined, status.joining, status.failed, status.pending, status.surplus),
         )
 

@@ -11,8 +11,7 @@ from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
-from nodepool_membership.core import conditions
-from nodepool_membership.core.carry import unhandled_reset
+from nodepool_membership.core import verdict
 from nodepool_membership.core.decide import Decision, Pace, acknowledge
 from nodepool_membership.core.observation import Observation
 from nodepool_membership.core.program import requeue
@@ -39,6 +38,7 @@ from nodepool_membership.core.program.effects import (
 from nodepool_membership.core.program.looking import Looking, whole_second
 from nodepool_membership.core.program.requeue import NOW, Requeue
 from nodepool_membership.core.program.storing import hold, key_of, release, store
+from nodepool_membership.core.requests import unhandled_reset
 from nodepool_membership.core.settings import Settings
 
 
@@ -122,12 +122,12 @@ def _report(found: UnreadableStatus, memory: Memory, settings: Settings) -> Prog
         yield from _rebuild(found, settings)
         return NOW
     if memory.unreadable != meta.resource_version:
-        verdict = conditions.stalled(
+        told = verdict.stalled(
             Reason.STATUS_INVALID,
             f"the status cannot be understood ({found.problem}); nothing is called: correct it with"
             " kubectl edit --subresource=status, or set the reset annotation to start over with an empty one",
         )
-        wanted = conditions.conditions(Status(), verdict, meta.generation, now)
+        wanted = verdict.conditions(Status(), told, meta.generation, now)
         version = yield from WriteConditions(meta, wanted)
         yield from Remember(key, replace(memory, unreadable=version))
         yield from Say(Remark.UNREADABLE, key, None, found.problem)
