@@ -191,13 +191,20 @@ async def test_what_goes_wrong_on_our_side_is_logged(caplog: pytest.LogCaptureFi
     assert "ours" in caplog.text
 
 
-async def test_half_sent_requests_keep_no_probe_out() -> None:
+async def test_half_sent_requests_keep_no_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "_ASK_SECONDS", 3600.0)
     async with serve(FREE, Health(), Metrics()) as port, AsyncExitStack() as halves:
+        first: asyncio.StreamReader | None = None
         for _ in range(3 * MAX_CONNECTIONS):
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            first = first or reader
             halves.callback(writer.close)
             writer.write(b"GET /healthz HTTP/1.1\r\nX-Slow: ")
         assert (await _status("127.0.0.1", port, GET)).startswith(b"HTTP/1.1 200")
+        assert first is not None
+        # Closed by the cap: its time to ask is far from over.
+        with suppress(ConnectionResetError):
+            assert await first.read() == b""
 
 
 async def test_a_request_has_so_long_to_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
