@@ -54,7 +54,7 @@ def test_a_wait_says_nothing_when_the_servers_that_waited_have_nodes_again() -> 
     machine.run(5)
     machine.others_remove(IDS[0])
     machine.run(16)
-    assert machine.stored.status["nextAttemptTime"]
+    assert machine.stored.read().status.holds[0].since is not None
     machine.others_add(IDS[0], POOL, "Error")
     machine.run(5)
     status = machine.stored.read().status
@@ -69,7 +69,7 @@ def test_an_overdue_job_is_told_of_steadily_while_calls_wait() -> None:
     machine.cloud.next_calls.append(CallPlan(job=5000, appears=(5000,)))
     machine.cloud.weather = CallPlan(reply=Reply.NOT_SENT)
     machine.work(66 * 60.0, 1000)
-    assert machine.stored.status["nextAttemptTime"]
+    assert machine.stored.status["waits"]
     ready = condition_of(machine.stored.read().status, "Ready")
     assert ready is not None
     assert ready.reason is Reason.JOB_OVERDUE

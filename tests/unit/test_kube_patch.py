@@ -58,7 +58,7 @@ statuses = st.fixed_dictionaries(
         "members": sorted_ids | st.lists(ids, max_size=5),
         "failures": failures,
     },
-    optional={"lastJobID": texts, "nextAttemptTime": texts},
+    optional={"lastJobID": texts, "surplusSince": texts},
 )
 
 
