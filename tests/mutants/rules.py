@@ -37,7 +37,7 @@ MUTANTS: Final = (
     Mutant(
         "P4",
         "the check that the worst outcome still fits",
-        (Edit("core/plan.py", "    return worst <= MAX_OBJECT_BYTES", "    return worst > 0"),),
+        (Edit("core/plan.py", "    return worst + spare <= MAX_OBJECT_BYTES", "    return worst > 0"),),
         ("tests/unit/test_core_plan.py",),
     ),
     Mutant(
@@ -70,8 +70,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/carry.py",
-                "    if reset is not None or ((edited or asked) and status.last_batch):",
-                "    if reset is not None:",
+                "is not None:\n        state = state.without_waits(*Operation)",
+                "is not None:",
             ),
         ),
         ("tests/unit/test_core_requests.py",),
@@ -82,8 +82,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/batches.py",
-                "    return min(look.now, look.table.begun) >= since + look.settings.settle_window",
-                "    return min(look.now, look.table.begun) >= since",
+                "        return min(self.now, self.table.begun) >= since + self.settings.settle_window",
+                "        return min(self.now, self.table.begun) >= since",
             ),
         ),
         _MACHINE,
@@ -112,8 +112,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/batches.py",
-                "    if batch.phase is Phase.VERIFYING and verdict.accepted:",
-                "    if False and verdict.accepted:",
+                "        if not verdict.accepted:",
+                "        if True or not verdict.accepted:",
             ),
         ),
         _MACHINE,
@@ -121,7 +121,11 @@ MUTANTS: Final = (
     Mutant(
         "P12",
         "the count of attempts",
-        (Edit("core/failures.py", " or self.attempts >= max_attempts", ""),),
+        (
+            Edit(
+                "core/plan.py", "        elif cause.attempts >= spec.max_attempts:", "        elif cause.attempts < 0:"
+            ),
+        ),
         _MACHINE,
     ),
     Mutant(
@@ -271,7 +275,7 @@ MUTANTS: Final = (
     Mutant(
         "P26",
         "the brake",
-        (Edit("core/batches.py", "        and failed >= BRAKE_AT\n", "        and failed < 0\n"),),
+        (Edit("core/batches.py", "    for batch in adds:\n", "    for batch in adds[:0]:\n"),),
         ("tests/unit/test_core_brake.py",),
     ),
 )

@@ -64,7 +64,7 @@ def test_a_wait_says_nothing_when_the_servers_that_waited_have_nodes_again() -> 
     ]
 
 
-def test_an_overdue_job_is_told_of_steadily_while_calls_wait() -> None:
+def test_an_overdue_job_lets_others_be_called_and_why_those_wait_is_told_steadily() -> None:
     machine = a_machine(2, batchSize=1, maxParallelJobs=2)
     machine.cloud.next_calls.append(CallPlan(job=5000, appears=(5000,)))
     machine.cloud.weather = CallPlan(reply=Reply.NOT_SENT)
@@ -72,7 +72,7 @@ def test_an_overdue_job_is_told_of_steadily_while_calls_wait() -> None:
     assert machine.stored.status["waits"]
     ready = condition_of(machine.stored.read().status, "Ready")
     assert ready is not None
-    assert ready.reason is Reason.JOB_OVERDUE
+    assert ready.reason is Reason.CLOUD_UNREACHABLE
 
 
 def test_a_process_that_wakes_long_after_its_intent_sends_nothing() -> None:

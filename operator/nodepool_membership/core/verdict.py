@@ -126,7 +126,7 @@ def _suspended(facts: Facts) -> Verdict | None:
     if facts.trouble is not None:
         parts.append(f"the cloud could not be looked at: {facts.trouble.message}")
     nothing = plan is not None and not (plan.add or plan.adopt or plan.remove)
-    if facts.all_joined and nothing and not (status.open_batches or facts.looks_fail or facts.vanished):
+    if facts.all_joined and nothing and not (status.joining or facts.looks_fail or facts.vanished):
         return Verdict("True", Reason.SUSPENDED, f"{'; '.join(parts)}; {texts.members(status)}")
     if plan is None:
         parts += [texts.progress(status), "the cloud was not looked at yet"]
