@@ -5,4 +5,4 @@ Not for: anything new. The aim is that this list is empty.
 
 from typing import Final
 
-KNOWN: Final = ("is wiped while an earlier wipe may be under way",)
+KNOWN: Final[tuple[str, ...]] = ()
