@@ -19,6 +19,7 @@ from nodepool_membership.cce.credentials import Credentials
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.lockout import Lockouts
+from nodepool_membership.cce.servers import Places, ServersClient
 from nodepool_membership.cce.transport import make_http
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.events import Events
@@ -82,6 +83,21 @@ async def make_reconciler(
                 observe=metrics.cloud_request,
             )
 
+        def connect_servers(endpoint: str, project_id: str, credentials: Credentials) -> ServersClient | None:
+            known = options.services.of(endpoint)
+            if known.ecs is None:
+                return None
+            return ServersClient(
+                http,
+                Places(known.ecs, known.bms or "", known.evs or "", known.vpc or ""),
+                project_id,
+                credentials,
+                now=now,
+                timeout_seconds=timeout,
+                lockout=lambda place: lockouts.get(place, credentials.fingerprint),
+                observe=metrics.cloud_request,
+            )
+
         clouds = Clouds(
             connect,
             secrets,
@@ -89,6 +105,8 @@ async def make_reconciler(
             Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
             Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=now),
             monotonic=monotonic,
+            connect_servers=connect_servers,
+            now=now,
         )
         claims = Claims(wake, options.settle_window, now=now)
         census = Census(memberships, options.namespaces, wake, clock=monotonic)
