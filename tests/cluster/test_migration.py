@@ -50,7 +50,7 @@ def test_servers_that_terraform_added_are_adopted_without_a_call(stage: Callable
 
     # Steps 3 and 4.
     scene.create(listed, suspend=True)
-    told = "would add 0 in 0 call(s), adopt 20"
+    told = "would add 0, adopt 20"
     scene.until("the preview", lambda m: told in str(condition(m).get("message")))
     assert told in PAGE.read_text()
 

@@ -98,7 +98,8 @@ def test_in_the_documented_order_nothing_is_left_and_nothing_waits(
 def test_a_deletion_that_removes_servers_is_waited_for(
     own_plane: ControlPlane, own_cluster: Cluster, cloud: SimulatorProcess, operator: Operator
 ) -> None:
-    own_plane.kubectl("delete", "npmem", "removes", f"--namespace={TEAM}", "--timeout=60s")
+    # The removal delay is the shipped one, of two minutes.
+    own_plane.kubectl("delete", "npmem", "removes", f"--namespace={TEAM}", "--timeout=220s", timeout_seconds=240)
     assert removed(cloud) == 1
     assert own_cluster.exists(TEAM, "keeps")
     operator.check()

@@ -8,7 +8,7 @@ import pytest
 from nodepool_membership.cce.endpoints import REGIONS, origin_of, region_endpoint
 from nodepool_membership.cce.services import PUBLIC_ONLY, EndpointsFileError, Services, read_endpoints_file
 
-SAMPLE: Final = Path(__file__).parent.parent.parent / "deploy" / "samples" / "endpoints.yaml"
+SAMPLE: Final = Path(__file__).parent.parent.parent / "deploy" / "endpoints.yaml"
 
 
 def test_the_public_clouds_addresses_are_derived() -> None:
