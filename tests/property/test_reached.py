@@ -5,8 +5,10 @@ Not for: what each of them asks of a user (`docs`), or whether it is right (`tes
 
 from typing import Final
 
-from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.names import PAUSED_ANNOTATION
+from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.core.observation import ACTIVE, JobPhase
+from nodepool_membership.core.preflight.rules import RULES
 from nodepool_membership.core.rivals import Rival
 from property.answers import Reply
 from property.cloud_model import OTHER_POOL, POOL, CallPlan, Fate, server_id
@@ -26,15 +28,20 @@ NOT_DECIDED: Final = frozenset(
         Reason.STATUS_INVALID,
         # The schema's default, until the operator's first look.
         Reason.PENDING,
+        # No decision reads servers before a call yet: what `core.preflight` finds reaches no status.
+        *(rule.reason for rule in RULES if isinstance(rule.reason, FailureReason)),
+        # It comes from the exchange of an identity for keys, before anything is decided.
+        Reason.IDENTITY_REFUSED,
     }
 )
 """What `core` never decides; `tests/cluster` reaches them."""
 
 
 def refused(status: int, code: str, *, size: int = 1, text: str = "", servers: int = 1) -> None:
-    machine = a_machine(servers, batchSize=size, maxAttempts=1)
-    machine.cloud.weather = CallPlan(reply=Reply.REFUSED, refusal=(status, code), text=text)
-    machine.run(30)
+    for attempts in (1, 2):
+        machine = a_machine(servers, batchSize=size, maxAttempts=attempts)
+        machine.cloud.weather = CallPlan(reply=Reply.REFUSED, refusal=(status, code), text=text)
+        machine.run(30)
 
 
 def turned_away(reply: Reply) -> None:
@@ -82,7 +89,8 @@ def every_refusal() -> None:
 def more_causes_than_are_kept_apart() -> None:
     machine = a_machine(0)
     machine.stored.spec = spec_json([server_id(n) for n in range(52)], batchSize=1, maxAttempts=1)
-    texts = [f"has trouble {n}" for n in range(52)]
+    # Texts that differ in figures alone are one cause (rule P15).
+    texts = [f"has trouble {'x' * n}y" for n in range(52)]
     machine.cloud.next_calls = [CallPlan(reply=Reply.REFUSED, text=text, held=1) for text in texts]
     machine.run(90)
 
@@ -179,6 +187,9 @@ def what_stops() -> None:
     machine.run(5)
     machine = a_machine(1)
     machine.at(Boundary.INTENDED, lambda: machine.cloud.advance(70))
+    machine.run(5)
+    machine = a_machine(1)
+    machine.stored.annotate(**{PAUSED_ANNOTATION: "incident 42"})
     machine.run(5)
 
 
