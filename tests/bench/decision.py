@@ -18,6 +18,7 @@ from nodepool_membership.core.decide import Decision, decide
 from nodepool_membership.core.observation import (
     ACTIVE,
     ClusterReport,
+    Home,
     JobPhase,
     JobReport,
     Node,
@@ -121,6 +122,7 @@ def _decision(what: _Input) -> Callable[[], Decision]:
         pool=PoolReport(""),
         cluster=ClusterReport("Available"),
         write_wait=0.0,
+        home=Home(),
     )
 
     def run() -> Decision:
