@@ -3,6 +3,7 @@
 Not for: what may happen (`machine`), or chains of events that were found once (`test_core_scenarios`).
 """
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from property.machine import MOST, PLANS, Machine, a_machine
 
 TestMachine = Machine.TestCase
 # The larger profile must not be held to what CI has time for.
+# Hundreds of histories: on a machine that is busy with other suites they take longer than one test may.
+pytestmark = pytest.mark.timeout(1800)
 TestMachine.settings = settings(max_examples=max(300, settings().max_examples), stateful_step_count=30)
 
 
