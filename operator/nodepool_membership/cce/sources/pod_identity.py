@@ -21,10 +21,7 @@ FILE_VARIABLE: Final = "HC_CONTAINER_AUTHORIZATION_TOKEN_FILE"
 AGENT_SECONDS: Final = 5.0
 _MAX_BYTES: Final = 64 << 10
 _JSON: Final = {"Content-Type": "application/json"}
-_REMEDY: Final = (
-    "check the pod identity association of this namespace and service account in CCE, and its agency"
-    " (docs/identity/pod-identity.md)"
-)
+_REMEDY: Final = "check the pod identity association of this namespace and service account in CCE, and its agency"
 
 
 def read_token(path: Path, named_by: str) -> str:
@@ -64,7 +61,7 @@ class PodIdentity:
         if missing:
             raise IdentityError(
                 f"{' and '.join(missing)} not set in the operator's pod: label it"
-                ' pod-identity.cce.io/injection: "on" (deploy/components/pod-identity), and check that the add-on runs',
+                ' pod-identity.cce.io/injection: "on", and check that the add-on runs',
                 reason=Reason.CREDENTIALS_INVALID,
             )
         token = read_token(Path(self._environ[FILE_VARIABLE]), FILE_VARIABLE)
