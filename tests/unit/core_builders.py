@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 from nodepool_membership.api.membership import Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason, Reason
 from nodepool_membership.api.spec import DriftPolicy, NodePoolRef, RemovalPolicy, SecretRef, Spec
-from nodepool_membership.api.status import OPEN_PHASES, Batch, Condition, Failure, Operation, Phase, Status, Wait
-from nodepool_membership.core.calls import Answer, record
+from nodepool_membership.api.status import OPEN_PHASES, Batch, Condition, Failure, Hold, Operation, Phase, Status, Wait
+from nodepool_membership.core.calls import Accepted, Answer, record
 from nodepool_membership.core.decide import Decision, decide
 from nodepool_membership.core.drift import LOOKS, Absences
 from nodepool_membership.core.observation import (
@@ -39,6 +39,8 @@ SETTINGS: Final = Settings()
 WINDOW: Final = SETTINGS.settle_window
 POOL: Final = "66666666-7777-8888-9999-000000000000"
 ELSEWHERE: Final = "66666666-7777-8888-9999-111111111111"
+TIMEOUT: Final = timedelta(seconds=3600)
+"""The default of `spec.joinTimeoutSeconds`."""
 JOB: Final = "2ec9b78d-9368-46f3-8f29-d1a95622a568"
 
 
@@ -276,3 +278,30 @@ class Run:
     def annotate(self, annotations: Mapping[str, str]) -> None:
         meta = replace(self.membership.metadata, annotations=dict(annotations))
         self.membership = replace(self.membership, metadata=meta)
+
+
+def known(*failures: FailureReason, attempts: int = 1, nodes: Iterable[Node] = ()) -> Run:
+    """One server with a failure from a batch that ended now; held, if the failure is that of a node."""
+    first = server(1)
+    groups = tuple(a_failure(reason, first, attempts=attempts) for reason in failures)
+    holds = (Hold((first,)),) if HOLDS_NODE.intersection(failures) else ()
+    batch = a_batch(Phase.FAILED, finished=NOW)
+    status = Status(1, last_batch=1, jobs=(batch,), failures=groups, holds=holds)
+    return Run(an_object(a_spec(first), status), Cloud(list(nodes)))
+
+
+def running(*ids: str, parallel: int = 1, batch_size: int = 200) -> Run:
+    """A membership whose first batch has just been accepted; its job runs."""
+    run = Run(an_object(a_spec(*ids, parallel=parallel, batch_size=batch_size)))
+    run.step(Accepted(JOB))
+    run.cloud.jobs = a_job(JobPhase.RUNNING)
+    return run
+
+
+def used_up() -> Run:
+    """One server without an attempt left."""
+    failures = (a_failure(FailureReason.NEVER_APPEARED, server(1), attempts=3),)
+    run = Run(an_object(a_spec(server(1)), Status(1, last_batch=3, failures=failures)))
+    run.step()
+    assert run.condition("Stalled") is not None
+    return run

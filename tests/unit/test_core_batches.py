@@ -23,6 +23,7 @@ from unit.core_builders import (
     NOW,
     SECOND,
     SETTINGS,
+    TIMEOUT,
     WINDOW,
     Cloud,
     Run,
@@ -33,20 +34,12 @@ from unit.core_builders import (
     active,
     an_object,
     next_attempt,
+    running,
     server,
     servers,
 )
 
 A, B, C = servers(3)
-TIMEOUT = timedelta(seconds=3600)
-
-
-def running(*ids: str, parallel: int = 1, batch_size: int = 200) -> Run:
-    """A membership whose first batch has just been accepted; its job runs."""
-    run = Run(an_object(a_spec(*ids, parallel=parallel, batch_size=batch_size)))
-    run.step(Accepted(JOB))
-    run.cloud.jobs = a_job(JobPhase.RUNNING)
-    return run
 
 
 def unknown(*ids: str) -> Run:

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason, Reason
-from nodepool_membership.api.status import Hold, Phase, Status
+from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core import retry
 from nodepool_membership.core.calls import Accepted, NotSent, Refused
 from nodepool_membership.core.catalogue import CODES, refusal
@@ -19,6 +19,7 @@ from unit.core_builders import (
     NOW,
     SECOND,
     SETTINGS,
+    TIMEOUT,
     WINDOW,
     Cloud,
     Run,
@@ -29,12 +30,12 @@ from unit.core_builders import (
     a_spec,
     active,
     an_object,
+    known,
     server,
     servers,
 )
 
 A, B, C = servers(3)
-TIMEOUT = timedelta(seconds=3600)
 
 HAS_NODE = [
     (a_node(A, "Error"), FailureReason.NODE_ERROR),
@@ -43,15 +44,6 @@ HAS_NODE = [
     (a_node(A, "Installing", pool=""), FailureReason.OTHER_POOL),
     (a_node(A, "Installing", created=NOW - TIMEOUT - SECOND), FailureReason.JOIN_TIMEOUT),
 ]
-
-
-def known(*failures: FailureReason, attempts: int = 1, nodes: tuple[Node, ...] = ()) -> Run:
-    """One server with a failure from a batch that ended now."""
-    groups = tuple(a_failure(reason, A, attempts=attempts) for reason in failures)
-    batch = a_batch(Phase.FAILED, finished=NOW)
-    holds = (Hold((A,)),) if HOLDS_NODE.intersection(failures) else ()
-    status = Status(1, last_batch=1, jobs=(batch,), failures=groups, holds=holds)
-    return Run(an_object(a_spec(A), status), Cloud(list(nodes)))
 
 
 @pytest.mark.parametrize(("node", "reason"), HAS_NODE)

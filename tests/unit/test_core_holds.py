@@ -8,49 +8,29 @@ from datetime import timedelta
 
 import pytest
 
-from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason
-from nodepool_membership.api.status import Hold, Phase, Status
+from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.api.status import Phase
 from nodepool_membership.core.calls import Accepted, NotSent
-from nodepool_membership.core.observation import JobPhase, Node
+from nodepool_membership.core.observation import JobPhase
 from unit.core_builders import (
-    ELSEWHERE,
     JOB,
     NOW,
     SECOND,
     SETTINGS,
     WINDOW,
-    Cloud,
     Run,
-    a_batch,
     a_failure,
     a_job,
     a_node,
     a_spec,
     active,
     an_object,
+    known,
     next_attempt,
     servers,
 )
 
 A, B, C = servers(3)
-TIMEOUT = timedelta(seconds=3600)
-
-HAS_NODE = [
-    (a_node(A, "Error"), FailureReason.NODE_ERROR),
-    (a_node(A, "Abnormal"), FailureReason.NODE_ERROR),
-    (a_node(A, "Active", pool=ELSEWHERE), FailureReason.OTHER_POOL),
-    (a_node(A, "Installing", pool=""), FailureReason.OTHER_POOL),
-    (a_node(A, "Installing", created=NOW - TIMEOUT - SECOND), FailureReason.JOIN_TIMEOUT),
-]
-
-
-def known(*failures: FailureReason, attempts: int = 1, nodes: tuple[Node, ...] = ()) -> Run:
-    """One server with a failure from a batch that ended now."""
-    groups = tuple(a_failure(reason, A, attempts=attempts) for reason in failures)
-    batch = a_batch(Phase.FAILED, finished=NOW)
-    holds = (Hold((A,)),) if HOLDS_NODE.intersection(failures) else ()
-    status = Status(1, last_batch=1, jobs=(batch,), failures=groups, holds=holds)
-    return Run(an_object(a_spec(A), status), Cloud(list(nodes)))
 
 
 @pytest.mark.parametrize("reason", [FailureReason.INSTALL_FAILED, FailureReason.JOIN_TIMEOUT, FailureReason.NODE_ERROR])

@@ -3,8 +3,6 @@
 Not for: what an ended job means for its servers (`test_core_batches`).
 """
 
-from datetime import timedelta
-
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import DriftPolicy
 from nodepool_membership.api.status import Phase
@@ -20,6 +18,7 @@ from unit.core_builders import (
     NOW,
     SECOND,
     SETTINGS,
+    TIMEOUT,
     WINDOW,
     Run,
     a_job,
@@ -27,19 +26,11 @@ from unit.core_builders import (
     a_spec,
     active,
     an_object,
+    running,
     servers,
 )
 
 A, B, C = servers(3)
-TIMEOUT = timedelta(seconds=3600)
-
-
-def running(*ids: str, parallel: int = 1, batch_size: int = 200) -> Run:
-    """A membership whose first batch has just been accepted; its job runs."""
-    run = Run(an_object(a_spec(*ids, parallel=parallel, batch_size=batch_size)))
-    run.step(Accepted(JOB))
-    run.cloud.jobs = a_job(JobPhase.RUNNING)
-    return run
 
 
 def test_an_overdue_job_stalls_and_recovers_when_it_ends() -> None:

@@ -34,6 +34,7 @@ from unit.core_builders import (
     an_object,
     next_attempt,
     servers,
+    used_up,
 )
 
 A, B, C = servers(3)
@@ -47,14 +48,6 @@ LIMIT = WINDOW + timedelta(seconds=3600)
 def done() -> Run:
     run = Run(an_object(a_spec(A)), Cloud(active([A])))
     run.step()
-    return run
-
-
-def used_up() -> Run:
-    failures = (a_failure(FailureReason.NEVER_APPEARED, A, attempts=3),)
-    run = Run(an_object(a_spec(A), Status(1, last_batch=3, failures=failures)))
-    run.step()
-    assert run.condition("Stalled") is not None
     return run
 
 

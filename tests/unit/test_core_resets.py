@@ -4,7 +4,6 @@ Not for: other requests, edits and deletion (`test_core_requests`).
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
 
 import pytest
 
@@ -21,6 +20,7 @@ from unit.core_builders import (
     a_spec,
     an_object,
     servers,
+    used_up,
 )
 
 A, B, C = servers(3)
@@ -28,15 +28,6 @@ A, B, C = servers(3)
 FLUX, OURS = "reconcile.fluxcd.io/requestedAt", "cce.nodepools.dev/reconcile-requested-at"
 ONLY, PAUSED = "cce.nodepools.dev/reset-only", "cce.nodepools.dev/paused"
 FLUX_RESET, OUR_RESET = "reconcile.fluxcd.io/resetAt", "cce.nodepools.dev/reset-requested-at"
-LIMIT = WINDOW + timedelta(seconds=3600)
-
-
-def used_up() -> Run:
-    failures = (a_failure(FailureReason.NEVER_APPEARED, A, attempts=3),)
-    run = Run(an_object(a_spec(A), Status(1, last_batch=3, failures=failures)))
-    run.step()
-    assert run.condition("Stalled") is not None
-    return run
 
 
 @pytest.mark.parametrize("names", [(FLUX, FLUX_RESET), (OURS, OUR_RESET)])
