@@ -94,3 +94,14 @@ def test_an_overdue_job_keeps_no_other_server_from_being_added() -> None:
     intent = run.step(Accepted("other-job")).intent
     assert intent is not None
     assert intent.server_ids == (B,)
+
+
+def test_a_job_that_cannot_be_read_keeps_its_active_servers_from_nobody_and_frees_none() -> None:
+    run = running(A, B)
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.UNREADABLE), active([A])
+    run.step()
+    assert (run.status.members, run.status.joining) == ((A,), 1)
+    for _ in range(3):
+        run.wait(SETTINGS.settle_window)
+        assert run.step().intent is None
+    assert (run.newest.phase, run.newest.server_ids) == (Phase.RUNNING, (A, B))

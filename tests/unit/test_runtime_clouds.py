@@ -20,7 +20,7 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
-from nodepool_membership.core.observation import Freshness, Observation
+from nodepool_membership.core.observation import Freshness, JobPhase, JobReport, Observation
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import ForbiddenError, KubeError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
@@ -123,6 +123,35 @@ async def test_a_queued_part_was_never_sent(site: Site) -> None:
     part = replace(a_batch(Phase.QUEUED, A), submit_time=None)
     await site.clouds.recall(an_object(a_spec(A), Status(1, last_batch=1, jobs=(part, part))), NOW)
     assert site.connected == []
+
+
+UNREADABLE = {
+    "400": httpx.Response(400, json={"error_code": "CCE.01400001", "error_msg": "bad job"}),
+    "404 of nobody": httpx.Response(404, json={"message": "API not found"}),
+    "too deep": httpx.Response(200, content=b"[" * 5000 + b"]" * 5000),
+}
+
+
+@pytest.mark.parametrize("answer", UNREADABLE.values(), ids=UNREADABLE)
+async def test_a_job_that_cannot_be_read_is_on_its_way_and_stops_nothing_else(
+    site: Site, answer: httpx.Response
+) -> None:
+    site.answer = answer
+    reports = await site.clouds.jobs(await access_of(site), (JOB,))
+    assert reports == {JOB: JobReport(JOB, JobPhase.UNREADABLE)}
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+async def test_what_is_not_about_the_job_is_a_trouble(site: Site, status: int) -> None:
+    site.answer = httpx.Response(status, json={"error_code": f"CCE.01{status}001", "error_msg": "no"})
+    with pytest.raises(TroubleError):
+        await site.clouds.jobs(await access_of(site), (JOB,))
+
+
+async def access_of(site: Site) -> Access:
+    access = await site.clouds.access(an_object(a_spec(A)))
+    assert isinstance(access, Access)
+    return access
 
 
 async def test_without_credentials_there_is_nothing_to_count_for(site: Site) -> None:

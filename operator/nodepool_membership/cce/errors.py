@@ -103,6 +103,13 @@ class UnavailableError(CloudError):
     """A read failed: network, time-out, 5xx or an answer that cannot be read. Nothing is known."""
 
 
+def is_about_the_document(error: CloudError) -> bool:
+    """Whether a read failed because of the one thing that was asked for, so that others may well be read."""
+    if isinstance(error, (LockedError, ThrottledError, UnauthenticatedError, ForbiddenError)):
+        return False
+    return isinstance(error, RefusedError) or (isinstance(error, UnavailableError) and error.status in {200, 400, 404})
+
+
 _REFUSING: Final = frozenset({400, 401, 403, 404, 413, 414, 429})
 """409 is not among them: it says that somebody else changed something, not that this call did nothing."""
 _OWN_STATUS: Final = re.compile(r"CCE\.\d\d(\d{3})\d{3}|E\.CFE\.(\d{3})\d{4}", re.ASCII)

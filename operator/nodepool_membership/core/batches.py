@@ -78,7 +78,7 @@ def needs_nodes(batch: Batch, spec: Spec, seen: Observation, now: datetime) -> b
     if is_watched(batch) or is_overdue(batch, spec, now):
         return True
     report = seen.jobs.get(batch.job_id or "")
-    return report is not None and not _acts(report)
+    return report is not None and (report.phase is JobPhase.UNREADABLE or not _acts(report))
 
 
 def _acts(report: JobReport | None) -> bool:

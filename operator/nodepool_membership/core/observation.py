@@ -200,6 +200,8 @@ class JobPhase(StrEnum):
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
     UNRECOGNISED = "Unrecognised"
+    UNREADABLE = "Unreadable"
+    """The cloud's answer for it cannot be read: it may still act, and the nodes are read meanwhile."""
     LOST = "Lost"
     """The cloud does not know the job (404 after retention): "read the nodes", never failure."""
 

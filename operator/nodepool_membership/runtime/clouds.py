@@ -19,12 +19,13 @@ from nodepool_membership.cce.budget import WINDOW_SECONDS, Budgets, Taken, Write
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Credentials, CredentialsError, parse_credentials
 from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
-from nodepool_membership.cce.errors import CloudError
+from nodepool_membership.cce.errors import CloudError, is_about_the_document
 from nodepool_membership.cce.listings import ListingKey, Listings
 from nodepool_membership.cce.servers import ServersClient
 from nodepool_membership.core.observation import (
     ClusterReport,
     Freshness,
+    JobPhase,
     JobReport,
     NodeTable,
     PoolReport,
@@ -226,16 +227,22 @@ class Clouds:
         return access.budget.is_closed(self._monotonic())
 
     async def jobs(self, access: Access, job_ids: tuple[str, ...]) -> dict[str, JobReport]:
-        """What the cloud says of some jobs.
+        """What the cloud says of some jobs. One that cannot be read is still on its way, as far as anybody knows.
 
         Raises:
-            TroubleError: it did not say it of all.
+            TroubleError: it did not answer for all, for a cause that is not the job.
         """
+        return dict(zip(job_ids, await asyncio.gather(*(self._job(access, job_id) for job_id in job_ids)), strict=True))
+
+    async def _job(self, access: Access, job_id: str) -> JobReport:
         try:
-            reports = await asyncio.gather(*(access.client.get_job(job_id) for job_id in job_ids))
+            return await access.client.get_job(job_id)
         except CloudError as error:
-            raise _not_seen(access, error, "a job") from None
-        return dict(zip(job_ids, reports, strict=True))
+            if not is_about_the_document(error):
+                raise _not_seen(access, error, "a job") from None
+            # Its servers are followed by their nodes; it must not keep the others from being looked at.
+            _log.warning("a job cannot be read: %s", troubles.said(error), extra={"jobID": job_id})
+            return JobReport(job_id, JobPhase.UNREADABLE)
 
     async def _listing(self, access: Access, cluster_id: str, freshness: Freshness, read_at: datetime) -> NodeTable:
         async def fetch() -> NodeTable:
