@@ -142,6 +142,10 @@ class WorkQueue:
         """How many keys are ready, without those due later."""
         return len(self._ready)
 
+    @property
+    def busy(self) -> int:
+        return len(self._busy)
+
     def oldest_seconds(self) -> float:
         """How long the first of the ready keys has waited; 0 if none does."""
         # A copy, made in one step: the metrics are rendered in another thread.
