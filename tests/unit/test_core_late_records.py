@@ -161,3 +161,14 @@ def test_what_kept_a_call_from_being_sent_is_told(reason: Reason) -> None:
     assert reconciling is not None
     assert (run.ready.reason, reconciling.reason) == (reason, Reason.PROGRESSING_WITH_RETRY)
     assert run.ready.message == "the operator is stopping"
+
+
+def test_a_wait_that_is_over_is_told_no_more_also_where_nothing_is_to_be_called() -> None:
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, members=(A,), waits=(a_wait(NOW + SECOND),))))
+    run.cloud.nodes = active([A])
+    told = []
+    for _ in range(2):
+        run.step()
+        told.append(len(run.status.waits))
+        run.wait(SECOND)
+    assert told == [1, 0]

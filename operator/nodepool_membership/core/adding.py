@@ -62,10 +62,14 @@ def _size(chosen: plan.Eligible, batch_size: int) -> int:
     return min(len(chosen.ids), batch_size)
 
 
-def without_served_waits(state: State, now: datetime) -> State:
-    """Drop waits that are over: what they told of is no longer so."""
-    kept = {operation: wait for operation, wait in state.waits.items() if wait.until > now}
-    over = state.recovery is not None and not state.recovers(now)
-    if len(kept) == len(state.waits) and not over:
+def without_served_waits(state: State, seen: Observation, now: datetime) -> State:
+    """Drop waits that are over: what they told of is no longer so.
+
+    That of a lost status is over only by a clock that was compared with the cloud's: nothing else tells how long a call
+    may have been under way (rules P2, P21).
+    """
+    if seen.is_skewed:
         return state
-    return replace(state, waits=kept, recovery=None if over else state.recovery)
+    if seen.tells_time and state.recovery is not None and not state.recovers(now):
+        state = replace(state, recovery=None)
+    return state.without_waits(*(operation for operation, wait in state.waits.items() if wait.until <= now))

@@ -145,8 +145,7 @@ class _Pipeline:
     def decision(self, state: State) -> Decision | Look:
         spec, seen, now = self._spec, self._seen, self._now
         state = clock.corrected(state, spec, seen, now, self._settings)
-        if seen.tells_time:
-            state = adding.without_served_waits(state, now)
+        state = adding.without_served_waits(state, seen, now)
         state = batches.advance(state, spec, seen, now, self._settings)
         # Who was not removed after all is what the spec says of it.
         state = apply_spec(removals.advance(state, spec, seen, now, self._settings), self._membership)
