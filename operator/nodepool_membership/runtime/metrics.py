@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from nodepool_membership import __version__
 from nodepool_membership.api.status import OPEN_PHASES, Condition, Phase, Status
 from nodepool_membership.cce.errors import CloudError
+from nodepool_membership.cce.sources.errors import IdentityError
 from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.runtime.progress import request_ended
 from nodepool_membership.runtime.queue import Key
@@ -70,14 +71,19 @@ KINDS: Final = (
 """What a request to the API server concerns, as `kube` names it."""
 
 
+def _outcome(error: type[Exception]) -> str:
+    return error.__name__.removesuffix("Error")
+
+
 def _errors(base: type[Exception]) -> Iterator[str]:
-    """The outcomes that the errors below this type are told as."""
+    """The outcomes that the errors below this type are told as, of all modules that are loaded."""
     for error in base.__subclasses__():
-        yield error.__name__.removesuffix("Error")
+        yield _outcome(error)
         yield from _errors(error)
 
 
-CLOUD_OUTCOMES: Final = ("ok", "aborted", *sorted({*_errors(CloudError)}))
+# That of the sources is named, since its module may be loaded later than this one.
+CLOUD_OUTCOMES: Final = ("ok", "aborted", *sorted({*_errors(CloudError), _outcome(IdentityError)}))
 KUBE_OUTCOMES: Final = ("ok", "Cancelled", *sorted({*_errors(KubeError)}))
 
 
