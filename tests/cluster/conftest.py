@@ -14,7 +14,6 @@ from controlplane import ControlPlane, ensure_binaries, ensure_helm
 from gitops.judges import complaints
 from gitops.recorder import Recorder
 from harness import Case, Cluster, Operator, Program, Scene, SimulatorProcess
-from harness.cluster import condition
 from harness.kustomize import QUICK, TEAM, copy_sources
 from harness.operator_process import FAST
 
@@ -84,9 +83,7 @@ def cluster(control_plane: ControlPlane) -> Iterator[Cluster]:
         if folder := os.environ.get("STATES"):
             (Path(folder) / f"{secrets.token_hex(4)}.json").write_text(json.dumps(list(recorder.states.values())))
         # Of every state that any test brought about: what kstatus, Flux and Argo CD make of it.
-        # One without conditions is a test's own.
-        told = [state for state in recorder.states.values() if condition(state)]
-        assert complaints(told) == []
+        assert complaints(recorder.states.values()) == []
 
 
 @pytest.fixture(scope="session")
