@@ -309,3 +309,13 @@ def test_a_split_that_was_stored_without_an_answer_is_not_made_twice(answer: Ref
     intent = run.step(answer).intent
     assert intent is not None
     assert record(run.membership, intent, answer, run.now, SETTINGS) == run.status
+
+
+def test_a_part_in_doubt_is_in_one_place_of_the_ledger() -> None:
+    """Its node was seen before the batch was opened for it: what is open holds it, and nothing else does."""
+    run = fresh(*IDS[:2])
+    run.step(refused())
+    run.cloud.nodes = [a_node(IDS[0], "Installing", created=run.now)]
+    run.step()
+    assert {i for job in run.status.open_batches for i in job.server_ids} == set(IDS[:2])
+    assert run.status.holds == ()

@@ -121,10 +121,11 @@ class State:
         return 0 if cause is None else cause.attempts
 
     def with_batch(self, batch: Batch) -> "State":
-        """Replace the batch of the same number, or append a new one."""
+        """Replace the batch of the same number, or append a new one; what is open holds its servers by itself."""
         others = {b.batch: b for b in self.batches}
         others[batch.batch] = batch
-        return replace(self, batches=tuple(others[number] for number in sorted(others)))
+        state = self.without_holds(batch.server_ids) if batch.is_open else self
+        return replace(state, batches=tuple(others[number] for number in sorted(others)))
 
     def with_causes(self, causes: Iterable[tuple[str, Cause]]) -> "State":
         return replace(self, failures={**self.failures, **dict(causes)})
