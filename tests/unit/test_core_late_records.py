@@ -172,3 +172,13 @@ def test_a_wait_that_is_over_is_told_no_more_also_where_nothing_is_to_be_called(
         told.append(len(run.status.waits))
         run.wait(SECOND)
     assert told == [1, 0]
+
+
+def test_a_record_beside_an_edit_that_nobody_looked_at_is_not_told_as_ready() -> None:
+    run = Run(an_object(a_spec(A)))
+    intent = run.step().intent
+    assert intent is not None
+    run.edit(a_spec())
+    run.store(record(run.membership, intent, NotSent("no"), run.now, SETTINGS))
+    assert (run.status.joined, run.status.desired, run.status.observed_generation) == (0, 0, 1)
+    assert run.ready.status == "False"

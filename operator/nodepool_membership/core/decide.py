@@ -85,15 +85,12 @@ def acknowledge(membership: Membership, now: datetime, settings: Settings) -> St
     if membership.spec.suspend:
         # What the last look said would be done was about another spec.
         membership = replace(membership, status=replace(membership.status, plan=None))
-    status = to_status(membership.status, membership.spec, state)
+    status = _about_now(membership, to_status(membership.status, membership.spec, state))
     # A request is answered by looking, not by this: an unanswered one must survive a crash. But a reset found beside
     # a lost status may be an old one whose answer was lost too: it must not end the wait.
     reset = reset_requested(membership) if is_lost(membership) else None
-    status = replace(
-        status,
-        observed_generation=membership.metadata.generation,
-        last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at,
-    )
+    handled = reset.token if reset is not None else status.last_handled_reset_at
+    status = replace(status, last_handled_reset_at=handled)
     return _told(membership, Facts(membership, status, now, settings))
 
 
@@ -102,6 +99,10 @@ def recorded(membership: Membership, state: State, now: datetime, settings: Sett
     status = to_status(membership.status, membership.spec, state)
     status = replace(status, observed_generation=max(status.observed_generation, 0))
     return _told(membership, Facts(membership, status, now, settings))
+
+
+def _about_now(membership: Membership, status: Status) -> Status:
+    return replace(status, observed_generation=membership.metadata.generation)
 
 
 def _told(membership: Membership, facts: Facts) -> Status:
@@ -191,7 +192,7 @@ class _Pipeline:
     def _concluded(self, added: Step, removed: Step) -> Decision:
         membership, spec, seen, now = self._membership, self._spec, self._seen, self._now
         state = removed.state
-        status = replace(to_status(membership.status, spec, state), plan=self._plan)
+        status = _about_now(membership, replace(to_status(membership.status, spec, state), plan=self._plan))
         overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, spec, now))
         late = [b for b in status.open_batches if b.settling_since is not None]
         uncertain = late and seen.is_fresh and not seen.proves_absence(spec.node_pool.node_pool_id)
@@ -256,7 +257,7 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
     trouble = seen.trouble
     if trouble is None:
         raise ValueError("called without a trouble")
-    status = to_status(membership.status, membership.spec, state)
+    status = _about_now(membership, to_status(membership.status, membership.spec, state))
     overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, membership.spec, now))
     facts = Facts(membership, status, now, settings, trouble=trouble, failed_looks=seen.failed_looks, overdue=overdue)
     status = _answered(membership, facts, verdict_of(facts), answered=False)
@@ -299,12 +300,11 @@ def _listing_wanted(
 
 def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answered: bool) -> Status:
     """The status with its conditions, and with the requests that it answers."""
-    status, generation = facts.status, membership.metadata.generation
+    status = facts.status
     look, reset = look_requested(membership), reset_requested(membership)
     return replace(
         status,
-        observed_generation=generation,
-        conditions=conditions(membership.status, verdict, generation, facts.now),
+        conditions=conditions(membership.status, verdict, status.observed_generation, facts.now),
         last_handled_reconcile_at=look if answered and look else status.last_handled_reconcile_at,
         # The reset has been worked into the state above, so it is answered with it.
         last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at,

@@ -77,6 +77,11 @@ class Facts:
         return self.status.joined == self.status.desired
 
     @property
+    def is_current(self) -> bool:
+        """Whether the status is about the spec as it is: an older one is never told as Ready."""
+        return self.status.observed_generation == self.membership.metadata.generation
+
+    @property
     def blocker(self) -> Blocker | None:
         return self.add_blocker or self.remove_blocker
 
@@ -126,7 +131,8 @@ def _suspended(facts: Facts) -> Verdict | None:
     if facts.trouble is not None:
         parts.append(f"the cloud could not be looked at: {facts.trouble.message}")
     nothing = plan is not None and not (plan.add or plan.adopt or plan.remove)
-    if facts.all_joined and nothing and not (status.joining or facts.looks_fail or facts.vanished):
+    done = facts.all_joined and facts.is_current and nothing
+    if done and not (status.joining or facts.looks_fail or facts.vanished):
         return Verdict("True", Reason.SUSPENDED, f"{'; '.join(parts)}; {texts.members(status)}")
     if plan is None:
         parts += [texts.progress(status), "the cloud was not looked at yet"]
@@ -235,6 +241,8 @@ def _settled(facts: Facts) -> Verdict:
     """Nothing is open and nothing can be sent now: done, waiting for a retry or a node, or stalled."""
     status, spec = facts.status, facts.membership.spec
     if facts.all_joined and not facts.vanished:
+        if not facts.is_current:
+            return _progress(facts)
         return Verdict("True", Reason.SUCCEEDED, texts.members(status))
     groups = [g for g in status.failures if not spec.server_ids.isdisjoint(g.server_ids)]
     others_wait = status.pending > len(facts.theirs)
