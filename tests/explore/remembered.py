@@ -4,6 +4,7 @@ Not for: what is done with it (`process`).
 """
 
 import pickle
+from array import array
 from collections.abc import Callable
 from datetime import datetime
 from functools import lru_cache
@@ -12,19 +13,17 @@ from typing import Any, Final
 from explore.objects import EPOCH, Object
 from explore.world import Process
 from nodepool_membership.core.settings import Settings
-from nodepool_membership.runtime import claims as claims_module
 from nodepool_membership.runtime.claims import Claims
 
 SETTLE_WINDOW: Final = Settings().settle_window
-
-# A thousand empty arrays, which the size of a real index needs, take longer to make than all else here.
-claims_module._BUCKETS = 1  # type: ignore[misc]
 
 
 def fresh(objects: tuple[Object, ...], skew: int = 0) -> Process:
     """A process that has just started."""
     there = frozenset(i for i, o in enumerate(objects) if o.there)
     empty = Claims(lambda _: None, SETTLE_WINDOW, now=lambda: EPOCH)
+    # A thousand empty arrays, which the size of a real index needs, take longer to pack than all else here.
+    empty._buckets = [array("Q")]
     return Process(there, (None,) * len(objects), packed(empty), skew=skew)
 
 
