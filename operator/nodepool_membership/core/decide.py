@@ -222,7 +222,8 @@ class _Pipeline:
         return Decision(
             status,
             added.intent or removed.intent,
-            holds or (verdict.also == "Reconciling" and not membership.metadata.deleting and _has_called(membership)),
+            # Between two calls it stays on: to take it off and put it on again would be two writes a batch.
+            holds or (verdict.also == "Reconciling" and _keeps(membership)),
             _pace(status, verdict, blocked=blocked, suspend=spec.suspend),
             min(delays) if delays else None,
             absences=self._absences,
@@ -230,8 +231,9 @@ class _Pipeline:
         )
 
 
-def _has_called(membership: Membership) -> bool:
-    return FINALIZER in membership.metadata.finalizers
+def _keeps(membership: Membership) -> bool:
+    """Whether the finalizer is on an object that nobody deletes."""
+    return FINALIZER in membership.metadata.finalizers and not membership.metadata.deleting
 
 
 def _unseen(state: State, spec: Spec, table: NodeTable | None) -> frozenset[str]:
@@ -261,10 +263,9 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
     overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, membership.spec, now))
     facts = Facts(membership, status, now, settings, trouble=trouble, failed_looks=seen.failed_looks, overdue=overdue)
     status = _answered(membership, facts, verdict_of(facts), answered=False)
-    return Decision(
-        status, None, _holds(facts) or (_has_called(membership) and not membership.metadata.deleting), Pace.BACKOFF,
-        trouble.retry_after, absences=seen.absences,
-    )  # fmt: skip
+    # Nobody looked, so the finalizer stays where it is; a deletion is let go when its limit has passed.
+    holds = _holds(facts) or _keeps(membership)
+    return Decision(status, None, holds, Pace.BACKOFF, trouble.retry_after, absences=seen.absences)
 
 
 def _listing_wanted(
