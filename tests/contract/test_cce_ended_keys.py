@@ -11,9 +11,8 @@ import pytest
 
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Credentials
-from nodepool_membership.cce.errors import EndedKeyError, NotSentError, UnauthenticatedError
+from nodepool_membership.cce.errors import EndedKeyError, IdentityError, NotSentError, UnauthenticatedError
 from nodepool_membership.cce.lockout import WRONG_IN_A_ROW, Lockout
-from nodepool_membership.cce.sources.errors import IdentityError
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ENDED = {"error_code": "APIGW.0301", "error_msg": "Incorrect IAM authentication information: decrypt token fail"}

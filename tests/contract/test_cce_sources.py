@@ -17,8 +17,8 @@ from huaweicloudsdkcore.sdk_request import SdkRequest
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.credentials import AccessKey, Token
+from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.agency import Agency, AgencyRef
-from nodepool_membership.cce.sources.errors import IdentityError
 from nodepool_membership.cce.sources.exchange import Lease
 from nodepool_membership.cce.sources.federation import SECONDS, Federation
 from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARIABLE, PodIdentity

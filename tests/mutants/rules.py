@@ -13,7 +13,10 @@ MUTANTS: Final = (
     Mutant(
         "P1",
         "asking the node list before a server is named",
-        (Edit("core/plan.py", "    absent = free - table.present(free)\n", "    absent = free\n"),),
+        (
+            Edit("core/plan.py", "    absent = free - table.present(free)\n", "    absent = free\n"),
+            Edit("core/plan.py", " - named - state.holds.keys()", " - named"),
+        ),
         _MACHINE,
     ),
     Mutant(

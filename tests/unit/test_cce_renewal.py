@@ -11,7 +11,7 @@ import pytest
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.credentials import AccessKey
-from nodepool_membership.cce.sources.errors import IdentityError
+from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.exchange import Lease
 from nodepool_membership.cce.sources.renewal import IDLE_SECONDS, Renewing
 from nodepool_membership.cce.sources.wire import Grant

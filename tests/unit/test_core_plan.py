@@ -11,6 +11,7 @@ from nodepool_membership.api.membership import Membership, status_json
 from nodepool_membership.api.names import MAX_OBJECT_BYTES
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.status import Batch, Failure, Hold, Operation, Phase, Status
+from nodepool_membership.core import plan
 from nodepool_membership.core.calls import Accepted, record
 from nodepool_membership.core.decide import Decision, decide
 from nodepool_membership.core.failures import MAX_GROUPS, Cause
@@ -241,3 +242,10 @@ def test_a_server_on_its_last_retry_is_joining_even_when_fewer_attempts_are_allo
     status = with_jobs(running(IDS[0]), failures=[a_failure(FailureReason.NEVER_APPEARED, IDS[0], attempts=2)])
     after = decided(an_object(a_spec(IDS[0], attempts=1), status), saw(jobs=a_job(JobPhase.RUNNING))).status
     assert (after.desired, after.joined, after.joining, after.failed, after.pending) == (1, 0, 1, 0, 0)
+
+
+def test_who_has_a_node_is_not_eligible_though_nothing_holds_it() -> None:
+    """The listing is asked by itself: a hold is what is remembered of it."""
+    state = State.of(Status(1, last_batch=0))
+    chosen = plan.eligible(state, a_spec(*IDS[:2]), NodeTable(NOW, [a_node(IDS[0], "Installing")]), NOW)
+    assert chosen == plan.Eligible(frozenset(IDS[1:2]), 1)

@@ -46,6 +46,20 @@ class NotSentError(CloudError):
     """Certainly not sent: no connection could be made, or none was tried. The call may be repeated."""
 
 
+class IdentityError(NotSentError):
+    """Nothing was sent, since no keys could be had. The message names the field and the remedy.
+
+    `retry_after` in seconds, if it was said.
+    """
+
+    def __init__(
+        self, message: str, *, reason: Reason = Reason.IDENTITY_REFUSED, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
 class WithheldError(NotSentError):
     """Certainly not sent: whoever called decided against it at the last moment."""
 

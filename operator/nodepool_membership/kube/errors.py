@@ -28,6 +28,10 @@ class GoneError(KubeError):
     """404: the object, or its resource type, does not exist. Nothing was written."""
 
 
+class ForeignLeaseError(KubeError):
+    """The Lease is another program's. Nothing was written; the text says what to do."""
+
+
 class RejectedError(KubeError):
     """The API server understood and will never accept this request. Nothing was written; repeating is useless."""
 

@@ -16,17 +16,13 @@ from typing import Final
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import COMPONENT, FIELD_MANAGER
 from nodepool_membership.kube.api import SERVICE_ACCOUNT, KubeApi, path
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, RejectedError
+from nodepool_membership.kube.errors import ForbiddenError, ForeignLeaseError, GoneError, RejectedError
 
 _GROUP: Final = "coordination.k8s.io"
 _DEFAULT_NAMESPACE: Final = "nodepool-membership"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _MARK: Final = ("app.kubernetes.io/name", "nodepool-membership")
 """The label of every Lease that this operator made or holds."""
-
-
-class ForeignLeaseError(KubeError):
-    """The Lease is another program's. Nothing was written; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from prometheus_client.registry import Collector
 from nodepool_membership import __version__
 from nodepool_membership.api.status import OPEN_PHASES, Condition, Phase, Status
 from nodepool_membership.cce.errors import CloudError
-from nodepool_membership.cce.sources.errors import IdentityError
 from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.runtime.progress import request_ended
 from nodepool_membership.runtime.queue import Key
@@ -71,19 +70,18 @@ KINDS: Final = (
 """What a request to the API server concerns, as `kube` names it."""
 
 
-def _outcome(error: type[Exception]) -> str:
-    return error.__name__.removesuffix("Error")
-
-
 def _errors(base: type[Exception]) -> Iterator[str]:
-    """The outcomes that the errors below this type are told as, of all modules that are loaded."""
+    """The outcomes that the errors below this type are told as.
+
+    Only those of its own module: the set must not depend on what else is loaded, and each room's errors stand in one.
+    """
     for error in base.__subclasses__():
-        yield _outcome(error)
-        yield from _errors(error)
+        if error.__module__ == base.__module__:
+            yield error.__name__.removesuffix("Error")
+            yield from _errors(error)
 
 
-# That of the sources is named, since its module may be loaded later than this one.
-CLOUD_OUTCOMES: Final = ("ok", "aborted", *sorted({*_errors(CloudError), _outcome(IdentityError)}))
+CLOUD_OUTCOMES: Final = ("ok", "aborted", *sorted({*_errors(CloudError)}))
 KUBE_OUTCOMES: Final = ("ok", "Cancelled", *sorted({*_errors(KubeError)}))
 
 

@@ -14,6 +14,7 @@ from nodepool_membership.cce.endpoints import EndpointNotAllowedError, UnknownRe
 from nodepool_membership.cce.errors import (
     CloudError,
     ForbiddenError,
+    IdentityError,
     NotFoundError,
     NotSentError,
     RefusedError,
@@ -22,7 +23,6 @@ from nodepool_membership.cce.errors import (
     WithheldError,
     is_gateways,
 )
-from nodepool_membership.cce.sources.errors import IdentityError
 from nodepool_membership.core import catalogue, clock
 from nodepool_membership.core.calls import Answer, NotNow, NotSent, Refused, Unknown
 from nodepool_membership.core.catalogue import About, Entry

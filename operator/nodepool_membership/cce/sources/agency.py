@@ -13,8 +13,8 @@ import httpx
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.credentials import AccessKey, Source
+from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.signing import SignatureAuth
-from nodepool_membership.cce.sources.errors import IdentityError
 from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, Lease
 
 SECONDS: Final = 3600

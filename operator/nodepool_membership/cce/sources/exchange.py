@@ -16,8 +16,7 @@ import httpx
 
 from nodepool_membership import __version__
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.cce.errors import from_transport, retry_after
-from nodepool_membership.cce.sources.errors import IdentityError
+from nodepool_membership.cce.errors import IdentityError, from_transport, retry_after
 from nodepool_membership.cce.sources.wire import Grant, read_grant
 from nodepool_membership.cce.transport import read_bounded
 

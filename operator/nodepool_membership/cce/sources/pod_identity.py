@@ -13,7 +13,7 @@ import httpx
 
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.cce.sources.errors import IdentityError
+from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.exchange import Exchange, Lease
 
 URI_VARIABLE: Final = "HC_CONTAINER_CREDENTIALS_FULL_URI"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from nodepool_membership.cce.credentials import AccessKey, Credentials
-from nodepool_membership.cce.sources.errors import IdentityError
+from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.exchange import Lease
 
 _log = logging.getLogger(__name__)
