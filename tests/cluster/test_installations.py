@@ -113,6 +113,14 @@ def _said(operator: Operator) -> bool | None:
     return True if "give each namespace to one installation" in operator.output() else None
 
 
+def _is_refused(cluster: Cluster, token: str) -> bool | None:
+    """Whether the policy of the other installation is in force: an API server takes a while to heed a new one."""
+    path = f"/apis/cce.nodepools.dev/v1alpha1/namespaces/{TEAM}/nodepoolmemberships/before/status"
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/merge-patch+json"}
+    answer = cluster.http.patch(path, params={"dryRun": "All"}, headers=headers, json={"status": {"pending": 1}})
+    return True if "give each namespace to one installation" in answer.text else None
+
+
 def test_two_installations_for_the_same_namespaces_do_not_fight_and_say_so(
     own_plane: ControlPlane, own_cluster: Cluster, cloud: SimulatorProcess, sources: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +137,9 @@ def test_two_installations_for_the_same_namespaces_do_not_fight_and_say_so(
         with second.operator(own_plane, tmp_path, [cloud.url], name="second") as other:
             other.wait_ready()
             other.wait_leads()
+            for installed in (first, second):
+                token = own_plane.service_account_token(installed.namespace, installed.service_account)
+                wait_for("each policy is in force", partial(_is_refused, own_cluster, token), every=0.5)
             own_cluster.create(MembershipSpec("after", server_ids(2, "after"), cloud.url, TEAM))
             for operator in (one, other):
                 wait_for("it says so", partial(_said, operator))
