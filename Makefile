@@ -10,7 +10,7 @@ READY := .venv/ready
 export PYTHONPATH := operator:tests
 export KUBERNETES
 
-.PHONY: help demo check test lint bench chaos explore mutants pages plugin record freeze lock clean
+.PHONY: help demo check test unit fmt lint bench chaos explore mutants pages plugin record freeze lock clean
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -30,9 +30,14 @@ check: lint test ## all that CI runs
 	@$(MAKE) --no-print-directory demo
 
 test: $(READY) ## unit, property, contract and cluster tests (ARGS="-k name" for some of them; KUBERNETES=1.28.15)
-	@$(BIN)/python -m controlplane build
-	@$(BIN)/python -c 'from gitops.judges import conditions_program; conditions_program()'
 	$(BIN)/pytest --numprocesses=3 --dist=loadfile $(ARGS)
+
+unit: $(READY) ## what needs no control plane and no processes: for every change (ARGS="-k core")
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile --quiet tests/unit $(ARGS)
+
+fmt: $(READY) ## format, and mend what the linter can mend by itself
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 lint: $(READY) ## linters, types, import rules, and counts of what was let through
 	$(BIN)/ruff check

@@ -1,15 +1,17 @@
-"""What holds for every test: cluster tests are counted at the end, and none of them may be skipped.
+"""What holds for every test: its programs are built before it, cluster tests are counted, none may be skipped.
 
 Hypothesis profiles: `ci` is the same every time and quick; `thorough` (HYPOTHESIS_PROFILE=thorough) searches; `mutants`
 is for programs that are known to be broken (`mutants`): the first failure will do, nobody reads the example.
 """
 
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from controlplane import tried
+from controlplane import ensure_binaries, ensure_helm, tried
+from gitops.judges import conditions_program
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=_QUIET)
@@ -28,6 +30,27 @@ _REQUIRE = "--require-cluster"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(_REQUIRE, action="store_true", help="fail if no cluster test ran")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Get the programs that the selected tests need, before the first one: a build takes longer than a test may."""
+    markers = {marker.name for item in session.items for marker in item.iter_markers()}
+    if session.config.option.collectonly:
+        return
+    capture = session.config.pluginmanager.get_plugin("capturemanager")
+    assert capture is not None
+
+    def say(line: str) -> None:
+        # In a process of pytest-xdist, too: past what pytest captures, or nobody would know what takes minutes.
+        with capture.global_and_fixture_disabled():
+            print(line, file=sys.stderr, flush=True)
+
+    if "cluster" in markers:
+        ensure_binaries(say=say)
+        ensure_helm(say=say)
+    if markers & {"cluster", "gitops"}:
+        conditions_program(say=say)
 
 
 def _cluster_reports(config: pytest.Config, outcome: str) -> int:

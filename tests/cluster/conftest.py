@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig
-from controlplane import ControlPlane, ensure_binaries, ensure_helm
+from controlplane import ControlPlane
 from gitops.judges import complaints
 from gitops.recorder import Recorder
 from harness import Case, Cluster, Operator, Program, Scene, SimulatorProcess
@@ -28,24 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.cluster)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Get the programs before the first test: a build takes longer than the time that a test is given."""
-    wanted = any(item.path.is_relative_to(_HERE) for item in session.items)
-    if not wanted or session.config.option.collectonly:
-        return
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-
-    def say(line: str) -> None:
-        # pytest captures what is printed; its reporter, which a process of pytest-xdist has none of, writes past that.
-        if isinstance(reporter, pytest.TerminalReporter):
-            reporter.write_line(line)
-            reporter.flush()
-
-    ensure_binaries(say=say)
-    ensure_helm(say=say)
 
 
 @pytest.fixture(scope="session")

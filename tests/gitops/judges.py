@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import lupa.lua51
 
-from controlplane.binaries import ensure_program
+from controlplane.binaries import Say, ensure_program, say_on_stderr
 
 ROOT: Final = Path(__file__).parent.parent.parent
 ARGO: Final = (
@@ -31,9 +31,9 @@ class Verdict:
     warn: str
 
 
-def conditions_program() -> Path:
+def conditions_program(*, say: Say = say_on_stderr) -> Path:
     """The program of `conditions/`, built once a machine (some 90 s on two cores)."""
-    return ensure_program(Path(__file__).parent / "conditions", ".")
+    return ensure_program(Path(__file__).parent / "conditions", ".", say=say)
 
 
 def judge(states: Iterable[Object]) -> list[Verdict]:

@@ -13,6 +13,8 @@ from nodepool_membership.api.names import API_VERSION, GROUP, KIND, RECONCILE_AN
 from nodepool_membership.api.reasons import FailureReason, Reason
 from upgrade.frozen import CRD, schema
 
+pytestmark = pytest.mark.gitops
+
 GITOPS: Final = ROOT / "deploy" / "gitops"
 
 
