@@ -29,7 +29,7 @@ GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A Go controller (controller-runtime, caches the resource, writes one status each), as issue 3 measured it."""
+    """A Go controller (controller-runtime, caches the resource, writes one status each), measured once, elsewhere."""
 
     mib: int
     p50_ms: str
@@ -221,8 +221,8 @@ def _resync(load: Fleet, here: World, idle_ms: float, say: Say) -> _Second:
 def _figures(load: Fleet, first: _First, second: _Second) -> Sequence[Figure]:
     none = Limit(0, "exactly", counted=True)
     go = load.peer
-    beside = "" if go is None else f"Go controller, from issue 3: {go.mib} MiB"
-    p50_beside = "" if go is None else f"Go controller, from issue 3: {go.p50_ms} ms"
+    beside = "" if go is None else f"Go controller, measured once: {go.mib} MiB"
+    p50_beside = "" if go is None else f"Go controller, measured once: {go.p50_ms} ms"
     return (
         Figure("time from process start until all are handled", first.handled_seconds, "s"),
         Figure("status writes / membership until then", first.writes.status / load.memberships),

@@ -250,7 +250,7 @@ def test_the_container_can_neither_write_nor_grow_without_end(template: Object) 
 
 
 def test_the_pod_is_given_time_for_a_call_under_way(template: Object) -> None:
-    """Longer than the default of `--http-timeout`, 60 s (design section 5)."""
+    """Longer than the default of `--http-timeout`, 60 s."""
     assert at(template, "spec", "terminationGracePeriodSeconds") == 90
 
 

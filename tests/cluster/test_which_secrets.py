@@ -54,7 +54,7 @@ def test_a_secret_is_used_once_its_owner_marked_it(
 def test_the_token_of_a_service_account_is_never_sent(
     cluster: Cluster, namespace: str, simulate: Callable[..., SimulatorProcess], operate: Callable[..., Operator]
 ) -> None:
-    """An attack of issue 16: whoever edits memberships points one at such a Secret, and at an endpoint of their own."""
+    """An attack: whoever edits memberships points one at such a Secret, and at an endpoint of their own."""
     simulator = simulate(QUICK)
     operator = operate(simulator)
     kubectl = cluster.control_plane.kubectl

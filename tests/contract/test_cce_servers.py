@@ -235,7 +235,7 @@ async def test_what_has_no_address_cannot_be_read() -> None:
 
 
 async def test_the_signature_of_a_list_by_ids_is_the_official_sdks() -> None:
-    """The vector of the fact page, made with the official SDK's signer."""
+    """A vector made with the official SDK's signer."""
     wire = Wire(lambda _: answered())
     key = AccessKey("AKEXAMPLE", "SKEXAMPLE")
     places = Places("https://ecs.cn-north-4.myhuaweicloud.com")

@@ -134,7 +134,7 @@ def _check_removal(membership: Membership, decision: Decision, intent: Batch, se
 
 
 def check_status(membership: Membership, status: Status) -> None:
-    """What holds for every status that is stored (design section 2, rule P25)."""
+    """What holds for every status that is stored (rule P25)."""
     spec, generation = membership.spec, membership.metadata.generation
     adds = [b for b in status.jobs if b.server_ids and b.operation is Operation.ADD]
     removals = [b for b in status.jobs if b.server_ids and b.operation is Operation.REMOVE]

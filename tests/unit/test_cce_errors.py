@@ -36,7 +36,7 @@ def documented(code: str, text: str = "no") -> bytes:
 
 
 def on_the_wire(code: str, second: str) -> bytes:
-    """Both families in one body, as dossier section 9.1 shows them."""
+    """Both families in one body, as the cloud sends them (docs/cloud-facts.md, Errors)."""
     document = {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": 400,
         "errorCode": code, "errorMessage": "Invalid request.", "error_code": second,

@@ -13,7 +13,7 @@ from unit.core_builders import servers
 
 (A,) = servers(1)
 
-DOSSIER = """
+PUBLISHED = """
 CCE.01400001 CCE.02400001 CCE.03400001 CCE.01400002 CCE.01400007 CCE.01400008 CCE.01400009 CCE.01400010 CCE.01400011
 CCE.01400012 CCE.01400013 CCE.01400014 CCE.01400016 CCE.01400018 CCE.01400019 CCE.01400020 CCE.01400021 CCE.01400022
 CCE.01400023 CCE.01400024 CCE.01400025 CCE.01400034 CCE.01400074 CCE.01400075 CCE.01401001 CCE.01403001 CCE.01403002
@@ -26,8 +26,8 @@ APIGW.0801 APIGW.0802
 """Section 9.2."""
 
 
-def test_every_code_of_the_dossier_is_in_the_table() -> None:
-    assert sorted(CODES) == sorted(DOSSIER.split())
+def test_every_code_that_the_cloud_publishes_is_in_the_table() -> None:
+    assert sorted(CODES) == sorted(PUBLISHED.split())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The state table of design section 2, row by row, and the rules of kstatus and Flux that hold for every row."""
+"""The conditions of docs/lifecycle.md, row by row, and the rules of kstatus and Flux that hold for every row."""
 
 from collections.abc import Callable
 from datetime import timedelta

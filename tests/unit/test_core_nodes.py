@@ -111,7 +111,7 @@ def test_of_several_nodes_of_a_server_the_least_healthy_is_shown_whatever_their_
 
 
 def test_a_node_on_two_pages_is_counted_once_so_that_the_one_left_out_shows() -> None:
-    """Issue 8 (d): two pages repeat one node and lack another; the pool counts two."""
+    """Two pages repeat one node and lack another; the pool counts two."""
     table = NodeTable(NOW)
     table.extend([a_node(A)])
     table.extend([a_node(A)])

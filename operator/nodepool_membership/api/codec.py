@@ -55,7 +55,7 @@ LowerIDs = Annotated[frozenset[LowerID], AfterValidator(_copied)]
 def plain_text(text: str, limit: int = MAX_MESSAGE) -> str:
     """Make a text fit for status and Events: one line, no ids or request ids, at most `limit` characters.
 
-    Ids are taken out because they would make every server a group of its own (design section 2).
+    Ids are taken out because they would make every server a group of its own (`status.failures`).
     """
     text = _CONTROL.sub(" ", text)
     text = _HEX.sub("<id>", _UUID.sub("<id>", text))

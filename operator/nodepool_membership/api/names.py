@@ -33,6 +33,6 @@ CREDENTIALS_KEYS: Final = ("accessKey", "secretKey", "securityToken", "token")
 MAX_SERVERS: Final = 10_000
 MAX_BATCH: Final = 200
 MAX_OBJECT_BYTES: Final = 1_200_000
-"""Upper bound for the stored object; etcd refuses 1.5 MB with a 500 (design section 2, rule P4)."""
+"""Upper bound for the stored object; etcd refuses 1.5 MB with a 500 (rule P4)."""
 MAX_JOBS: Final = 100
 """Entries of `status.jobs`: a status with more of them is refused, and is so for ever (rule P4)."""

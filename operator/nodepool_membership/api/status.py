@@ -1,6 +1,6 @@
 """What the operator knows durably: the `status` of a NodePoolMembership.
 
-Not for: computing it (`core`), or writing it (`kube`). Field meanings: design section 2 and the CRD's descriptions.
+Not for: computing it (`core`), or writing it (`kube`). What each field means: the descriptions in the CRD.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from nodepool_membership.api.spec import RemovalPolicy
 
 
 class Phase(StrEnum):
-    """Where a batch is in its life (design section 4)."""
+    """Where a batch is in its life (docs/lifecycle.md)."""
 
     QUEUED = "Queued"
     SUBMITTING = "Submitting"

@@ -1,7 +1,7 @@
 """The client-side write budget: at most N writes in any 60 s for one endpoint and access key (rule P23).
 
 Not for: reads, or waiting: it says how long, the caller waits. The measured limit of the cloud is 10 writes a minute,
-refused calls counted (dossier section 9.3).
+refused calls counted (docs/cloud-facts.md, Limits).
 """
 
 import math

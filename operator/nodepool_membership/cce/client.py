@@ -98,7 +98,6 @@ class CloudClient:
         """Have 1..200 nodes removed from the cluster: operating systems are reinstalled, the servers kept running.
 
         The call that destroys servers, DELETE of a node, is none of this client's.
-        Dossier section 6.
 
         Raises:
             NotSentError, RefusedError, OutcomeUnknownError: as for an add.
@@ -195,7 +194,7 @@ def _says_absent(error: NotFoundError) -> bool:
 
 
 def _next_marker(page: wire.NodePage, size: int) -> str | None:
-    """Where the listing goes on; None on its last page. Older deployments send no pageInfo (dossier section 4)."""
+    """Where the listing goes on; None on its last page. Older deployments send no pageInfo (docs/cloud-facts.md)."""
     if page.next_marker:
         return page.next_marker
     # A full page without a marker is followed up with its last uid: rather one call more than a node less (rule P13).

@@ -27,7 +27,7 @@ class CredentialsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """AK/SK, with the security token of a temporary pair (API signing guide; dossier section 7.2)."""
+    """AK/SK, with the security token of a temporary pair (API signing guide)."""
 
     access_key: str
     secret_key: str = field(repr=False)

@@ -20,7 +20,7 @@ REGIONS: Final = frozenset(
         *("eu-west-0", _EUROPEAN),
     )
 )
-"""Regions with CCE (the official SDK's region file, 3.1.219; dossier section 8)."""
+"""Regions with CCE (the official SDK's region file, 3.1.219)."""
 
 _PORTS: Final = {"https": 443, "http": 80}
 _HOST: Final = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")

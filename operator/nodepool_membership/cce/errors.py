@@ -262,7 +262,7 @@ def _wrapped(document: Mapping[str, object]) -> dict[str, str]:
 
 
 def _code(fields: Mapping[str, str]) -> str | None:
-    """The more telling of the two families: `CCE.01400014` rather than `CCE_CM.0004` (dossier section 9.1)."""
+    """The more telling of the two families: `CCE.01400014` rather than `CCE_CM.0004`."""
     found = [fields[name] for name in ("errorCode", "error_code") if _code_of(fields.get(name))]
     return next((code for code in found if code.startswith(("CCE.", "APIGW."))), found[0] if found else None)
 

@@ -1,7 +1,7 @@
 """SDK-HMAC-SHA256 and token authentication as `httpx.Auth`: one request each, nothing is retried or refreshed.
 
 Not for: choosing credentials (`credentials`). The algorithm: "AK/SK Signing and Authentication Algorithm" of the API
-signing guide (dossier section 7.2). A contract test holds it against the official SDK's signer.
+signing guide. A contract test holds it against the official SDK's signer.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from nodepool_membership.cce.credentials import AccessKey, Credentials, Token
 ALGORITHM: Final = "SDK-HMAC-SHA256"
 DATE_HEADER: Final = "X-Sdk-Date"
 _VALID_SECONDS: Final = 900.0
-"""A signature's own lifetime (dossier section 7.2): as long it must not be seen."""
+"""A signature's own lifetime (docs/cloud-facts.md, Authentication): as long it must not be seen."""
 
 
 def sdk_date(moment: datetime) -> str:

@@ -1,7 +1,7 @@
 """The cloud's answers as types that take what the wire brings, and their conversion to what `core` works on.
 
 Not for: HTTP (`client`). Only the fields that are used are read. Odd spellings are the cloud's: `jobid` in the answer
-to an add, `serverId` on nodes, Go's time format (dossier sections 1, 3, 4, 5).
+to an add, `serverId` on nodes, Go's time format (docs/cloud-facts.md).
 """
 
 import re

@@ -1,8 +1,8 @@
 """Known error codes and texts of the cloud: what each is about, its reason, and the remedy for a user.
 
 Not for: parsing answers (`cce.errors`), or what follows from a refusal (`calls`). One table, printed in
-docs/error-codes.md; codes from the error-code pages of CCE and APIGW (dossier section 9.2), texts from reports
-(section 11).
+docs/error-codes.md; codes from the error-code pages of CCE and of the API gateway, texts from its guide and from
+reports (docs/cloud-facts.md, Errors).
 """
 
 import re
@@ -223,7 +223,7 @@ CODES: Final[dict[str, Entry]] = {
     "APIGW.0308": _THROTTLED,
     **{f"APIGW.{n}": _BROKEN for n in ("0601", "0610", "0613")},
 }
-"""Every code of dossier section 9.2. That a 5xx or 409 is here does not make it a refusal (`cce.errors`, rule P6)."""
+"""Every code of the two pages. That a 5xx or 409 is here does not make it a refusal (`cce.errors`, rule P6)."""
 
 _UNKNOWN_FORBIDDEN: Final = replace(_FORBIDDEN, may_be_one=True)
 UNKNOWN_CODES: Final = {400: _SERVER, 401: _LOGIN, 403: _UNKNOWN_FORBIDDEN, 404: _MISSING, 429: _THROTTLED}

@@ -17,7 +17,7 @@ from nodepool_membership.core.rivals import Rivals
 
 ACTIVE: Final = "Active"
 BROKEN: Final = frozenset({"Error", "Abnormal", "RepairFailed", "Shelved", "Unknow"})
-"""Node phases that say a node is not well (dossier section 4); every other phase but Active is on its way."""
+"""Node phases that say a node is not well (docs/cloud-facts.md); every other phase but Active is on its way."""
 LEAVING: Final = "Deleting"
 
 MAX_SKEW: Final = timedelta(minutes=5)
@@ -153,7 +153,7 @@ class NodeTable:
         return {i for i in ids if code_of(i) == code}
 
     def count_in(self, pool_id: str) -> int:
-        """Nodes of the pool but those that are leaving: what `currentNode` of a pool counts (dossier section 5)."""
+        """Nodes of the pool but those that are leaving: what `currentNode` of a pool counts (docs/cloud-facts.md)."""
         kinds = zip(self._codes, self._counts, strict=True)
         return sum(count for (pool, phase), count in kinds if pool == pool_id and phase != LEAVING)
 
@@ -194,7 +194,7 @@ def _moment(created: int) -> datetime | None:
 
 
 class JobPhase(StrEnum):
-    """A job as the cloud answered for it. Unrecognised phases are on their way, never over (dossier 11)."""
+    """A job as the cloud answered for it. Unrecognised phases are on their way, never over."""
 
     RUNNING = "Running"
     SUCCEEDED = "Succeeded"
@@ -227,7 +227,7 @@ class JobReport:
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """A node pool. `phase` is empty for a usable pool (dossier section 5)."""
+    """A node pool. `phase` is empty for a usable pool (docs/cloud-facts.md)."""
 
     phase: str
     current_nodes: int | None = None
@@ -243,7 +243,7 @@ class PoolReport:
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """A cluster. Adds are accepted while it is `Available` (dossier section 1)."""
+    """A cluster. Adds are accepted while it is `Available` (docs/cloud-facts.md)."""
 
     phase: str
     network: Network = field(default_factory=Network)

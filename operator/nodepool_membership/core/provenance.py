@@ -24,8 +24,9 @@ def foreign_jobs(
 ) -> int:
     """How many nodes of a batch were made by a job that is certainly not ours.
 
-    A node may carry the id of its call's job or of a sub job, which the job's document may leave out (dossier
-    sections 3 and 4). So a strange id says nothing before another node has shown which of both this cloud uses.
+    A node may carry the id of its call's job or of a sub job, which the job's document may leave out
+    (docs/cloud-facts.md, Jobs). So a strange id says nothing before another node has shown which of both this cloud
+    uses.
     """
     if report is None:
         return 0

@@ -13,7 +13,7 @@ JOB_GRACE: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Durations from the command line (design section 5)."""
+    """Durations from the command line (`runtime.options`)."""
 
     poll_interval: timedelta = timedelta(seconds=15)
     settle_window: timedelta = timedelta(minutes=30)

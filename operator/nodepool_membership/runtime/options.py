@@ -39,7 +39,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Design section 5. Lower and upper bounds are those of the command line."""
+    """Lower and upper bounds are those of the command line (`cli`)."""
 
     namespaces: tuple[str, ...] = ()
     """Empty: all."""
