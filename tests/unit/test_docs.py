@@ -6,6 +6,7 @@ Not for: whether what they say is true. What a document puts into a code span is
 import ast
 import importlib
 import re
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ from nodepool_membership.runtime.metrics import Metrics
 ROOT: Final = Path(__file__).parent.parent.parent
 SOURCES: Final = ROOT / "operator" / "nodepool_membership"
 REASONS: Final = ROOT / "docs" / "reasons"
-DOCS: Final = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCS: Final = sorted([*ROOT.glob("*.md"), ROOT / "tests" / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 HEALTHY: Final = {
     Reason.PENDING,
@@ -99,8 +100,10 @@ def _has_field(schema: dict[str, object], path: list[str]) -> bool:
 
 
 def _resolves(dotted: str) -> bool:
-    """Whether `core.plan.fits` is a module below `nodepool_membership`, or an attribute of one."""
+    """Whether `core.plan.fits` is a package or module below `nodepool_membership`, or an attribute of one."""
     names = dotted.split(".")
+    if SOURCES.joinpath(*names).is_dir():
+        return True
     for length in range(len(names), 1, -1):
         if (SOURCES.joinpath(*names[:length])).with_suffix(".py").is_file():
             found: ModuleType | object = importlib.import_module(".".join(["nodepool_membership", *names[:length]]))
@@ -207,6 +210,23 @@ def test_metrics_that_are_named_exist() -> None:
     named = {name for path in DOCS for span in _spans(path.read_text()) for name in _METRIC.findall(span)}
     assert named
     assert named - {family.name for family in metrics.registry.collect()} == set()
+
+
+def test_the_map_of_the_tests_has_every_folder_and_helper() -> None:
+    files = subprocess.run(["git", "ls-files", "tests"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    python = [path for path in map(Path, files.split()) if path.suffix == ".py" and (ROOT / path).exists()]
+    folders = {f"tests/{path.parts[1]}" for path in python if len(path.parts) > 2}
+    helpers = {
+        str(path) for path in python if path.parent.name in {"unit", "tests"} and path.name.endswith("_builders.py")
+    }
+    assert (folders | helpers) - set(_spans((ROOT / "tests" / "README.md").read_text())) == set()
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {name for path in DOCS for span in _spans(path.read_text()) for name in re.findall(r"^make ([a-z]+)", span)}
+    assert {"unit", "fmt"} <= named
+    assert named - targets == set()
 
 
 @pytest.mark.parametrize("path", sorted(REASONS.glob("*.md")), ids=_name)
