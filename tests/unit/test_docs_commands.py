@@ -7,7 +7,7 @@ Not for: whether it helps, or for the operator's own options and plain field nam
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ import yaml
 
 from nodepool_membership.api import names
 from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.plugin.cli import npmem
 
 ROOT: Final = Path(__file__).parent.parent.parent
 DOCS: Final = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -68,7 +69,7 @@ VERBS: Final[dict[str, set[str]]] = {
 """Of kubectl: the verbs that documents use, with the options of each beside the common ones."""
 SECOND: Final = {"auth": {"can-i"}, "rollout": {"restart", "status", "undo"}, "set": {"image", "env"}}
 PLUGIN: Final = "npmem"
-"""`kubectl npmem` is a program of its own; its commands are checked where it is."""
+"""`kubectl npmem`: its verbs and options are those of the program itself."""
 KINDS: Final = {
     *("crd", "customresourcedefinition", "deployment", "deploy", "event", "events", "lease", "namespace", "ns", "node"),
     *("nodes", "pod", "pods", "secret", "secrets", "configmap", "serviceaccount", "role", "rolebinding", "token"),
@@ -273,11 +274,27 @@ def _kind_and_name(plain: list[str]) -> tuple[str, str | None]:
     return kind.lower(), name or (plain[1] if len(plain) > 1 else None)
 
 
+def _faults_of_plugin(plain: list[str], options: Mapping[str, str]) -> Iterator[str]:
+    if not plain or _is_open(plain[0]):
+        return
+    verb = npmem.commands.get(plain[0])
+    if verb is None:
+        yield f"verb npmem {plain[0]}"
+        return
+    known = {name for parameter in verb.params for name in parameter.opts} | {"--help"}
+    yield from (f"option {name} of npmem {plain[0]}" for name in options if name not in known)
+
+
 def _faults(command: list[str]) -> Iterator[str]:
     """What cannot be typed of a command."""
     plain, options = _parsed(command)
-    if not plain or plain[0] == PLUGIN or _is_open(plain[0]):
-        return
+    if plain[:1] == [PLUGIN]:
+        yield from _faults_of_plugin(plain[1:], options)
+    elif plain and not _is_open(plain[0]):
+        yield from _faults_of_kubectl(plain, options)
+
+
+def _faults_of_kubectl(plain: list[str], options: Mapping[str, str]) -> Iterator[str]:
     verb, *rest = plain
     if verb not in VERBS:
         yield f"verb {verb}"
@@ -365,6 +382,8 @@ def test_every_page_of_a_reason_names_a_command() -> None:
         ('`kubectl patch npmem $NAME --type=merge -p \'{"spec": {"paused": true}}\'`', ".spec.paused"),
         ('`kubectl patch npmem $NAME --type=merge -p \'{"spec": {"suspend": 1}}\'`', ".spec.suspend: 1"),
         ("`kubectl rollout reload deployment/x`", "rollout reload"),
+        ("`kubectl npmem explane $NAME`", "verb npmem explane"),
+        ("`kubectl npmem reset $NAME -n $NS --just=Refused`", "option --just of npmem reset"),
         ("```console\n$ A=1; kubectl get npmems \\\n    -o yaml\n```\n", "kind npmems"),
         ("```console\n$ X=$(kubectl get npmem -o jsonpath='{.spec.secret}')\n```\n", ".spec.secret: spec.secret"),
     ],

@@ -5,6 +5,7 @@ Not for: what follows from it (`carry`, `plan`).
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,16 +56,22 @@ def reset_requested(membership: Membership) -> Reset | None:
     only = membership.metadata.annotations.get(RESET_ONLY_ANNOTATION)
     if only is None:
         return Reset(token)
+    narrowed = narrowing(only)
+    if isinstance(narrowed, str):
+        text = f"the reset was not followed: in the annotation {RESET_ONLY_ANNOTATION}, {narrowed}"
+        return Reset(token, problem=text)
+    return Reset(token, *narrowed)
+
+
+def narrowing(only: str) -> tuple[frozenset[FailureReason], frozenset[str]] | str:
+    """The reasons and the ids that narrow a reset; a text if a word is neither, or there is none."""
     words = [word for word in re.split(r"[,\s]+", only) if word]
     reasons = frozenset(_REASONS[word] for word in words if word in _REASONS)
     ids = frozenset(word.lower() for word in words if _UUID.fullmatch(word.lower()))
     unknown = [word for word in words if word not in _REASONS and word.lower() not in ids]
-    if unknown or not words:
-        what = (
-            f"{unknown[0][:80]!r} is neither a reason of status.failures nor a server id" if unknown else "it is empty"
-        )
-        return Reset(token, problem=f"the reset was not followed: in the annotation {RESET_ONLY_ANNOTATION}, {what}")
-    return Reset(token, reasons, ids)
+    if unknown:
+        return f"{unknown[0][:80]!r} is neither a reason of status.failures nor a server id"
+    return (reasons, ids) if words else "it is empty"
 
 
 def unhandled_reset(metadata: Metadata, handled: str | None) -> str | None:
@@ -78,8 +85,13 @@ def paused(metadata: Metadata) -> str | None:
     return metadata.annotations.get(PAUSED_ANNOTATION)
 
 
+def counting(annotations: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    """The first of these annotations that is on an object: the one that counts."""
+    return next((name for name in names if annotations.get(name)), None)
+
+
 def _token(metadata: Metadata, names: tuple[str, ...]) -> str | None:
-    value = next((v for n in names if (v := metadata.annotations.get(n))), None)
+    value = metadata.annotations.get(counting(metadata.annotations, names) or "")
     if value is None or len(value) <= MAX_TOKEN:
         return value
     return "sha256:" + hashlib.sha256(value.encode()).hexdigest()

@@ -1,48 +1,21 @@
-"""The verbs of `kubectl npmem`, which are those of `nodepool-membership`, too: options, output, exit codes.
+"""`kubectl npmem`, whose verbs are those of `nodepool-membership`, too; and the verb that needs no cluster.
 
-Not for: what a verb does. That is imported when it runs: `--help` answers at once, and the operator's image has none of
-the packages that only a verb needs.
+Not for: the verbs about a membership in a cluster (`verbs`), or what a verb does. That is imported when it runs:
+`--help` answers at once, and the operator's image has none of the packages that only a verb needs.
 """
 
-import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
 
 import click
 
 from nodepool_membership import __version__
-
-_EXTRA: Final = "pip install 'nodepool-membership[plugin]'"
-FORMATS: Final = ("table", "json", "yaml")
-
-
-@contextmanager
-def extra() -> Iterator[None]:
-    """Around imports of packages that only the plugin has."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error.name} is not installed: {_EXTRA}") from None
+from nodepool_membership.plugin import verbs
+from nodepool_membership.plugin.output import coloured, extra, output, show
 
 
-def show(document: object, form: str) -> None:
-    """Print as JSON or YAML."""
-    if form == "json":
-        click.echo(json.dumps(document, indent=2))
-        return
-    with extra():
-        import yaml
-    click.echo(yaml.safe_dump(document, sort_keys=False), nl=False)
-
-
-output = click.option(
-    "-o", "--output", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."
-)
-
-
-@click.command()
+@click.command(cls=verbs.Verb)
 @click.argument("sources", nargs=-1, required=True, metavar="FILE...")
 @click.option("--since", metavar="REV", help="A git revision: also tell what changed since, and what that does.")
 @output
@@ -53,8 +26,8 @@ def lint(sources: Sequence[str], since: str | None, form: str) -> None:
     would add (and wipe), remove or move. Ends with 1 if the API server would refuse one, or two have the same servers.
     """
     with extra():
-        from nodepool_membership.plugin import lint as checks
-        from nodepool_membership.plugin import manifests
+        from nodepool_membership.plugin.files import lint as checks
+        from nodepool_membership.plugin.files import manifests
     try:
         now = manifests.read(sources, sys.stdin.read)
         before = None if since is None else manifests.at_revision(sources, since)
@@ -65,7 +38,7 @@ def lint(sources: Sequence[str], since: str | None, form: str) -> None:
     if form == "table":
         colours = {checks.Level.ERROR: "red", checks.Level.WARNING: "yellow", checks.Level.NOTE: None}
         for remark in remarks:
-            click.secho(str(remark), fg=colours[remark.level])
+            click.echo(coloured(str(remark), colours[remark.level]))
         click.echo(f"{len(now)} membership(s), {errors} error(s)", err=True)
     else:
         fields = ("level", "where", "text")
@@ -75,7 +48,7 @@ def lint(sources: Sequence[str], since: str | None, form: str) -> None:
         raise SystemExit(1)
 
 
-VERBS: Final[tuple[click.Command, ...]] = (lint,)
+VERBS: Final[tuple[click.Command, ...]] = (*verbs.VERBS, lint)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

@@ -10,8 +10,8 @@ from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.plugin import schema
-from nodepool_membership.plugin.manifests import Manifest, table
+from nodepool_membership.plugin.files import schema
+from nodepool_membership.plugin.files.manifests import Manifest, table
 
 SHOWN: Final = 5
 """Ids that a line names; the rest are counted."""

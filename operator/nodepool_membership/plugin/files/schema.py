@@ -13,7 +13,7 @@ import cel
 import jsonschema
 import yaml
 
-from nodepool_membership.plugin.manifests import table
+from nodepool_membership.plugin.files.manifests import table
 
 _RULES: Final = "x-kubernetes-validations"
 _MAX_VALUE: Final = 80
@@ -23,7 +23,7 @@ def _definition() -> str:
     packed = resources.files("nodepool_membership") / "crd.yaml"
     if packed.is_file():
         return packed.read_text("utf-8")
-    return (Path(__file__).parents[3] / "crds" / "nodepoolmemberships.yaml").read_text("utf-8")
+    return (Path(__file__).parents[4] / "crds" / "nodepoolmemberships.yaml").read_text("utf-8")
 
 
 @cache

@@ -1,0 +1,138 @@
+"""What suspend, resume, reconcile and reset change in an object, as merge patches, with what is said about it.
+
+Not for: sending them (`cluster`). Pure. Works on the object as JSON: an object whose status nobody can read can still
+be suspended and reset.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nodepool_membership.api.membership import Json
+from nodepool_membership.api.names import (
+    PAUSED_ANNOTATION,
+    RECONCILE_ANNOTATIONS,
+    RESET_ANNOTATIONS,
+    RESET_ONLY_ANNOTATION,
+)
+from nodepool_membership.core.requests import counting, narrowing
+
+_OWNERS: Final = (
+    ("labels", "kustomize.toolkit.fluxcd.io/name", "Flux"),
+    ("labels", "helm.toolkit.fluxcd.io/name", "Flux"),
+    ("labels", "argocd.argoproj.io/instance", "Argo CD"),
+    ("annotations", "argocd.argoproj.io/tracking-id", "Argo CD"),
+)
+
+
+class UselessError(Exception):
+    """What was asked for would do nothing; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to be written, nothing if `patch` is None, and what is said afterwards."""
+
+    patch: Json
+    done: str
+    notes: tuple[str, ...] = ()
+
+
+def suspend(document: Mapping[str, Json]) -> Change:
+    """Stop calls until `resume`; what is under way is followed."""
+    notes = []
+    if joining := _table(document, "status").get("joining"):
+        notes.append(f"{joining} server(s) are named in calls that were made before: these are followed to their end")
+    return _suspended(document, True, "suspended: no call is made", notes)
+
+
+def resume(document: Mapping[str, Json]) -> Change:
+    """Let calls be made again."""
+    notes = []
+    plan = _table(document, "status").get("plan")
+    if isinstance(plan, dict):
+        notes.append(
+            f"by the last look {plan.get('add')} server(s) will be added, which WIPES them,"
+            f" {plan.get('adopt')} adopted, {plan.get('remove')} removed"
+        )
+    if PAUSED_ANNOTATION in _annotations(document):
+        notes.append(f"it is still paused by the annotation {PAUSED_ANNOTATION}")
+    return _suspended(document, False, "resumed", notes)
+
+
+def _suspended(document: Mapping[str, Json], wanted: bool, done: str, notes: Sequence[str]) -> Change:
+    now = bool(_table(document, "spec").get("suspend"))
+    if now is wanted:
+        return Change(None, f"{'already suspended' if wanted else 'not suspended'}: nothing was changed", tuple(notes))
+    if (owner := _owner(document)) is not None:
+        text = f"{owner} applies this object and may set spec.suspend back: change it in Git, too"
+        notes = (*notes, f"{text}; the annotation {PAUSED_ANNOTATION} stops calls without that")
+    return Change({"spec": {"suspend": wanted}}, done, tuple(notes))
+
+
+def reconcile(document: Mapping[str, Json], token: str) -> Change:
+    """Have it looked at now; each `token` is one request."""
+    patch: Json = {"metadata": {"annotations": {_request(document, RECONCILE_ANNOTATIONS): token}}}
+    return Change(patch, f"asked to look now; answered when status.lastHandledReconcileAt is {token}")
+
+
+def reset(document: Mapping[str, Json], token: str, only: Sequence[str]) -> Change:
+    """Give failed servers their attempts back, and end a halt and waits; `only` narrows it to reasons and ids.
+
+    Raises:
+        UselessError: a word of `only` is neither, or names nothing that could be reset.
+    """
+    annotations: dict[str, Json] = {_request(document, RESET_ANNOTATIONS): token}
+    notes = []
+    if only:
+        words = _narrowed(document, only)
+        annotations[RESET_ONLY_ANNOTATION] = ",".join(words)
+        notes.append(f"narrowed to {', '.join(words)}; so is every reset until one without --only")
+    elif RESET_ONLY_ANNOTATION in _annotations(document):
+        annotations[RESET_ONLY_ANNOTATION] = None
+        notes.append(f"the annotation {RESET_ONLY_ANNOTATION}, which would have narrowed it, is taken off")
+    patch: Json = {"metadata": {"annotations": annotations}}
+    done = "reset: servers that failed may be added again, which WIPES them"
+    return Change(patch, f"{done}; answered when status.lastHandledResetAt is {token}", tuple(notes))
+
+
+def _narrowed(document: Mapping[str, Json], only: Sequence[str]) -> Sequence[str]:
+    narrowed = narrowing(",".join(only))
+    if isinstance(narrowed, str):
+        raise UselessError(f"--only: {narrowed}")
+    reasons, ids = narrowed
+    failures = _table(document, "status").get("failures")
+    groups = [group for group in (failures if isinstance(failures, list) else []) if isinstance(group, dict)]
+    there = {str(group.get("reason")) for group in groups}
+    if unused := reasons - there:
+        known = f"the reasons are {', '.join(sorted(there))}" if there else "no server failed"
+        raise UselessError(f"--only: no server failed with {', '.join(sorted(unused))}: {known}")
+    known_ids = _ids(_table(document, "spec").get("serverIDs")) | _ids(_table(document, "status").get("members"))
+    for group in groups:
+        known_ids |= _ids(group.get("serverIDs"))
+    if unknown := ids - known_ids:
+        raise UselessError(f"--only: {min(unknown)} is no server of this membership")
+    return [*sorted(reasons), *sorted(ids)]
+
+
+def _ids(value: Json) -> set[str]:
+    return {str(i).lower() for i in value} if isinstance(value, list) else set()
+
+
+def _request(document: Mapping[str, Json], names: tuple[str, ...]) -> str:
+    """The annotation to set: the one that is there, for it alone counts, else ours."""
+    return counting(_annotations(document), names) or names[-1]
+
+
+def _owner(document: Mapping[str, Json]) -> str | None:
+    metadata = _table(document, "metadata")
+    return next((owner for where, mark, owner in _OWNERS if mark in _table(metadata, where)), None)
+
+
+def _annotations(document: Mapping[str, Json]) -> dict[str, str]:
+    return {name: str(value) for name, value in _table(_table(document, "metadata"), "annotations").items()}
+
+
+def _table(document: Mapping[str, Json], name: str) -> Mapping[str, Json]:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
