@@ -10,9 +10,9 @@ READY := .venv/ready
 export PYTHONPATH := operator:tests
 export KUBERNETES
 
-.PHONY: help demo check test unit fmt lint bench chaos explore mutants pages plugin record freeze lock clean
+.PHONY: help demo check test unit image-python fmt lint bench chaos explore mutants pages plugin record freeze lock clean
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -25,7 +25,7 @@ $(READY): requirements/dev.txt pyproject.toml
 demo: $(READY) ## control plane, simulator, operator and 450 servers (ARGS=--keep leaves it up)
 	@$(BIN)/python -m demo $(ARGS)
 
-check: lint test ## all that CI runs
+check: lint test image-python ## all that CI runs
 	@$(MAKE) --no-print-directory bench QUICK=1
 	@$(MAKE) --no-print-directory demo
 
@@ -38,6 +38,9 @@ unit: $(READY) ## what needs no control plane and no processes: for every change
 fmt: $(READY) ## format, and mend what the linter can mend by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+image-python: $(READY) ## unit and contract tests on the Python of the image, which Debian's packages bring once
+	python="$$($(BIN)/python -m imagepython)"; "$$python" -m pytest --numprocesses=3 --dist=loadfile tests/unit tests/contract
 
 lint: $(READY) ## linters, types, import rules, and counts of what was let through
 	$(BIN)/ruff check

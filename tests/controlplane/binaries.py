@@ -88,7 +88,7 @@ def ensure_binaries(
             build(partial, say)
         Binaries(partial)
 
-    return Binaries(_kept(cache_root(environ) / pins.cache_key(), get, say))
+    return Binaries(kept(cache_root(environ) / pins.cache_key(), get, say))
 
 
 def ensure_helm(
@@ -98,7 +98,7 @@ def ensure_helm(
 
     Raises ControlPlaneError when it cannot be built.
     """
-    return _kept(cache_root(environ) / pins.helm_cache_key(), build, say) / "helm"
+    return kept(cache_root(environ) / pins.helm_cache_key(), build, say) / "helm"
 
 
 def ensure_program(
@@ -109,12 +109,15 @@ def ensure_program(
     Raises ControlPlaneError when it cannot be built.
     """
     build = functools.partial(gobuild.build_program, module, package)
-    (program,) = _kept(cache_root(environ) / pins.program_cache_key(module), build, say).iterdir()
+    (program,) = kept(cache_root(environ) / pins.program_cache_key(module), build, say).iterdir()
     return program
 
 
-def _kept(target: Path, get: Source, say: Say) -> Path:
-    """A directory of the cache; where it is absent, one process fills it and others wait."""
+def kept(target: Path, get: Source, say: Say) -> Path:
+    """Return a directory of the cache; where it is absent, one process fills it and others wait.
+
+    `get` fills another directory beside it, which is renamed; it raises what it likes, and then nothing is kept.
+    """
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target.with_name(target.name + ".lock"), say):

@@ -75,10 +75,11 @@ class Program:
         return self._process.poll()
 
     def output(self) -> str:
-        """What this run has written so far."""
+        """The whole lines that this run has written so far: what is being written while we read is no line yet."""
         with self.log.open("rb") as log:
             log.seek(self._begin)
-            return log.read().decode(errors="replace")
+            lines, end, _ = log.read().rpartition(b"\n")
+            return (lines + end).decode(errors="replace")
 
     def kill(self) -> None:
         """End it at once (SIGKILL), if it still runs."""
