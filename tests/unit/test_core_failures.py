@@ -168,7 +168,12 @@ def test_the_job_explains_a_broken_node_by_server_by_node_or_as_a_whole() -> Non
     [
         (None, FailureReason.MEMBER_MISSING),
         (a_node(A, "Error"), FailureReason.MEMBER_NOT_ACTIVE),
+        (a_node(A, "ShutDown"), FailureReason.MEMBER_NOT_ACTIVE),
+        (a_node(A, "Abnormal"), FailureReason.MEMBER_NOT_ACTIVE),
         (a_node(A, "Deleting"), FailureReason.MEMBER_NOT_ACTIVE),
+        (a_node(A, "Upgrading"), FailureReason.MEMBER_NOT_ACTIVE),
+        (a_node(A, "Repairing"), FailureReason.MEMBER_NOT_ACTIVE),
+        (a_node(A, "APhaseOfLater"), FailureReason.MEMBER_NOT_ACTIVE),
         (a_node(A, pool=ELSEWHERE), FailureReason.OTHER_POOL),
     ],
 )
@@ -178,7 +183,7 @@ def test_a_member_that_drifted_is_reported_stays_recorded_and_recovers(
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, members=(A,))), Cloud([node] if node else []))
     assert run.step_thrice().intent is None
     assert (run.causes, run.status.members) == ({A: (reason, 0)}, (A,))
-    passes = node is not None and node.phase == "Deleting"
+    passes = node is not None and node.phase in {"Deleting", "Upgrading", "Repairing", "ShutDown", "APhaseOfLater"}
     assert (run.status.joined, run.status.failed, run.status.pending) == ((0, 0, 1) if passes else (0, 1, 0))
     assert (run.condition("Stalled") is None) == passes
     run.wait(WINDOW * 2)

@@ -19,6 +19,7 @@ import yaml
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
 from nodepool_membership.cli import cli
+from nodepool_membership.core.observation import BROKEN
 from nodepool_membership.runtime.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -210,6 +211,12 @@ def test_metrics_that_are_named_exist() -> None:
     named = {name for path in DOCS for span in _spans(path.read_text()) for name in _METRIC.findall(span)}
     assert named
     assert named - {family.name for family in metrics.registry.collect()} == set()
+
+
+def test_the_phases_that_do_not_pass_are_on_the_pages_about_them() -> None:
+    for page in ("MemberNotActive.md", "NodeError.md"):
+        text = (REASONS / page).read_text()
+        assert [phase for phase in BROKEN if f"`{phase}`" not in text] == []
 
 
 def test_the_map_of_the_tests_has_every_folder_and_helper() -> None:
