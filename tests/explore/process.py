@@ -206,6 +206,9 @@ class Run:
     def _rivals(self, effect: fx.FindRivals) -> Rivals | None:
         return None if self.process.unread else self._claims_of().rivals(effect.membership)
 
+    def _looked(self, effect: fx.Looked) -> None:
+        self._claims_of().looked(effect.membership, saw=effect.saw)
+
     def _reserve(self, effect: fx.Reserve) -> bool:
         self._choice("reserve", effect)
         return self._claims_of().reserve(effect.membership, effect.intent)
@@ -350,6 +353,7 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.WaitForOthers: lambda _run, _: None,
     fx.Remember: Run._remember,
     fx.FindRivals: Run._rivals,
+    fx.Looked: Run._looked,
     fx.Reserve: Run._reserve,
     fx.AskLease: _lease,
     fx.Doubt: Run._doubt,
@@ -371,4 +375,5 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.TellDecided: lambda _run, _: None,
     fx.TellStored: lambda _run, _: None,
     fx.TellReleased: lambda _run, _: None,
+    fx.TellWithheld: lambda _run, _: None,
 }

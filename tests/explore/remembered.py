@@ -46,7 +46,10 @@ def _claims_without_time(blob: bytes) -> tuple[Any, tuple[int, ...]]:
     slots = sorted(claims._slots.items(), key=lambda item: (item[1].key, item[1].uid, item[1].over or EPOCH))
     order = {number: index for index, (number, _) in enumerate(slots)}
     entries = sorted((entry >> 18, order[entry >> 2 & 0xFFFF], entry & 3) for b in claims._buckets for entry in b)
-    told = [(s.key, s.uid, s.digest, sorted(s.reserved), s.contested) for _, s in slots]
+    told = [
+        (s.key, s.uid, s.digest, sorted(s.reserved), s.contested, s.live, s.lost, s.called, claims._binds(s))
+        for _, s in slots
+    ]
     return (told, entries), tuple(-1 if s.over is None else int((s.over - EPOCH).total_seconds()) for _, s in slots)
 
 

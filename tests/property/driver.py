@@ -100,7 +100,7 @@ class Driver:
     unreachable: bool = False
     skew: float = 0.0
     """Our clock minus the cloud's, in seconds."""
-    rivals: Rivals | None = field(default_factory=dict)
+    rivals: Rivals | Trouble | None = field(default_factory=dict)
     budget_free: datetime = EPOCH
     intents: list[Batch] = field(default_factory=list)
     cached: NodeTable | None = None

@@ -1,7 +1,8 @@
 """Workers of several memberships that claim the same servers, in every order of their steps: at most once (rule P16).
 
 Not for: one membership (`test_core_machine`). Each membership is of a cluster of its own, so no node list tells one of
-the others: only the index of claims stands between them. A step ends wherever `core.program` waits for something.
+the others: only the index of claims stands between them. The last is of a namespace of its own, where a claim needs
+proof. A step ends wherever `core.program` waits for something.
 """
 
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from unit.core_builders import NOW, SECOND, WINDOW, a_batch, a_spec, an_object, 
 
 IDS: Final = servers(2)
 NAMES: Final = ("a", "b", "c")
+NAMESPACES: Final = dict(zip(NAMES, ("home", "home", "abroad"), strict=True))
 SOME_IDS: Final = st.sampled_from((IDS, IDS[:1], IDS[1:], ())).map(list)
 NAME: Final = st.sampled_from(NAMES)
 
@@ -84,7 +86,8 @@ class Machine(RuleBasedStateMachine):
     def made(self, name: str, ids: list[str], age: int, incarnation: int) -> Membership:
         made = an_object(a_spec(*ids))
         created = self.now + age * SECOND
-        meta = replace(made.metadata, name=name, uid=f"{name}{incarnation}", creation_timestamp=created)
+        uid, home = f"{name}{incarnation}", NAMESPACES[name]
+        meta = replace(made.metadata, namespace=home, name=name, uid=uid, creation_timestamp=created)
         return replace(made, metadata=meta)
 
     @rule(name=NAME, ids=SOME_IDS)
@@ -153,7 +156,7 @@ class Machine(RuleBasedStateMachine):
         claims, found = self.world.claims, self.world.stored[name].object
         yield
         if found is None:
-            claims.drop(("cce-system", name))
+            claims.drop((NAMESPACES[name], name))
             return
         claims.note(found)
         if found.status.last_batch is None and FINALIZER in found.metadata.finalizers:
@@ -166,6 +169,10 @@ class Machine(RuleBasedStateMachine):
         if found.status.open_batches:
             yield from self.end_batch(found, fails=fails)
             return
+        if fails and unanswered:
+            claims.looked(found, saw=False)
+            return
+        claims.looked(found, saw=True)
         theirs = {i for i, rival in claims.rivals(found).items() if rival.better}
         free = found.spec.server_ids - frozenset(found.status.members) - theirs
         if not free:

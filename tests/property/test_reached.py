@@ -7,9 +7,10 @@ from typing import Final
 
 from nodepool_membership.api.names import PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.core.observation import ACTIVE, JobPhase
+from nodepool_membership.core.observation import ACTIVE, JobPhase, Trouble
 from nodepool_membership.core.preflight.rules import RULES
 from nodepool_membership.core.rivals import Rival
+from nodepool_membership.runtime.claims import NoRoomError
 from property.answers import Reply
 from property.cloud_model import OTHER_POOL, POOL, CallPlan, Fate, server_id
 from property.driver import Boundary
@@ -136,6 +137,9 @@ def what_is_in_the_way() -> None:
     machine.driver.rivals = None
     machine.run(1)
     machine.driver.rivals = {IDS[0]: Rival("default/other", better=True)}
+    machine.run(1)
+    machine = a_machine(1)
+    machine.driver.rivals = Trouble(Reason.TOO_MANY_MEMBERSHIPS, str(NoRoomError(needed=False)))
     machine.run(1)
     machine = a_machine(1)
     machine.stored.annotate(large="x" * 1_200_000)

@@ -237,6 +237,7 @@ def test_a_batch_is_followed_before_all_memberships_were_read() -> None:
 
 
 def test_a_few_owners_are_named_and_the_rest_counted() -> None:
+    assert "1 by another namespace;" in told({A: Rival("secret/name", better=True, foreign=True)})
     rivals = {server(n): Rival(f"ns/m{min(n, 6)}", better=True) for n in range(10)}
     text = told(rivals)
     assert "4 by ns/m6, 1 by ns/m0, 1 by ns/m1 and others by 4 more" in text

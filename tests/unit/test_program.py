@@ -11,6 +11,7 @@ import pytest
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
 from nodepool_membership.core.catalogue import refusal
@@ -22,9 +23,12 @@ from nodepool_membership.core.program.effects import (
     Call,
     ClusterView,
     ConflictError,
+    Connect,
     Effect,
+    FindRivals,
     IsDoubted,
     LookAtCluster,
+    Looked,
     Memory,
     NoAnswerError,
     Note,
@@ -37,11 +41,13 @@ from nodepool_membership.core.program.effects import (
     Sleep,
     StoreError,
     TakePlace,
+    TellWithheld,
     WriteStatus,
 )
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
-from unit.core_builders import JOB, NOW, SETTINGS, a_spec, an_object, server
+from nodepool_membership.core.rivals import Rival
+from unit.core_builders import JOB, NOW, SETTINGS, a_spec, active, an_object, server
 
 KEY = ("cce-system", "gpu-workers")
 INTERVALS = Intervals(timedelta(seconds=15), timedelta(minutes=5))
@@ -58,6 +64,7 @@ class World:
             ReadObject: membership,
             Note: Memory(),
             Now: NOW,
+            FindRivals: {},
             LookAtCluster: view,
             ReadHome: Home(),
             TakePlace: Place(0.0),
@@ -81,12 +88,7 @@ class World:
             failures = self.fails.get(type(effect))
             error = failures.pop(0) if failures else None
             try:
-                if error is not None:
-                    effect = program.throw(error)
-                elif type(effect).__name__ == "FindRivals":
-                    effect = program.send({})
-                else:
-                    effect = program.send(self.answers.get(type(effect)))
+                effect = program.throw(error) if error is not None else program.send(self.answers.get(type(effect)))
             except StopIteration as end:
                 requeue: Requeue | None = end.value
                 return requeue
@@ -128,6 +130,55 @@ def test_without_the_lease_or_the_servers_nothing_is_stored_or_called(guard: typ
     world.answers[guard] = False
     assert world.run() == Requeue(Pace.NOW)
     assert world.names[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("answers", "proofs"),
+    [
+        ({}, {True}),
+        ({LookAtCluster: Trouble(Reason.NOT_FOUND, "no such pool")}, {False}),
+        ({Connect: Trouble(Reason.SECRET_NOT_FOUND, "no such Secret")}, {False}),
+    ],
+)
+def test_what_was_read_with_its_credentials_is_told_before_anything_is_planned(
+    answers: Answers, proofs: set[bool]
+) -> None:
+    world = World(new())
+    world.answers.update(answers)
+    seen: list[Effect[object]] = []
+    world.told = seen.append
+    world.run()
+    assert {effect.saw for effect in seen if isinstance(effect, Looked)} == proofs
+    if proofs == {True}:
+        after = [type(effect) for effect in seen[next(i for i, e in enumerate(seen) if isinstance(e, Looked)) :]]
+        assert after.index(FindRivals) < after.index(Reserve)
+
+
+def test_without_room_for_its_claims_nothing_is_looked_at_or_called() -> None:
+    world = World(new())
+    world.answers[FindRivals] = Trouble(Reason.TOO_MANY_MEMBERSHIPS, "no room")
+    seen: list[Effect[object]] = []
+    world.told = seen.append
+    assert world.run() == Requeue(Pace.BACKOFF, 1)
+    assert world.names == ["WriteStatus"]
+    assert not [effect for effect in seen if isinstance(effect, (Connect, LookAtCluster))]
+
+
+def test_a_removal_that_another_membership_withholds_is_told_once_it_is_stored() -> None:
+    spec = a_spec(server(1), removal=RemovalPolicy.REMOVE)
+    status = Status(1, last_batch=0, members=(server(1), server(2)), observed_removal_policy=RemovalPolicy.REMOVE)
+    world = World(an_object(spec, status))
+    world.answers[LookAtCluster] = ClusterView(
+        NodeTable(NOW, active([server(1), server(2)])), PoolReport("", 2), ClusterReport("Available")
+    )
+    theirs = {server(2): Rival("theirs/list", better=False, foreign=True)}
+    world.answers[FindRivals] = theirs
+    seen: list[Effect[object]] = []
+    world.told = seen.append
+    world.run()
+    told = [type(effect) for effect in seen if isinstance(effect, (WriteStatus, TellWithheld))]
+    assert told == [WriteStatus, TellWithheld]
+    assert [effect.withheld for effect in seen if isinstance(effect, TellWithheld)] == [theirs]
 
 
 def test_a_conflict_drops_the_plan() -> None:

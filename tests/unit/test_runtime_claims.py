@@ -14,10 +14,11 @@ import pytest
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.spec import SecretRef
 from nodepool_membership.api.status import Batch, Hold, Operation, Phase, Recovery, Status
 from nodepool_membership.core.rivals import Rival
 from nodepool_membership.runtime import claims as module
-from nodepool_membership.runtime.claims import Claims
+from nodepool_membership.runtime.claims import Claims, NoRoomError
 from nodepool_membership.runtime.queue import Key
 from unit.core_builders import NOW, SECOND, WINDOW, a_batch, a_spec, an_object, server, servers
 
@@ -69,10 +70,10 @@ def intent(*ids: str, operation: Operation = Operation.ADD) -> Batch:
 
 def test_the_older_membership_has_the_right_and_is_named() -> None:
     world = World()
-    old, young = of("old", X, Y, age=2, namespace="a"), of("young", Y, Z, age=1, namespace="b")
+    old, young = of("old", X, Y, age=2), of("young", Y, Z, age=1)
     world.sees(young, old)
-    assert world.claims.rivals(young) == {Y: Rival("a/old", better=True)}
-    assert world.claims.rivals(old) == {Y: Rival("b/young", better=False)}
+    assert world.claims.rivals(young) == {Y: Rival("ns/old", better=True)}
+    assert world.claims.rivals(old) == {Y: Rival("ns/young", better=False)}
 
 
 def test_of_memberships_made_in_the_same_second_the_uid_decides() -> None:
@@ -284,15 +285,55 @@ def test_claims_read_anew_leave_nothing_behind() -> None:
 
 
 def test_slots_are_used_again_and_running_out_of_them_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SLOTS", 4)
+    monkeypatch.setattr(module, "_SLOTS", 8)
+    monkeypatch.setattr(module, "_KEPT", 0)
     world = World()
     for number in range(100):
         world.sees(of("pool", server(number)))
         for _ in range(3):
             world.sees(of("pool", server(number)))
     world.sees(of("two", X), of("three", X), of("four", X))
-    with pytest.raises(OverflowError, match="--namespace"):
+    with pytest.raises(NoRoomError, match="--namespace") as raised:
         world.sees(of("five", X))
+    assert not raised.value.needed
+
+
+def test_a_namespace_has_no_more_slots_than_are_left_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SLOTS", 64)
+    monkeypatch.setattr(module, "_KEPT", 4)
+    world = World()
+    for namespace, share in (("flood", 30), ("second", 15), ("third", 8)):
+        world.sees(*(of(f"m{n}", X, namespace=namespace) for n in range(share)))
+        with pytest.raises(NoRoomError):
+            world.sees(of("more", X, namespace=namespace))
+    world.sees(of("victim", Y, namespace="victim"))
+    with pytest.raises(NoRoomError):
+        world.sees(of("new", *servers(3), namespace="flood"))
+    world.sees(with_open(of("live", Z, namespace="flood"), Z))
+
+
+def test_where_there_is_no_room_for_an_edit_what_was_live_stays_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SLOTS", 2)
+    world = World()
+    sent, other = with_open(of("sent", X, Y), X), with_open(of("other", X, Z, age=1), Z)
+    world.sees(sent, other)
+    edited = replace(sent, spec=a_spec(Y))
+    with pytest.raises(NoRoomError) as raised:
+        world.sees(edited)
+    assert raised.value.needed
+    world.claims.stored(edited, edited)
+    assert world.better(other) == {X: "ns/sent"}
+    assert not world.claims.reserve(other, intent(X))
+
+
+def test_what_is_made_and_deleted_again_and_again_takes_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SLOTS", 32)
+    monkeypatch.setattr(module, "_KEPT", 2)
+    world = World()
+    for number in range(200):
+        world.sees(of("pool", X, uid=f"uid-{number}"))
+        world.claims.drop(("ns", "pool"))
+    assert len(world.claims) < 10
 
 
 def many(count: int, ids: int) -> Iterable[Membership]:
@@ -369,3 +410,110 @@ def test_a_server_that_is_held_is_added_by_nobody_else_and_for_a_while_after_its
     assert world.better(other) == {X: "ns/holder"}
     world.now += WINDOW
     assert world.better(other) == {}
+
+
+def abroad(name: str, *ids: str, age: int = 1, status: Status | None = None) -> Membership:
+    """Of another namespace than the others, and older."""
+    return of(name, *ids, age=age, namespace="abroad", status=status)
+
+
+def test_a_claim_counts_in_other_namespaces_once_its_credentials_have_read_the_pool() -> None:
+    world = World()
+    victim, claimant = of("victim", X), abroad("claimant", X)
+    world.sees(victim, claimant)
+    assert world.claims.rivals(victim) == world.claims.rivals(claimant) == {}
+    world.claims.looked(claimant, saw=False)
+    assert world.claims.rivals(victim) == {}
+    world.claims.looked(claimant, saw=True)
+    assert world.claims.rivals(victim) == {X: Rival("abroad/claimant", better=True, foreign=True)}
+    world.claims.looked(claimant, saw=False)
+    assert world.better(victim) == {X: "abroad/claimant"}
+
+
+def test_proof_is_of_credentials_and_pool_and_not_of_a_name() -> None:
+    world = World()
+    victim, claimant = of("victim", X, Y), abroad("claimant", X)
+    world.sees(victim, claimant)
+    world.claims.looked(claimant, saw=True)
+    spec = claimant.spec
+    for other in (
+        replace(spec, credentials_ref=SecretRef("another")),
+        replace(spec, node_pool=replace(spec.node_pool, cluster_id="another")),
+        replace(spec, node_pool=replace(spec.node_pool, endpoint="https://another")),
+    ):
+        world.sees(replace(claimant, spec=other))
+        assert world.better(victim) == {}
+    world.sees(replace(claimant, spec=replace(spec, server_ids=frozenset({X, Y}))))
+    assert world.better(victim) == {X: "abroad/claimant", Y: "abroad/claimant"}
+
+
+def test_what_is_not_proven_withholds_no_removal_and_no_reservation_abroad() -> None:
+    world = World()
+    owner, claimant = having(of("owner"), members=(X,)), abroad("claimant", X)
+    world.sees(owner, claimant)
+    assert world.claims.rivals(owner) == {}
+    assert world.claims.reserve(owner, intent(X, operation=Operation.REMOVE))
+
+
+def test_proof_that_comes_between_plan_and_reservation_counts() -> None:
+    world = World()
+    victim, claimant = of("victim", X), abroad("claimant", X)
+    world.sees(victim, claimant)
+    assert world.claims.rivals(victim) == {}
+    world.claims.looked(claimant, saw=True)
+    assert not world.claims.reserve(victim, intent(X))
+
+
+def test_what_the_operator_stored_counts_everywhere_without_proof() -> None:
+    world = World()
+    victim = of("victim", X, Y, Z, age=9)
+    stored = Status(1, last_batch=1, jobs=(a_batch(Phase.RUNNING, X),), holds=(Hold((Y,)),), members=(Z,))
+    claimant = abroad("claimant", status=stored)
+    world.sees(victim, claimant)
+    world.claims.looked(claimant, saw=False)
+    assert world.better(victim) == dict.fromkeys((X, Y, Z), "abroad/claimant")
+
+
+def test_after_a_start_earlier_calls_are_proof_until_the_credentials_are_tried() -> None:
+    world = World()
+    victim, claimant = of("victim", X), abroad("claimant", X, status=Status(1, last_batch=1))
+    world.sees(victim, claimant)
+    assert world.better(victim) == {X: "abroad/claimant"}
+    world.claims.looked(claimant, saw=False)
+    assert world.woken == [("ns", "victim")]
+    assert world.better(victim) == {}
+    edited = replace(claimant, spec=replace(claimant.spec, credentials_ref=SecretRef("another")))
+    world.sees(edited)
+    assert world.better(victim) == {}
+    world.sees(replace(edited, spec=replace(edited.spec, server_ids=frozenset({X, Y}))))
+    assert world.better(victim) == {}
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_a_forged_finalizer_quarantines_its_own_namespace_only(*, proven: bool) -> None:
+    world = World()
+    victim, neighbour = of("victim", X, age=2), of("neighbour", X, namespace="abroad", age=3)
+    forged = abroad("forged", X)
+    forged = replace(forged, metadata=replace(forged.metadata, finalizers=(FINALIZER,)))
+    world.sees(victim, neighbour, forged)
+    if proven:
+        world.claims.looked(forged, saw=True)
+    assert world.better(victim) == {}
+    assert world.claims.reserve(victim, intent(X))
+    world.sees(victim)
+    assert world.better(neighbour) == {X: "abroad/forged"}
+    world.claims.drop(("abroad", "forged"))
+    assert world.better(victim) == {}
+    assert world.better(neighbour) == {X: "abroad/forged"}
+    world.now += WINDOW + SECOND
+    assert world.better(neighbour) == {}
+
+
+def test_a_status_that_is_lost_while_the_process_runs_keeps_its_calls_claimed_everywhere() -> None:
+    world = World()
+    victim, sent = of("victim", X, Y), with_open(abroad("sent", X, Y), X)
+    world.sees(victim, sent)
+    lost = replace(sent, status=Status(), metadata=replace(sent.metadata, finalizers=(FINALIZER,)))
+    world.sees(lost)
+    world.claims.drop(("abroad", "sent"))
+    assert world.better(victim) == {X: "abroad/sent"}

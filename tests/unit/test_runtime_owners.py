@@ -14,10 +14,15 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Operation, Status, Wait
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.program.effects import WriteStatus
+from nodepool_membership.core.rivals import Rival
+from nodepool_membership.runtime import claims
+from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.runtime.store import Store
 from unit.core_builders import NOW, active, servers
-from unit.process_builders import Api, Process
+from unit.process_builders import Api, Process, Quiet
 
 X, Y = servers(2)
+DAY = timedelta(days=1)
 OLD, YOUNG, BROKEN = ("cce-system", "old"), ("cce-system", "young"), ("cce-system", "broken")
 
 
@@ -109,6 +114,66 @@ async def test_a_read_that_does_not_come_is_shown_as_the_reason_for_the_wait() -
     await process.reconciler.reconcile(YOUNG)
     assert process.calls.sent == [("old", (Y,)), ("young", (X,))]
     await process.reconciler.close()
+
+
+async def test_owners_in_other_namespaces_are_named_in_the_log_only(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+    api.make(YOUNG, X)
+    process = Process(api)
+    await process.started()
+    owner = api.objects[YOUNG]
+    meta = replace(owner.metadata, namespace="secret", name="list", uid="older", creation_timestamp=NOW - DAY)
+    process.claims.note(replace(owner, metadata=meta, status=replace(owner.status, last_batch=1, members=(X,))))
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            await process.reconciler.reconcile(YOUNG)
+    assert api.reason(YOUNG) is Reason.CONFLICT
+    assert "secret" not in repr(api.objects[YOUNG].status)
+    assert [r.claimedBy for r in caplog.records if hasattr(r, "claimedBy")] == [["secret/list"]]
+
+
+@pytest.mark.parametrize("live", [False, True])
+async def test_who_has_no_room_for_its_claims_stops_others_only_if_calls_may_act_for_it(
+    monkeypatch: pytest.MonkeyPatch, *, live: bool
+) -> None:
+    monkeypatch.setattr(claims, "_SLOTS", 1 if live else 2)
+    monkeypatch.setattr(claims, "_KEPT", 0)
+    api = Api()
+    api.make(OLD, Y)
+    api.make(YOUNG, X)
+    if live:
+        young = api.objects[YOUNG]
+        api.objects[YOUNG] = replace(young, status=replace(young.status, last_batch=1, members=(X,)))
+    process = Process(api)
+    await process.started()
+    await process.reconciler.reconcile(OLD)
+    await process.reconciler.reconcile(YOUNG)
+    if live:
+        assert not process.parts.census.is_complete
+        return
+    assert api.reason(YOUNG) is Reason.TOO_MANY_MEMBERSHIPS
+    assert process.parts.census.is_complete
+    await process.reconciler.reconcile(OLD)
+    assert process.calls.sent == [("old", (Y,))]
+
+
+async def test_removals_that_are_withheld_are_told_to_their_owner(caplog: pytest.LogCaptureFixture) -> None:
+    api = Api()
+    api.make(YOUNG, X)
+    process = Process(api)
+    posted: list[tuple[object, ...]] = []
+
+    class Posted(Quiet):
+        def post(self, *event: object) -> None:
+            posted.append(event)
+
+    store = Store(api, Posted(), Metrics(), process.claims, process.cloud)
+    theirs = {X: Rival("ns/a", better=True), Y: Rival("secret/list", better=True, foreign=True)}
+    store.tell_withheld(api.objects[YOUNG], theirs)
+    ((_, reason, kind, _, text),) = posted
+    assert (reason, kind) == ("RemovalWithheld", "Warning")
+    assert "1 by another namespace, 1 by ns/a" in str(text)
+    assert [r.claimedBy for r in caplog.records if hasattr(r, "claimedBy")] == [["ns/a", "secret/list"]]
 
 
 async def test_what_is_stored_is_claimed_at_once() -> None:

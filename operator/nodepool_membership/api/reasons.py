@@ -48,6 +48,7 @@ class Reason(StrEnum):
     STATUS_LOST = "StatusLost"
     STATUS_INVALID = "StatusInvalid"
     STATUS_FULL = "StatusFull"
+    TOO_MANY_MEMBERSHIPS = "TooManyMemberships"
 
 
 class FailureReason(StrEnum):
@@ -179,3 +180,4 @@ class EventReason(StrEnum):
     BATCH_WITHDRAWN = "BatchWithdrawn"
     BATCH_VERIFYING = "BatchVerifying"
     FOREIGN_ADD = "ForeignAdd"
+    REMOVAL_WITHHELD = "RemovalWithheld"

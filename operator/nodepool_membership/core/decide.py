@@ -37,6 +37,7 @@ from nodepool_membership.core.drift import Absences
 from nodepool_membership.core.gates import Step
 from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation
 from nodepool_membership.core.requests import look_requested, reset_requested
+from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.servers import Snapshot
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
@@ -72,6 +73,8 @@ class Decision:
     """What `Observation.absences` is to hold next time; kept in memory, losing it costs time only."""
     doubted: bool = False
     """A refused call was carried out in part: no later refusal of this pool is to be trusted (rule P15)."""
+    withheld: Rivals = field(default_factory=dict)
+    """Servers that were owed removal and are not any more, since another membership names them (rule P18)."""
 
     def must_hold(self, membership: Membership) -> bool:
         """Whether the finalizer has to be put on although nothing is sent: a deletion would have something to do."""
@@ -141,6 +144,7 @@ class _Pipeline:
         self._now = now
         self._settings = settings
         self._absences = seen.absences
+        self._withheld: Rivals = {}
         self._plan: Plan | None = membership.status.plan if membership.spec.suspend else None
 
     def decision(self, state: State) -> Decision | Look:
@@ -180,7 +184,9 @@ class _Pipeline:
         if spec.suspend:
             self._plan = _preview(self._own().spec, state, snapshot)
             return state
-        state = removing.without_claimed(rivals.concede(state, others), others)
+        state = rivals.concede(state, others)
+        self._withheld = {i: others[i] for i in state.owed & others.keys()}
+        state = removing.without_claimed(state, others)
         self._absences = servers.count_absences(state, seen.absences, snapshot)
         gone = {i: self._absences[i].first for i in drift.gone(self._absences)}
         state = removing.without_lost(state, spec, seen, gone)
@@ -228,6 +234,7 @@ class _Pipeline:
             min(delays) if delays else None,
             absences=self._absences,
             doubted=added.doubted,
+            withheld=self._withheld,
         )
 
 

@@ -12,6 +12,7 @@ from nodepool_membership.api.spec import Spec
 from nodepool_membership.core.state import State
 
 _NAMED_OWNERS: Final = 3
+ELSEWHERE: Final = "another namespace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,8 @@ class Rival:
     """It has the server as a recorded member."""
     holds: bool = False
     """It lets nobody add the server, since an earlier call may still act on it: who finds it Active may record it."""
+    foreign: bool = False
+    """It is of another namespace, whose names are not for everybody who reads our messages."""
 
 
 Rivals = Mapping[str, Rival]
@@ -66,10 +69,23 @@ def withheld(spec: Spec, state: State, rivals: Rivals) -> Rivals:
 
 def told(theirs: Rivals) -> str:
     """Who has how many of the servers, and what ends the conflict."""
-    owners = Counter(rival.owner for rival in theirs.values())
+    return (
+        f"servers claimed first: {_owners(theirs)}; take them off one of the lists, they are taken over once the owner"
+        " lets go"
+    )
+
+
+def told_withheld(theirs: Rivals) -> str:
+    """Whose lists keep how many servers from being removed, and how they are removed all the same."""
+    return (
+        f"not removed, since another membership names the servers: {_owners(theirs)}; their nodes stay, and are not"
+        " this membership's any more: to have them removed, remove them in the cloud's console, or take them off the"
+        " other list, list them here again and then take them off here"
+    )
+
+
+def _owners(theirs: Rivals) -> str:
+    owners = Counter(ELSEWHERE if rival.foreign else rival.owner for rival in theirs.values())
     named = [f"{count} by {owner}" for owner, count in sorted(owners.items(), key=lambda o: (-o[1], o[0]))]
     more = len(named) - _NAMED_OWNERS
-    listed = ", ".join(named[:_NAMED_OWNERS]) + (f" and others by {more} more" if more > 0 else "")
-    return (
-        f"servers claimed first: {listed}; take them off one of the lists, they are taken over once the owner lets go"
-    )
+    return ", ".join(named[:_NAMED_OWNERS]) + (f" and others by {more} more" if more > 0 else "")

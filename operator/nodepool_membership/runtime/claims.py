@@ -1,7 +1,11 @@
 """Which membership claims which server, over all namespaces, pools and clusters of the process (rule P16).
 
-Not for: reading objects, or what a conflict means for a membership (`core.rivals`). One event loop, no locks: a method
-is one step, and `reserve` checks and reserves in one.
+Not for: reading objects, what one claims (`claimed`), or what a conflict means for a membership (`core.rivals`). One
+event loop, no locks: a method is one step, and `reserve` checks and reserves in one.
+
+What the operator has stored (open batches, holds, members) counts against everybody. That an object merely names a
+server counts in its own namespace; in others once its credentials have read the pool. A finalizer that tells of a lost
+status, which users may write, counts in its own namespace only.
 
 A claim takes 8 bytes, for 10 million ids are claimed at the largest size: 46 bits of the id's hash, the slot of the
 membership, and the strength of its claim, in one of many sorted arrays, which stands for 10 more bits of the hash.
@@ -11,16 +15,17 @@ every process): then a server is held back, never sent twice, until one of them 
 
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import IntEnum
 from typing import Final
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
-from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core.rivals import Rival, Rivals
+from nodepool_membership.runtime.claimed import LINGERING, Named, Slot, Strength, has_called, source_of
 from nodepool_membership.runtime.queue import Key
 
 _BUCKET_BITS: Final = 10
@@ -31,91 +36,24 @@ _BUCKETS: Final = 1 << _BUCKET_BITS
 _FULL: Final = 500
 """Claims per array, on average, before there is one array more. Arrays that only grow would leave holes in memory."""
 _SLOTS: Final = 1 << _SLOT_BITS
+_KEPT: Final = _SLOTS // 16
+"""Slots that are left for memberships whose calls may still act, whatever else there is."""
 _SWEPT_AT_ONCE: Final = 512
 """Buckets; so few that a step stays short at the largest size, so many that little of what is over stays."""
 
 
-class Strength(IntEnum):
-    """How strong a claim is; of equals the older membership has the right."""
+class NoRoomError(Exception):
+    """There are too many memberships, in all or in one namespace, for the claims of one more.
 
-    LISTED = 0
-    HELD = 1
-    """An earlier call may still act on it: nobody else may add it, but who finds it Active may record it."""
-    MEMBER = 2
-    OPEN = 3
-    """Named by a batch that may take effect, or possibly by one that nobody can know of."""
+    `needed`: calls may act on its servers, or it has members: without its claims nobody may add any.
+    """
 
-
-_LINGERING: Final = frozenset({Strength.HELD, Strength.OPEN})
-"""What stays claimed for a while after its object is gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """What one membership claims. `sure` is False where a batch may be open that the status does not show."""
-
-    listed: frozenset[str]
-    members: tuple[str, ...]
-    open: frozenset[str]
-    held: frozenset[str]
-    sure: bool
-
-    @staticmethod
-    def of(found: Membership | UnreadableStatus, now: datetime) -> "_Named":
-        if isinstance(found, UnreadableStatus):
-            return _Named(found.spec.server_ids, (), frozenset(), frozenset(), sure=False)
-        status = found.status
-        lost = status.last_batch is None and FINALIZER in found.metadata.finalizers
-        waits = status.recovery is not None and status.recovery.until > now
-        called, held = _open_ids(found), frozenset(i for hold in status.holds for i in hold.server_ids)
-        return _Named(found.spec.server_ids, status.members, called, held, sure=not lost and not waits)
-
-    @property
-    def digest(self) -> int:
-        # Equal digests are taken for equal claims: a copy of the ids would cost ten times what the index does.
-        return hash((self.listed, self.members, self.open, self.held, self.sure))
-
-    def strengths(self, ids: Iterable[str]) -> Iterable[tuple[str, Strength | None]]:
-        members = frozenset(self.members)
-        for server_id in ids:
-            if server_id in self.open or (not self.sure and server_id in self.listed):
-                yield server_id, Strength.OPEN
-            elif server_id in members:
-                yield server_id, Strength.MEMBER
-            elif server_id in self.held:
-                yield server_id, Strength.HELD
-            else:
-                yield server_id, Strength.LISTED if server_id in self.listed else None
-
-    def changed_from(self, old: "_Named") -> Set[str]:
-        """Ids that two statuses of one spec claim differently."""
-        same = self.members == old.members
-        members: set[str] = set() if same else set(self.members).symmetric_difference(old.members)
-        return members | (self.open ^ old.open) | (self.held ^ old.held)
-
-
-def _open_ids(membership: Membership) -> frozenset[str]:
-    return frozenset(i for batch in membership.status.open_batches for i in batch.server_ids)
-
-
-@dataclass(slots=True)
-class _Slot:
-    """A membership's place in the index; one whose claims were read anew, or that is gone, gets `over`."""
-
-    key: Key
-    uid: str
-    created: datetime
-    digest: int
-    reserved: frozenset[str] = frozenset()
-    """Ids of an intent, until a status that holds them is stored or read."""
-    contested: bool = False
-    """Another slot may claim one of its ids. Most never are, and cost nothing after they were read."""
-    over: datetime | None = None
-    """Its claims count no more; from this moment on not even those of its open batches do."""
-
-    @property
-    def age(self) -> tuple[datetime, str]:
-        return self.created, self.uid
+    def __init__(self, *, needed: bool) -> None:
+        super().__init__(
+            "there are too many memberships for one operator, or too many in this namespace: delete some, or give"
+            " each of several operators a part of the namespaces with --namespace"
+        )
+        self.needed = needed
 
 
 @dataclass(slots=True)
@@ -138,8 +76,12 @@ class Claims:
         self._now = now
         self._buckets = [array("Q") for _ in range(_BUCKETS)]
         self._claims = 0
-        self._slots: dict[int, _Slot] = {}
+        self._slots: dict[int, Slot] = {}
         self._numbers: dict[Key, int] = {}
+        self._used: Counter[str] = Counter()
+        """Slots by namespace."""
+        self._proven: dict[int, bool] = {}
+        """By source: whether its credentials have read the pool since the start; what was not tried yet is absent."""
         self._waiting: set[int] = set()
         self._over: set[int] = set()
         self._sweep = _Sweep()
@@ -149,23 +91,26 @@ class Claims:
         """Take over what a membership claims, as it was just read; one that is unchanged costs next to nothing.
 
         Raises:
-            OverflowError: more than 65,535 memberships.
+            NoRoomError: nothing more of it is claimed than before, for there are too many memberships.
         """
-        named = _Named.of(found, self._now())
+        named = Named.of(found, self._now())
         number, slot = self._find(found)
         if slot is None or number is None or slot.digest != named.digest:
             self._index(found, named)
         else:
+            slot.now_reads_by(source_of(found))
             self._change(number, slot, named, slot.reserved)
         self._sweep_some()
 
     def stored(self, old: Membership, new: Membership) -> None:
         """Take over what a status write has changed; `old` is what it was made from."""
         now = self._now()
-        before, after = _Named.of(old, now), _Named.of(new, now)
+        before, after = Named.of(old, now), Named.of(new, now)
         number, slot = self._find(new)
-        if slot is None or number is None or slot.digest != before.digest or before.sure is not after.sure:
-            self._index(new, after)
+        if slot is None or number is None or slot.digest != before.digest or before.lost is not after.lost:
+            # Where there is no room, the next read says so; until then what it claimed before is claimed.
+            with suppress(NoRoomError):
+                self._index(new, after)
         else:
             self._change(number, slot, after, after.changed_from(before) | slot.reserved)
 
@@ -173,22 +118,36 @@ class Claims:
         """The object is gone: its claims are, too, but for the ids of batches that were open."""
         number = self._numbers.pop(key, None)
         if number is not None:
-            self._end(number, self._now() + self._linger)
+            self._end(number, self._linger)
         self._sweep_some()
 
+    def looked(self, membership: Membership, *, saw: bool) -> None:
+        """Its credentials were tried; `saw`: they have read the cluster and the pool that it names."""
+        source = source_of(membership)
+        before = self._proven.get(source)
+        if before or before is saw:
+            return
+        self._proven[source] = saw
+        _, slot = self._find(membership)
+        if slot is not None and slot.called and slot.contested and not saw:
+            self._wake_all()
+
     def rivals(self, membership: Membership) -> Rivals:
-        """Every server of this membership that another one claims."""
+        """Every server of this membership that another one claims, and may."""
         number, slot = self._find(membership)
         if number is None or slot is None or not slot.contested:
             return {}
         found: dict[str, Rival] = {}
         known: dict[Rival, Rival] = {}
         now = self._now()
+        contested = False
         for server_id in membership.spec.server_ids.union(membership.status.members, membership.status.live_ids):
-            rival = self._rival(number, slot, server_id, now)
+            mine, others = self._claims_to(number, slot, server_id, now)
+            contested = contested or bool(others)
+            rival = self._strongest(slot, mine, others)
             if rival is not None:
                 found[server_id] = known.setdefault(rival, rival)
-        slot.contested = bool(found)
+        slot.contested = contested
         if any(rival.better for rival in found.values()):
             self._waiting.add(number)
         else:
@@ -205,7 +164,7 @@ class Claims:
             return False
         now = self._now()
         for server_id in intent.server_ids if slot.contested else ():
-            rival = self._rival(number, slot, server_id, now)
+            rival = self._strongest(slot, *self._claims_to(number, slot, server_id, now))
             if rival is not None and (rival.better or intent.operation is Operation.REMOVE):
                 return False
         slot.reserved |= frozenset(intent.server_ids)
@@ -217,53 +176,69 @@ class Claims:
         """Claims held, those not swept yet included."""
         return self._claims
 
-    def _find(self, found: Membership | UnreadableStatus) -> tuple[int | None, _Slot | None]:
+    def _find(self, found: Membership | UnreadableStatus) -> tuple[int | None, Slot | None]:
         meta = found.metadata
         number = self._numbers.get((meta.namespace, meta.name))
         slot = None if number is None else self._slots[number]
         return (number, slot) if slot is not None and slot.uid == meta.uid else (None, None)
 
-    def _index(self, found: Membership | UnreadableStatus, named: _Named) -> None:
+    def _index(self, found: Membership | UnreadableStatus, named: Named) -> None:
         """Claim everything anew in a slot of its own: which ids the one before it claims, nobody remembers."""
         meta = found.metadata
         key = (meta.namespace, meta.name)
         before = self._numbers.get(key)
+        # What it claimed stays so where there is no room: a call may still act on some of it.
+        number = self._free_number(meta.namespace, needed=named.is_live or bool(named.members))
         if before is not None:
             same = self._slots[before].uid == meta.uid
-            self._end(before, self._now() if same and named.sure else self._now() + self._linger)
-        number = self._free_number()
-        self._slots[number] = _Slot(key, meta.uid, meta.creation_timestamp, named.digest)
+            self._end(before, timedelta() if same and not named.lost else self._linger)
+        self._slots[number] = Slot(
+            key,
+            meta.uid,
+            meta.creation_timestamp,
+            named.digest,
+            source_of(found),
+            live=named.is_live,
+            lost=named.lost,
+            called=before is None and has_called(found),
+        )
+        self._used[meta.namespace] += 1
         self._numbers[key] = number
-        for server_id, strength in named.strengths(named.listed.union(named.members, named.open, named.held)):
+        for server_id, strength in named.strengths(named.all_ids):
             self._set(number, server_id, strength)
 
-    def _change(self, number: int, slot: _Slot, named: _Named, ids: Set[str]) -> None:
+    def _change(self, number: int, slot: Slot, named: Named, ids: Set[str]) -> None:
         if not ids:
             return
-        slot.digest, slot.reserved = named.digest, frozenset()
+        slot.digest, slot.live, slot.reserved = named.digest, named.is_live, frozenset()
         for server_id, strength in named.strengths(ids):
             if self._set(number, server_id, strength) and slot.contested:
                 self._wake_those_who_claim(server_id)
 
-    def _free_number(self) -> int:
-        for offset in range(1, _SLOTS + 1):
-            number = (self._last + offset) % _SLOTS
-            if number not in self._slots:
-                self._last = number
-                return number
-        raise OverflowError(
-            f"more than {_SLOTS - 1} memberships: give each of several operators a part of them with --namespace"
-        )
+    def _free_number(self, namespace: str, *, needed: bool) -> int:
+        """A slot for one more of a namespace, which may have as many as are left for others."""
+        free = _SLOTS - len(self._slots)
+        if free == 0 or (not needed and self._used[namespace] >= free - _KEPT):
+            raise NoRoomError(needed=needed)
+        number = (self._last + 1) % _SLOTS
+        while number in self._slots:
+            number = (number + 1) % _SLOTS
+        self._last = number
+        return number
 
-    def _end(self, number: int, over: datetime) -> None:
+    def _end(self, number: int, linger: timedelta) -> None:
+        """The claims of a slot count no more; those on servers that a call may still act on only after `linger`."""
         slot = self._slots[number]
-        slot.over = over
+        slot.over = self._now() + (linger if slot.live or slot.reserved else timedelta())
         self._over.add(number)
         self._waiting.discard(number)
         if slot.contested:
             # Which ids it lets go is not known, so everybody who waits for one looks again.
-            for other in self._waiting:
-                self._wake(self._slots[other].key)
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for other in self._waiting:
+            self._wake(self._slots[other].key)
 
     def _place(self, server_id: str) -> tuple["array[int]", int]:
         """The bucket of an id, and its entry there but for slot and strength."""
@@ -309,7 +284,7 @@ class Claims:
         """Mark a slot as contested, and the one that it shares an id with; of more than one all are marked already."""
         for other, entry in self._run(bucket, base, at):
             slot = self._slots[other]
-            if slot.over is None or Strength(entry & (1 << _STRENGTH_BITS) - 1) in _LINGERING:
+            if slot.over is None or slot.lost or Strength(entry & (1 << _STRENGTH_BITS) - 1) in LINGERING:
                 self._slots[number].contested = slot.contested = True
                 if slot.over is None:
                     return
@@ -325,26 +300,45 @@ class Claims:
             yield bucket[at] >> _STRENGTH_BITS & _SLOTS - 1, bucket[at]
             at += 1
 
-    def _rival(self, number: int, slot: _Slot, server_id: str, now: datetime) -> Rival | None:
+    def _claims_to(
+        self, number: int, slot: Slot, server_id: str, now: datetime
+    ) -> tuple[Strength, list[tuple[Slot, Strength]]]:
+        """How strongly a slot claims an id, and all others that do, whether they may or not."""
         bucket, base = self._place(server_id)
-        mine, best, rival = Strength.LISTED, Strength.LISTED, None
+        mine, others = Strength.LISTED, list[tuple[Slot, Strength]]()
         for other, entry in self._run(bucket, base, bisect_left(bucket, base)):
             strength = Strength(entry & (1 << _STRENGTH_BITS) - 1)
+            candidate = self._slots[other]
             if other == number:
                 mine = strength
-                continue
-            candidate = self._slots[other]
-            if candidate.over is not None and (
-                strength not in _LINGERING or candidate.over <= now or candidate.uid == slot.uid
-            ):
-                continue
-            if rival is None or strength > best or (strength == best and candidate.age < rival.age):
-                rival, best = candidate, strength
-        if rival is None:
+            elif candidate.over is None or slot.fears(candidate, strength, now):
+                others.append((candidate, strength))
+        return mine, others
+
+    def _strongest(self, slot: Slot, mine: Strength, others: list[tuple[Slot, Strength]]) -> Rival | None:
+        """Of those that bind a slot one with the better right to an id, if there is one, else the next in line."""
+        binding: list[tuple[bool, int, tuple[datetime, str], Slot]] = []
+        for other, listed in others:
+            is_home = slot.is_home(other)
+            strength = Strength.OPEN if is_home and other.lost else listed
+            own = Strength.OPEN if is_home and slot.lost else mine
+            if is_home or strength is not Strength.LISTED or self._binds(other):
+                worse = strength < own or (strength == own and other.age > slot.age)
+                binding.append((worse, -strength, other.age, other))
+        if not binding:
             return None
-        better = best > mine or (best == mine and rival.age < slot.age)
-        recorded, holds = best is Strength.MEMBER, best is Strength.HELD
-        return Rival("/".join(rival.key), better, recorded=recorded, holds=holds)
+        worse, weakness, _, other = min(binding, key=lambda claim: claim[:3])
+        return Rival(
+            "/".join(other.key),
+            better=not worse,
+            recorded=-weakness == Strength.MEMBER,
+            holds=-weakness == Strength.HELD,
+            foreign=not slot.is_home(other),
+        )
+
+    def _binds(self, other: Slot) -> bool:
+        """Whether that it names a server counts in other namespaces, too. What is over names none any more."""
+        return other.over is None and self._proven.get(other.source, other.called)
 
     def _wake_those_who_claim(self, server_id: str) -> None:
         bucket, base = self._place(server_id)
@@ -371,6 +365,10 @@ class Claims:
         sweep.next = last
         if last == len(self._buckets):
             for number in sweep.numbers:
-                del self._slots[number]
+                self._used[self._slots.pop(number).key[0]] -= 1
             self._over -= sweep.numbers
+            self._used = +self._used
+            if len(self._proven) > len(self._slots):
+                named = {slot.source for slot in self._slots.values()}
+                self._proven = {source: saw for source, saw in self._proven.items() if source in named}
             self._sweep = _Sweep()

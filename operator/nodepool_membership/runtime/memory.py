@@ -3,17 +3,22 @@
 Not for: what outlives the process, which stands in the status. A new leader begins with none of it.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.program.effects import Key, Memory
 from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.runtime.census import Census
-from nodepool_membership.runtime.claims import Claims
+from nodepool_membership.runtime.claims import Claims, NoRoomError
 from nodepool_membership.runtime.clouds import Clouds
 from nodepool_membership.runtime.metrics import Metrics
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -21,6 +26,10 @@ class _Tracked:
     uid: str
     recalled: bool = False
     """Its earlier calls are in the write budget (rule P23)."""
+    crowded: Trouble | None = None
+    """There is no room for its claims."""
+    owners: tuple[str, ...] = ()
+    """Memberships of other namespaces that had the right to servers of it, as they were logged last."""
     memory: Memory = field(default_factory=Memory)
 
 
@@ -40,17 +49,26 @@ class Memories:
     async def note(self, found: Membership | UnreadableStatus) -> Memory:
         """Take over what an object says to all memberships; called for every read, it costs next to nothing."""
         key = (found.metadata.namespace, found.metadata.name)
-        self._claims.note(found)
+        crowded = self._claim(found)
         if key in self._tracked and self._tracked[key].uid != found.metadata.uid:
             self._drop(key)
         tracked = self._tracked.setdefault(key, _Tracked(found.metadata.uid))
+        tracked.crowded = None if crowded is None else Trouble(Reason.TOO_MANY_MEMBERSHIPS, str(crowded))
         if isinstance(found, Membership):
             if not tracked.recalled:
                 await self._clouds.recall(found, self._now())
                 tracked.recalled = True
             self._metrics.show(*key, found.status)
-        self._census.read(key)
+        if crowded is None or not crowded.needed:
+            self._census.read(key)
         return tracked.memory
+
+    def _claim(self, found: Membership | UnreadableStatus) -> NoRoomError | None:
+        try:
+            self._claims.note(found)
+        except NoRoomError as error:
+            return error
+        return None
 
     def remember(self, key: Key, memory: Memory) -> None:
         """Keep this until the object is read again, unless it is gone or another by now."""
@@ -69,6 +87,19 @@ class Memories:
         if tracked is not None:
             self._clouds.forget(tracked.uid)
 
-    def rivals(self, membership: Membership) -> Rivals | None:
-        """Servers that others claim, too; None while not all were read once (rule P16)."""
-        return self._claims.rivals(membership) if self._census.is_complete else None
+    def rivals(self, membership: Membership) -> Rivals | Trouble | None:
+        """Servers that others claim, too; None while not all were read once, or why it cannot claim any (rule P16)."""
+        key = (membership.metadata.namespace, membership.metadata.name)
+        tracked = self._tracked.get(key)
+        if tracked is None or tracked.crowded is not None:
+            return None if tracked is None else tracked.crowded
+        if not self._census.is_complete:
+            return None
+        found = self._claims.rivals(membership)
+        owners = tuple(sorted({rival.owner for rival in found.values() if rival.foreign and rival.better}))
+        if owners != tracked.owners and owners:
+            # Messages must not name them: who runs the operator has to find out.
+            extra = {"object": "/".join(key), "claimedBy": list(owners)}
+            _log.info("servers are claimed by memberships of other namespaces", extra=extra)
+        tracked.owners = owners
+        return found

@@ -24,6 +24,7 @@ from nodepool_membership.core.program.effects import (
     Forget,
     IsDoubted,
     Key,
+    Looked,
     Note,
     Now,
     ObjectEffect,
@@ -41,6 +42,7 @@ from nodepool_membership.core.program.effects import (
     Telling,
     TellReleased,
     TellStored,
+    TellWithheld,
     WaitForOthers,
 )
 from nodepool_membership.core.program.reconcile import reconcile
@@ -223,6 +225,8 @@ class Run:
                 return parts.now()
             case WaitForOthers(key):
                 return parts.census.wait_for_others(key)
+            case Looked(membership, saw):
+                parts.claims.looked(membership, saw=saw)
             case FindRivals(membership):
                 return parts.memories.rivals(membership)
             case Remember(key, memory):
@@ -252,6 +256,8 @@ class Run:
                 leftovers.tell_of_failed(membership, decision.status, seen)
             case TellReleased(membership, status, seen):
                 leftovers.tell_on_release(membership, status, seen)
+            case TellWithheld(membership, withheld):
+                self._parts.store.tell_withheld(membership, withheld)
             case _:
                 raise TypeError(f"not known: {effect}")
 

@@ -20,6 +20,7 @@ from nodepool_membership.core.program.effects import (
     WriteConditions,
     WriteStatus,
 )
+from nodepool_membership.core.rivals import Rivals, told_withheld
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.claims import Claims
@@ -91,3 +92,11 @@ class Store:
             if note.reason is EventReason.FOREIGN_ADD:
                 _log.warning(note.text, extra=about(before))
             self._events.post(after.metadata, note.reason.value, note.kind, "Reconcile", note.text)
+
+    def tell_withheld(self, membership: Membership, withheld: Rivals) -> None:
+        """Tell the owner of servers that they are not removed; only the log names memberships of other namespaces."""
+        owners = sorted({rival.owner for rival in withheld.values()})
+        extra = {**about(membership), "serverIDs": sorted(withheld), "claimedBy": owners}
+        _log.warning("servers are not removed: other memberships name them", extra=extra)
+        reason, text = EventReason.REMOVAL_WITHHELD.value, told_withheld(withheld)
+        self._events.post(membership.metadata, reason, "Warning", "Reconcile", text)

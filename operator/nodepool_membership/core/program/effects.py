@@ -137,8 +137,19 @@ class Remember(ProcessEffect[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class FindRivals(ProcessEffect[Rivals | None]):
-    """The servers of a membership that others claim, too; None while not all were read once (rule P16)."""
+class Looked(ProcessEffect[None]):
+    """The credentials of a membership were tried; `saw`: they have read its cluster and its pool (rule P16)."""
+
+    membership: Membership
+    saw: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FindRivals(ProcessEffect[Rivals | Trouble | None]):
+    """The servers of a membership that others claim, too; None while not all were read once (rule P16).
+
+    A trouble: there is no room for its claims, so that it may not call.
+    """
 
     membership: Membership
 
@@ -328,6 +339,14 @@ class TellStored(Telling):
 
     before: Membership
     after: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class TellWithheld(Telling):
+    """Removals that are owed no more, because another membership names the servers, are stored as such."""
+
+    membership: Membership
+    withheld: Rivals
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 Not for: deciding what is looked at (`core.decide`).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -11,13 +10,14 @@ from typing import Final
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.decide import Decision, acknowledge, decide
-from nodepool_membership.core.observation import Freshness, JobReport, Look, Observation, Trouble
+from nodepool_membership.core.observation import Freshness, Look, Observation, Trouble
 from nodepool_membership.core.program.effects import (
     AskJobs,
     Connect,
     FindRivals,
     IsListed,
     LookAtCluster,
+    Looked,
     Memory,
     Now,
     Program,
@@ -65,7 +65,10 @@ class Looking:
         answered: list[Look] = []
         while True:
             rivals = yield from FindRivals(self.membership)
-            self.seen = replace(self.seen, rivals=rivals)
+            if isinstance(rivals, Trouble):
+                self._stop(rivals)
+            else:
+                self.seen = replace(self.seen, rivals=rivals)
             now = yield from whole_second()
             step = decide(self.membership, self.seen, now, self._settings)
             if isinstance(step, Decision):
@@ -100,7 +103,11 @@ class Looking:
             place = yield from TakePlace(self.membership)
             self.seen = replace(self.seen, write_wait=place.wait, throttled=place.throttled)
         elif look.jobs:
-            self._saw_jobs((yield from AskJobs(look.jobs)))
+            reports = yield from AskJobs(look.jobs)
+            if isinstance(reports, Trouble):
+                yield from self._could_not_look(reports)
+            else:
+                self.seen = replace(self.seen, jobs={**self.seen.jobs, **reports})
         elif look.listing is not None:
             yield from self._look_at_cluster(look.listing)
 
@@ -109,24 +116,25 @@ class Looking:
         if not self._connected and self.seen.trouble is None:
             trouble = yield from Connect(self.membership, fresh=self._failed_before > 0)
             if trouble is not None:
-                self._stop(trouble)
+                yield from self._could_not_look(trouble)
             self._connected = trouble is None
         return self.seen.trouble is None
-
-    def _saw_jobs(self, reports: Mapping[str, JobReport] | Trouble) -> None:
-        if isinstance(reports, Trouble):
-            self._stop(reports)
-        else:
-            self.seen = replace(self.seen, jobs={**self.seen.jobs, **reports})
 
     def _look_at_cluster(self, freshness: Freshness) -> Program[None]:
         view = yield from LookAtCluster(self.membership.spec.node_pool, freshness, self.seen.read_at)
         if isinstance(view, Trouble):
-            self._stop(view)
+            yield from self._could_not_look(view)
             return
+        if view.pool is not None and view.cluster is not None:
+            yield from Looked(self.membership, saw=True)
         self.seen = replace(self.seen, listing=view.listing, clock_offset_seconds=view.clock_offset_seconds)
         if freshness is not Freshness.RECENT:
             self.seen = replace(self.seen, pool=view.pool, cluster=view.cluster)
+
+    def _could_not_look(self, trouble: Trouble) -> Program[None]:
+        """Its credentials were tried, and prove nothing."""
+        yield from Looked(self.membership, saw=False)
+        self._stop(trouble)
 
     def _stop(self, trouble: Trouble) -> None:
         """Look no further: this is why."""

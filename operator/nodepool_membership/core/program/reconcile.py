@@ -32,6 +32,7 @@ from nodepool_membership.core.program.effects import (
     Say,
     TellDecided,
     TellReleased,
+    TellWithheld,
     WaitForOthers,
     WriteConditions,
 )
@@ -77,11 +78,14 @@ def _work(membership: Membership, memory: Memory, settings: Settings) -> Program
     yield from TellDecided(membership, decision, seen, made.now)
     if decision.intent is not None:
         yield from carry_out(membership, decision.status, decision.intent, settings)
+        yield from _tell_withheld(membership, decision)
         return NOW
     if membership.metadata.deleting and not decision.holds:
+        yield from _tell_withheld(membership, decision)
         yield from _let_go(membership, decision.status, seen)
         return None
     membership = yield from store(membership, decision.status)
+    yield from _tell_withheld(membership, decision)
     if decision.must_hold(membership):
         membership = yield from hold(membership)
     if not decision.holds and FINALIZER in membership.metadata.finalizers:
@@ -99,6 +103,11 @@ def _remembered(memory: Memory, decision: Decision, seen: Observation) -> Memory
         failed_looks=memory.failed_looks + 1 if seen.trouble is not None else 0,
         backoffs=memory.backoffs + 1 if growing else 0,
     )
+
+
+def _tell_withheld(membership: Membership, decision: Decision) -> Program[None]:
+    if decision.withheld:
+        yield from TellWithheld(membership, decision.withheld)
 
 
 def _let_go(membership: Membership, status: Status, seen: Observation) -> Program[None]:
