@@ -52,7 +52,7 @@ def _series() -> dict[str, dict[str, set[str]]]:
     """The values of each label of each series that the code makes."""
     metrics = Metrics()
     metrics.watch_leadership(lambda: True)
-    metrics.watch_queue(lambda: 0.0, lambda: 0.0)
+    metrics.watch_queue(lambda: 0.0, lambda: 0.0, lambda: 0.0)
     for reason in (*Reason, *FailureReason):
         conditions = tuple(Condition(kind, "True", reason) for kind in ("Ready", "Reconciling", "Stalled"))
         metrics.show("ns", reason.value, Status(conditions=conditions))

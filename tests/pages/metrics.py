@@ -29,7 +29,7 @@ def page() -> str:
     """Markdown: a table of the metrics, then the labels and their values."""
     metrics = Metrics()
     metrics.watch_leadership(lambda: True)
-    metrics.watch_queue(lambda: 0.0, lambda: 0.0)
+    metrics.watch_queue(lambda: 0.0, lambda: 0.0, lambda: 0.0)
     conditions = tuple(Condition(kind, "True", Reason.PENDING) for kind in ("Ready", "Reconciling", "Stalled"))
     metrics.show("namespace", "name", Status(conditions=conditions))
     families = sorted(metrics.registry.collect(), key=lambda family: family.name)

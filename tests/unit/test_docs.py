@@ -207,7 +207,7 @@ def test_fields_that_are_named_exist(path: Path) -> None:
 def test_metrics_that_are_named_exist() -> None:
     metrics = Metrics()
     metrics.watch_leadership(lambda: True)
-    metrics.watch_queue(lambda: 0.0, lambda: 0.0)
+    metrics.watch_queue(lambda: 0.0, lambda: 0.0, lambda: 0.0)
     named = {name for path in DOCS for span in _spans(path.read_text()) for name in _METRIC.findall(span)}
     assert named
     assert named - {family.name for family in metrics.registry.collect()} == set()

@@ -66,7 +66,7 @@ async def test_an_address_in_use_names_the_option() -> None:
 
 async def test_metrics_are_served_in_the_text_format() -> None:
     metrics = Metrics()
-    metrics.watch_queue(lambda: 3, lambda: 1.5)
+    metrics.watch_queue(lambda: 3, lambda: 1.5, lambda: 0.5)
     metrics.reconciled("ok", 0.02)
     metrics.kube_request("status", "Stale", 0.1)
     metrics.cloud_request("addNodes", "ok", 0.3)
@@ -92,6 +92,7 @@ async def test_metrics_are_served_in_the_text_format() -> None:
     for line in (
         "nodepool_membership_queue_depth 3.0",
         "nodepool_membership_queue_oldest_seconds 1.5",
+        "nodepool_membership_queue_oldest_new_seconds 0.5",
         'nodepool_membership_reconcile_duration_seconds_count{outcome="ok"} 1.0',
         'nodepool_membership_kube_requests_total{kind="status",outcome="Stale"} 1.0',
         'nodepool_membership_cloud_requests_total{outcome="ok",route="addNodes"} 1.0',

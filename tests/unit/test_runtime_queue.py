@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from nodepool_membership.runtime.queue import Key, WorkQueue
 
 A, B = ("ns", "a"), ("ns", "b")
-keys = st.sampled_from([("ns", name) for name in "abc"])
+keys = st.sampled_from([*(("ns", name) for name in "abc"), ("other", "a")])
 
 
 class Clock:
@@ -136,6 +136,101 @@ def test_backoff_doubles_up_to_five_minutes_and_starts_again(clock: Clock) -> No
     queue.forget(A)
     assert queue.retry(A) == 1
     assert WorkQueue(random=lambda: 0.999).retry(A) > 0.5
+
+
+def taken(queue: WorkQueue, count: int) -> list[Key | None]:
+    """The next keys, each worked before the next is taken."""
+    found = []
+    for _ in range(count):
+        key = queue.get_nowait()
+        found.append(key)
+        if key is not None:
+            queue.done(key)
+    return found
+
+
+def test_namespaces_take_turns_however_much_one_has(clock: Clock) -> None:
+    queue = WorkQueue(clock=clock)
+    flood: list[Key | None] = [("flood", str(n)) for n in range(100)]
+    for key in (*flood, ("x", "a"), ("y", "a"), ("x", "b")):
+        if key is not None:
+            queue.add(key)
+    assert taken(queue, 6) == [("flood", "0"), ("x", "a"), ("y", "a"), ("flood", "1"), ("x", "b"), ("flood", "2")]
+
+
+def test_new_keys_come_before_known_ones_and_keep_them_from_no_turn(clock: Clock) -> None:
+    queue = WorkQueue(clock=clock)
+    known: list[Key] = [("ns", f"known{n}") for n in range(50)]
+    for key in known:
+        queue.add(key)
+    taken(queue, 50)
+    for key in (*known, ("flood", "n0"), ("flood", "n1"), ("flood", "n2"), ("ns", "new")):
+        queue.add(key)
+    assert taken(queue, 6) == [
+        ("flood", "n0"),
+        ("ns", "known0"),
+        ("ns", "new"),
+        ("ns", "known1"),
+        ("flood", "n1"),
+        ("ns", "known2"),
+    ]
+
+
+def test_a_namespace_has_as_many_workers_as_are_left_for_others(clock: Clock) -> None:
+    queue = WorkQueue(clock=clock, workers=8)
+    for namespace in ("flood", "second", "third"):
+        for number in range(20):
+            queue.add((namespace, str(number)))
+    busy = []
+    while (key := queue.get_nowait()) is not None:
+        busy.append(key)
+    assert [namespace for namespace, _ in busy].count("flood") <= 4
+    assert {namespace for namespace, _ in busy} == {"flood", "second", "third"}
+    alone = WorkQueue(clock=clock, workers=8)
+    for number in range(20):
+        alone.add(("alone", str(number)))
+    for _ in range(4):
+        assert alone.get_nowait() is not None
+    assert alone.get_nowait() is None
+    alone.add(("late", "first"))
+    assert alone.get_nowait() == ("late", "first")
+
+
+async def test_a_worker_that_waits_for_its_namespaces_share_is_woken_when_one_is_done() -> None:
+    queue = WorkQueue(workers=2)
+    queue.add(A)
+    queue.add(B)
+    assert await queue.get() == A
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.done(A)
+    async with asyncio.timeout(5):
+        assert await waiting == B
+
+
+def test_how_long_a_first_look_is_waited_for(clock: Clock) -> None:
+    queue = WorkQueue(clock=clock)
+    queue.add(A)
+    clock.now = 100
+    assert queue.oldest_new_seconds() == 0
+    assert queue.get_nowait() == A
+    clock.now = 103
+    queue.add(B)
+    clock.now = 110
+    assert queue.oldest_new_seconds() == 10
+    queue.done(A)
+    assert queue.oldest_new_seconds() == 7
+    taken(queue, 1)
+    assert queue.oldest_new_seconds() == 0
+    queue.add(A)
+    clock.now = 200
+    assert queue.oldest_new_seconds() == 0
+    taken(queue, 1)
+    queue.gone(A)
+    queue.add(A)
+    clock.now = 205
+    assert queue.oldest_new_seconds() == 5
 
 
 async def test_a_waiting_worker_gets_what_is_added_and_what_comes_due() -> None:

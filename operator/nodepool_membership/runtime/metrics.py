@@ -234,7 +234,9 @@ class Metrics:
         gauge = Gauge(f"{_PREFIX}_leader", "1 if this process may call the cloud, else 0", registry=self.registry)
         gauge.set_function(lambda: float(leads()))
 
-    def watch_queue(self, depth: Callable[[], float], oldest_seconds: Callable[[], float]) -> None:
+    def watch_queue(
+        self, depth: Callable[[], float], oldest_seconds: Callable[[], float], oldest_new_seconds: Callable[[], float]
+    ) -> None:
         """Ask these whenever the metrics are read; to be called once."""
         gauge = Gauge(f"{_PREFIX}_queue_depth", "Memberships that wait for a worker", registry=self.registry)
         gauge.set_function(depth)
@@ -242,6 +244,12 @@ class Metrics:
             f"{_PREFIX}_queue_oldest_seconds", "How long the first of them has waited", registry=self.registry
         )
         oldest.set_function(oldest_seconds)
+        new = Gauge(
+            f"{_PREFIX}_queue_oldest_new_seconds",
+            "How long the first of those that were never looked at has waited for the end of its first look",
+            registry=self.registry,
+        )
+        new.set_function(oldest_new_seconds)
 
     def text(self) -> bytes:
         """The metrics in Prometheus' text format 0.0.4. For any thread: so must be what the gauges ask."""

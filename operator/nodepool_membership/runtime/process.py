@@ -27,7 +27,7 @@ from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import SAFE_SETTLE_WINDOW, Options, format_duration
 from nodepool_membership.runtime.queue import WorkQueue
 from nodepool_membership.runtime.watch import OnKey, Watch
-from nodepool_membership.runtime.workers import Reconciler, Workers
+from nodepool_membership.runtime.workers import WORKERS, Reconciler, Workers
 
 _logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def _warnings(options: Options) -> Iterator[str]:
 
 async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.Event) -> bool:
     """Follow, lead if it comes to that, and end; whether all is well."""
-    metrics, checks, queue = Metrics(), health.Health(), WorkQueue()
+    metrics, checks, queue = Metrics(), health.Health(), WorkQueue(workers=WORKERS)
     async with AsyncExitStack() as parts:
         await parts.enter_async_context(watchdog.watch_loop())
         api = await parts.enter_async_context(KubeApi.connect(observer=metrics.kube_request))
@@ -134,7 +134,7 @@ async def _work(
     timeout = options.http_timeout.total_seconds()
     workers = Workers(queue, reconciler, metrics, stuck_after_seconds=max(1200.0, _STUCK_TIMEOUTS * timeout))
     checks.alive.append(workers.stuck)
-    metrics.watch_queue(lambda: len(queue), queue.oldest_seconds)
+    metrics.watch_queue(lambda: len(queue), queue.oldest_seconds, queue.oldest_new_seconds)
     holding = asyncio.create_task(leadership.hold(), name="hold")
     workers.start()
     await _first(*ends, holding)

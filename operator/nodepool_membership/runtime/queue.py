@@ -1,6 +1,6 @@
 """A work queue of keys with the semantics of client-go's: a key is never worked twice at once, no call is lost.
 
-Not for: doing the work (`workers`). One event loop, no locks.
+Not for: doing the work (`workers`), or who is next (`turns`). One event loop, no locks.
 
 `add` while the key is worked queues it again afterwards. A key has at most one timer, that of its last look: the
 latest `add_after` replaces it, also by a later moment, and taking the key drops it, since every look decides anew
@@ -9,15 +9,16 @@ when the next one is due.
 
 import asyncio
 import heapq
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import random
 from time import monotonic
 from typing import Final
 
-Key = tuple[str, str]
-"""Namespace and name."""
+from nodepool_membership.runtime import turns
+
+Key = turns.Key
 
 _BASE_SECONDS: Final = 1.0
 _MAX_SECONDS: Final = 300.0
@@ -32,12 +33,27 @@ class _Timer:
 
 
 class WorkQueue:
-    """Keys that are ready, being worked, or due later. Times are seconds on `clock`."""
+    """Keys that are ready, being worked, or due later. Times are seconds on `clock`.
 
-    def __init__(self, *, clock: Callable[[], float] = monotonic, random: Callable[[], float] = random) -> None:
+    Of `workers` that take keys one namespace has as many at once as are left for others; None: as many as it likes.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int | None = None,
+        clock: Callable[[], float] = monotonic,
+        random: Callable[[], float] = random,
+    ) -> None:
         self._clock = clock
         self._random = random
-        self._ready: OrderedDict[Key, float] = OrderedDict()
+        self._ready = turns.Turns(workers)
+        self._known: set[Key] = set()
+        """Keys that were worked before."""
+        self._new: dict[Key, float] = {}
+        """All others that were added, and since when."""
+        self._began: float | None = None
+        """When a key was first asked for: who does not lead keeps everybody waiting."""
         self._busy: set[Key] = set()
         self._again: set[Key] = set()
         self._heap: list[_Timer] = []
@@ -55,7 +71,11 @@ class WorkQueue:
         if key in self._busy:
             self._again.add(key)
             return
-        self._ready[key] = self._clock()
+        now = self._clock()
+        is_new = key not in self._known
+        if is_new:
+            self._new.setdefault(key, now)
+        self._ready.put(key, now, new=is_new)
         self._wake_one()
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -90,12 +110,19 @@ class WorkQueue:
         """The key did well: its next failure is its first."""
         self._failures.pop(key, None)
 
+    def gone(self, key: Key) -> None:
+        """The object is gone: one that is made under its name is new."""
+        self._known.discard(key)
+
     def get_nowait(self) -> Key | None:
-        """Take the oldest ready key, None if there is none; `done` must follow."""
+        """Take the next ready key, None if there is none that may be worked now; `done` must follow."""
         self._promote()
-        if not self._ready or self._closed:
+        if self._began is None:
+            self._began = self._clock()
+        key = None if self._closed else self._ready.take()
+        if key is None:
             return None
-        key, _ = self._ready.popitem(last=False)
+        self._known.add(key)
         self._timers.pop(key, None)
         self._busy.add(key)
         return key
@@ -122,9 +149,14 @@ class WorkQueue:
     def done(self, key: Key) -> None:
         """The key taken by `get` has been worked."""
         self._busy.remove(key)
+        self._ready.done(key)
+        self._new.pop(key, None)
         if key in self._again:
             self._again.discard(key)
             self.add(key)
+        elif self._ready:
+            # Its namespace may have one more now.
+            self._wake_one()
 
     def close(self) -> None:
         """Give out no further key, and take none in. What is being worked goes on."""
@@ -148,9 +180,14 @@ class WorkQueue:
 
     def oldest_seconds(self) -> float:
         """How long the first of the ready keys has waited; 0 if none does."""
+        oldest = self._ready.oldest()
+        return 0.0 if oldest is None else self._clock() - oldest
+
+    def oldest_new_seconds(self) -> float:
+        """How long the first of the keys that were never worked has waited for the end of its first look, or 0."""
         # A copy, made in one step: the metrics are rendered in another thread.
-        waiting = tuple(self._ready.values())
-        return self._clock() - waiting[0] if waiting else 0.0
+        since = tuple(self._new.values())
+        return self._clock() - max(min(since), self._began) if since and self._began is not None else 0.0
 
     def _promote(self) -> None:
         now = self._clock()

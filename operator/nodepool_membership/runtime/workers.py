@@ -17,8 +17,9 @@ from nodepool_membership.runtime.queue import Key, WorkQueue
 
 _logger = logging.getLogger(__name__)
 
-WORKERS: Final = 8
-"""Many, since one that waits for the cloud works nothing else; memory is bounded by `kube.budget`, not by them."""
+WORKERS: Final = 16
+"""Many, since one that waits for the cloud works nothing else, and a namespace alone has half of them (`turns`). Memory
+is bounded by `kube.budget`, not by them."""
 
 
 class Reconciler(Protocol):
@@ -156,7 +157,9 @@ class Workers:
             _logger.exception("reconcile was cancelled from within", extra=self._retry(key))
         else:
             self._queue.forget(key)
-            if delay is not None:
+            if delay is None:
+                self._queue.gone(key)
+            else:
                 self._queue.add_after(key, delay)
         finally:
             self._metrics.reconciled(outcome, self._clock() - started)
