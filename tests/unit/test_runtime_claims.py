@@ -7,65 +7,20 @@ import sys
 import tracemalloc
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime
 from unittest.mock import patch
 
 import pytest
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.spec import SecretRef
-from nodepool_membership.api.status import Batch, Hold, Operation, Phase, Recovery, Status
+from nodepool_membership.api.status import Hold, Operation, Recovery, Status
 from nodepool_membership.core.rivals import Rival
 from nodepool_membership.runtime import claims as module
 from nodepool_membership.runtime.claims import Claims, NoRoomError
-from nodepool_membership.runtime.queue import Key
-from unit.core_builders import NOW, SECOND, WINDOW, a_batch, a_spec, an_object, server, servers
+from unit.claims_world import World, having, intent, of, with_open
+from unit.core_builders import NOW, SECOND, WINDOW, a_spec, server, servers
 
 X, Y, Z = servers(3)
-
-
-class World:
-    """An index, the clock, and whom it woke."""
-
-    def __init__(self) -> None:
-        self.now: datetime = NOW
-        self.woken: list[Key] = []
-        self.claims = Claims(self.woken.append, WINDOW, now=lambda: self.now)
-
-    def sees(self, *memberships: Membership) -> None:
-        for membership in memberships:
-            self.claims.note(membership)
-
-    def better(self, membership: Membership) -> dict[str, str]:
-        """Servers that others have the right to, and who."""
-        return {i: rival.owner for i, rival in self.claims.rivals(membership).items() if rival.better}
-
-
-def of(
-    name: str, *ids: str, age: int = 0, namespace: str = "ns", uid: str | None = None, status: Status | None = None
-) -> Membership:
-    """A membership, the older the larger `age`; other pool, cluster and project than its namesakes."""
-    made = an_object(a_spec(*ids), status)
-    pool = replace(made.spec.node_pool, cluster_id=f"cluster of {name}", node_pool_id=f"pool of {name}")
-    meta = replace(
-        made.metadata, name=name, namespace=namespace, uid=uid or f"uid-{name}", creation_timestamp=NOW - age * SECOND
-    )
-    return replace(made, metadata=meta, spec=replace(made.spec, node_pool=pool))
-
-
-def having(membership: Membership, members: tuple[str, ...] = (), jobs: tuple[Batch, ...] | None = None) -> Membership:
-    jobs = membership.status.jobs if jobs is None else jobs
-    return replace(membership, status=replace(membership.status, last_batch=1, members=members, jobs=jobs))
-
-
-def with_open(membership: Membership, *ids: str) -> Membership:
-    return having(membership, jobs=(a_batch(Phase.RUNNING, *ids),))
-
-
-def intent(*ids: str, operation: Operation = Operation.ADD) -> Batch:
-    nodes = ids if operation is Operation.REMOVE else ()
-    return replace(a_batch(Phase.SUBMITTING, *ids), operation=operation, node_ids=nodes)
 
 
 def test_the_older_membership_has_the_right_and_is_named() -> None:
@@ -410,110 +365,3 @@ def test_a_server_that_is_held_is_added_by_nobody_else_and_for_a_while_after_its
     assert world.better(other) == {X: "ns/holder"}
     world.now += WINDOW
     assert world.better(other) == {}
-
-
-def abroad(name: str, *ids: str, age: int = 1, status: Status | None = None) -> Membership:
-    """Of another namespace than the others, and older."""
-    return of(name, *ids, age=age, namespace="abroad", status=status)
-
-
-def test_a_claim_counts_in_other_namespaces_once_its_credentials_have_read_the_pool() -> None:
-    world = World()
-    victim, claimant = of("victim", X), abroad("claimant", X)
-    world.sees(victim, claimant)
-    assert world.claims.rivals(victim) == world.claims.rivals(claimant) == {}
-    world.claims.looked(claimant, saw=False)
-    assert world.claims.rivals(victim) == {}
-    world.claims.looked(claimant, saw=True)
-    assert world.claims.rivals(victim) == {X: Rival("abroad/claimant", better=True, foreign=True)}
-    world.claims.looked(claimant, saw=False)
-    assert world.better(victim) == {X: "abroad/claimant"}
-
-
-def test_proof_is_of_credentials_and_pool_and_not_of_a_name() -> None:
-    world = World()
-    victim, claimant = of("victim", X, Y), abroad("claimant", X)
-    world.sees(victim, claimant)
-    world.claims.looked(claimant, saw=True)
-    spec = claimant.spec
-    for other in (
-        replace(spec, credentials_ref=SecretRef("another")),
-        replace(spec, node_pool=replace(spec.node_pool, cluster_id="another")),
-        replace(spec, node_pool=replace(spec.node_pool, endpoint="https://another")),
-    ):
-        world.sees(replace(claimant, spec=other))
-        assert world.better(victim) == {}
-    world.sees(replace(claimant, spec=replace(spec, server_ids=frozenset({X, Y}))))
-    assert world.better(victim) == {X: "abroad/claimant", Y: "abroad/claimant"}
-
-
-def test_what_is_not_proven_withholds_no_removal_and_no_reservation_abroad() -> None:
-    world = World()
-    owner, claimant = having(of("owner"), members=(X,)), abroad("claimant", X)
-    world.sees(owner, claimant)
-    assert world.claims.rivals(owner) == {}
-    assert world.claims.reserve(owner, intent(X, operation=Operation.REMOVE))
-
-
-def test_proof_that_comes_between_plan_and_reservation_counts() -> None:
-    world = World()
-    victim, claimant = of("victim", X), abroad("claimant", X)
-    world.sees(victim, claimant)
-    assert world.claims.rivals(victim) == {}
-    world.claims.looked(claimant, saw=True)
-    assert not world.claims.reserve(victim, intent(X))
-
-
-def test_what_the_operator_stored_counts_everywhere_without_proof() -> None:
-    world = World()
-    victim = of("victim", X, Y, Z, age=9)
-    stored = Status(1, last_batch=1, jobs=(a_batch(Phase.RUNNING, X),), holds=(Hold((Y,)),), members=(Z,))
-    claimant = abroad("claimant", status=stored)
-    world.sees(victim, claimant)
-    world.claims.looked(claimant, saw=False)
-    assert world.better(victim) == dict.fromkeys((X, Y, Z), "abroad/claimant")
-
-
-def test_after_a_start_earlier_calls_are_proof_until_the_credentials_are_tried() -> None:
-    world = World()
-    victim, claimant = of("victim", X), abroad("claimant", X, status=Status(1, last_batch=1))
-    world.sees(victim, claimant)
-    assert world.better(victim) == {X: "abroad/claimant"}
-    world.claims.looked(claimant, saw=False)
-    assert world.woken == [("ns", "victim")]
-    assert world.better(victim) == {}
-    edited = replace(claimant, spec=replace(claimant.spec, credentials_ref=SecretRef("another")))
-    world.sees(edited)
-    assert world.better(victim) == {}
-    world.sees(replace(edited, spec=replace(edited.spec, server_ids=frozenset({X, Y}))))
-    assert world.better(victim) == {}
-
-
-@pytest.mark.parametrize("proven", [False, True])
-def test_a_forged_finalizer_quarantines_its_own_namespace_only(*, proven: bool) -> None:
-    world = World()
-    victim, neighbour = of("victim", X, age=2), of("neighbour", X, namespace="abroad", age=3)
-    forged = abroad("forged", X)
-    forged = replace(forged, metadata=replace(forged.metadata, finalizers=(FINALIZER,)))
-    world.sees(victim, neighbour, forged)
-    if proven:
-        world.claims.looked(forged, saw=True)
-    assert world.better(victim) == {}
-    assert world.claims.reserve(victim, intent(X))
-    world.sees(victim)
-    assert world.better(neighbour) == {X: "abroad/forged"}
-    world.claims.drop(("abroad", "forged"))
-    assert world.better(victim) == {}
-    assert world.better(neighbour) == {X: "abroad/forged"}
-    world.now += WINDOW + SECOND
-    assert world.better(neighbour) == {}
-
-
-def test_a_status_that_is_lost_while_the_process_runs_keeps_its_calls_claimed_everywhere() -> None:
-    world = World()
-    victim, sent = of("victim", X, Y), with_open(abroad("sent", X, Y), X)
-    world.sees(victim, sent)
-    lost = replace(sent, status=Status(), metadata=replace(sent.metadata, finalizers=(FINALIZER,)))
-    world.sees(lost)
-    world.claims.drop(("abroad", "sent"))
-    assert world.better(victim) == {X: "abroad/sent"}
