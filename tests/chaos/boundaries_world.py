@@ -36,6 +36,7 @@ from nodepool_membership.runtime.assembly import make_reconciler
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Options
 from nodepool_membership.runtime.queue import Key, WorkQueue
+from nodepool_membership.runtime.unread import Unread
 from nodepool_membership.runtime.workers import Reconciler, Workers
 from property.checks import check_status
 from told import condition_of
@@ -186,6 +187,7 @@ class World:
                     metrics,
                     lambda: True,
                     queue.add,
+                    Unread(),
                     open_http=open_http,
                     now=clock.now,
                     monotonic=clock.monotonic,

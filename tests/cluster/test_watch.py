@@ -29,6 +29,7 @@ from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Bind, Options
 from nodepool_membership.runtime.queue import Key
+from nodepool_membership.runtime.unread import Unread
 from nodepool_membership.runtime.watch import Watch
 
 READY = Condition("Ready", "True", Reason.SUCCEEDED, "", 1, datetime(2026, 1, 2, tzinfo=UTC))
@@ -261,6 +262,7 @@ async def test_the_process_works_keys_answers_probes_and_ends_in_order(
         _metrics: Metrics,
         may_call: MayCall,
         _wake: Callable[[Key], None],
+        _unread: Unread,
     ) -> AsyncIterator[Counting]:
         assert events is not None
         assert may_call()

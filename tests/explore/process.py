@@ -213,6 +213,14 @@ class Run:
         self._choice("reserve", effect)
         return self._claims_of().reserve(effect.membership, effect.intent)
 
+    def _naming(self, effect: fx.FindNaming) -> fx.Key | None:
+        """The watch is prompt: whatever another names by now, it told of."""
+        wanted = {server_of(i) for i in effect.server_ids}
+        for index, stored in enumerate(self.objects):
+            if index != self._key and stored.there and wanted & stored.spec.servers:
+                return stored.namespace, stored.name
+        return None
+
     def _doubt(self, _effect: fx.Doubt) -> None:
         self.process = self.process._replace(doubted=True)
 
@@ -355,6 +363,7 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.FindRivals: Run._rivals,
     fx.Looked: Run._looked,
     fx.Reserve: Run._reserve,
+    fx.FindNaming: Run._naming,
     fx.AskLease: _lease,
     fx.Doubt: Run._doubt,
     fx.IsDoubted: lambda run, _: run.process.doubted,

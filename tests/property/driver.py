@@ -26,6 +26,7 @@ from nodepool_membership.core.program.effects import (
     ClusterView,
     Doubt,
     Effect,
+    FindNaming,
     FindRivals,
     IsDoubted,
     IsListed,
@@ -210,6 +211,8 @@ class Driver:
             case RemoveFinalizer(meta):
                 self._check_release()
                 return self._finalizers(meta, ())
+            case FindNaming():
+                return None
             case ReadHome():
                 return self._looked(self.stored.home)
         raise TypeError(f"not known: {effect}")

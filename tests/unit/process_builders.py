@@ -12,7 +12,7 @@ from typing import cast
 
 from nodepool_membership.api.membership import InvalidObjectError, Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.spec import NodePoolRef
+from nodepool_membership.api.spec import NodePoolRef, RemovalPolicy
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
@@ -32,6 +32,7 @@ from nodepool_membership.runtime.reconcile import Parts, Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
 from nodepool_membership.runtime.troubles import TroubleError
+from nodepool_membership.runtime.unread import Unread
 from told import condition_of
 from unit.core_builders import JOB, NOW, SECOND, SETTINGS, WINDOW, a_spec, an_object
 
@@ -45,8 +46,10 @@ class Api(Memberships):
         self.held: dict[Key, asyncio.Event] = {}
         self.reached = asyncio.Event()
 
-    def make(self, key: Key, *ids: str, age: int = 0) -> None:
-        made = an_object(a_spec(*ids), Status(observed_generation=1, last_batch=0))
+    def make(self, key: Key, *ids: str, age: int = 0, status: Status | None = None) -> None:
+        """With a status whose removal policy is Remove, the spec has it too."""
+        status = status or Status(observed_generation=1, last_batch=0)
+        made = an_object(a_spec(*ids, removal=status.observed_removal_policy or RemovalPolicy.RETAIN), status)
         created = NOW - age * SECOND
         meta = replace(made.metadata, name=key[1], uid=f"uid-{key[1]}", creation_timestamp=created)
         self.objects[key] = replace(made, metadata=meta)
@@ -60,6 +63,11 @@ class Api(Memberships):
         if (namespace, name) in self.broken:
             raise InvalidObjectError("spec.serverIDs: a string is wanted")
         yield self.objects.get((namespace, name))
+
+    async def read(self, namespace: str, name: str) -> Membership | None:
+        if (namespace, name) in self.broken:
+            raise InvalidObjectError("spec.serverIDs: a string is wanted")
+        return self.objects.get((namespace, name))
 
     async def home(self, namespace: str) -> Home:
         assert namespace == "cce-system"
@@ -159,6 +167,7 @@ class Process:
         self.api = api
         self.seconds = 0.0
         self.woken: list[Key] = []
+        self.unread = Unread()
         self.calls = Calls()
         self.cloud = ListedCloud()
         claims = self.claims = Claims(self.woken.append, WINDOW, now=lambda: NOW)
@@ -173,6 +182,7 @@ class Process:
             census=census,
             now=lambda: NOW,
             may_call=lambda: True,
+            unread=self.unread,
         )
         self.reconciler = Reconciler(parts, SETTINGS)
 

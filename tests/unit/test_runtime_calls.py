@@ -33,6 +33,7 @@ from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.reconcile import Parts, Run
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
+from nodepool_membership.runtime.unread import Unread
 from unit.core_builders import (
     JOB,
     NOW,
@@ -135,6 +136,7 @@ class Process:
             census=census,
             now=now,
             may_call=lambda: True,
+            unread=Unread(),
             sleep=no_sleep,
         )
 

@@ -11,6 +11,7 @@ import pytest
 
 from nodepool_membership.api.membership import InvalidObjectError
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Operation, Status, Wait
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.program.effects import WriteStatus
@@ -18,7 +19,8 @@ from nodepool_membership.core.rivals import Rival
 from nodepool_membership.runtime import claims
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.store import Store
-from unit.core_builders import NOW, active, servers
+from nodepool_membership.runtime.unread import Unread
+from unit.core_builders import NOW, a_spec, active, servers
 from unit.process_builders import Api, Process, Quiet
 
 X, Y = servers(2)
@@ -186,3 +188,41 @@ async def test_what_is_stored_is_claimed_at_once() -> None:
     process.claims.note(young)
     await process.parts.store.perform(WriteStatus(young, replace(young.status, members=(X,))))
     assert process.claims.rivals(old)[X].recorded
+
+
+async def test_nothing_is_removed_that_a_list_names_which_changed_while_its_key_is_worked() -> None:
+    api = Api()
+    status = Status(1, last_batch=1, members=(X, Y), surplus_since=NOW - timedelta(hours=1))
+    api.make(OLD, Y, status=replace(status, observed_removal_policy=RemovalPolicy.REMOVE))
+    api.make(YOUNG)
+    api.broken.add(BROKEN)
+    process = Process(api)
+    process.cloud.nodes = active([X, Y])
+    await process.started()
+    for key in (BROKEN, YOUNG):
+        process.unread.changed(key)
+    with pytest.raises(InvalidObjectError):
+        await process.reconciler.reconcile(BROKEN)
+    await process.reconciler.reconcile(YOUNG)
+    assert process.unread.others(OLD) == ()
+    # Its list is edited, and nobody reads it: the look at it is still under way, or waits for its turn.
+    for key in (BROKEN, YOUNG):
+        process.unread.changed(key)
+    named = api.objects[YOUNG]
+    api.objects[YOUNG] = replace(named, spec=a_spec(X))
+    assert await process.reconciler.reconcile(OLD) == pytest.approx(15, rel=0.11)
+    assert process.calls.sent == []
+    api.objects[YOUNG] = named
+    await process.reconciler.reconcile(OLD)
+    assert process.calls.sent == [("old", (X,))]
+
+
+async def test_a_change_during_a_read_is_still_unread_after_it() -> None:
+    unread = Unread()
+    unread.changed(OLD)
+    before = unread.change(OLD)
+    unread.changed(OLD)
+    unread.read(OLD, before)
+    assert unread.others(YOUNG) == (OLD,)
+    unread.read(OLD, unread.change(OLD))
+    assert unread.others(YOUNG) == ()

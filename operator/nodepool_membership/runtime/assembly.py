@@ -36,6 +36,7 @@ from nodepool_membership.runtime.options import Options
 from nodepool_membership.runtime.reconcile import Parts, Reconciler
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store
+from nodepool_membership.runtime.unread import Unread
 from nodepool_membership.runtime.watch import OnKey
 
 LISTING_SHARE: Final = 10
@@ -55,6 +56,7 @@ async def make_reconciler(
     metrics: Metrics,
     may_call: MayCall,
     wake: OnKey,
+    unread: Unread,
     *,
     open_http: Callable[[float, Proxies, Path | None], httpx.AsyncClient] = make_http,
     now: Callable[[], datetime] = _now,
@@ -62,9 +64,8 @@ async def make_reconciler(
 ) -> AsyncIterator[Reconciler]:
     """Open the connections to the cloud; `Reconciler.close` must have returned before they are left.
 
-    `wake` has a membership looked at at once. `open_http` takes the time-out of a call in seconds, the proxies
-    and the file with further CAs; it and the clocks
-    are what a test may want to be its own.
+    `wake` has a membership looked at at once, `unread` is told of changes. `open_http` takes the time-out of a call in
+    seconds, the proxies and the file with further CAs; it and the clocks are what a test may want to be its own.
     """
     timeout = options.http_timeout.total_seconds()
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
@@ -120,5 +121,6 @@ async def make_reconciler(
             census=census,
             now=now,
             may_call=may_call,
+            unread=unread,
         )
         yield Reconciler(parts, settings)

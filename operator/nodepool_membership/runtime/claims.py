@@ -336,6 +336,10 @@ class Claims:
             foreign=not slot.is_home(other),
         )
 
+    def counts_in(self, namespace: str, found: Membership | UnreadableStatus) -> bool:
+        """Whether that an object, as it was just read, names servers counts in this namespace."""
+        return found.metadata.namespace == namespace or self._proven.get(source_of(found), has_called(found))
+
     def _binds(self, other: Slot) -> bool:
         """Whether that it names a server counts in other namespaces, too. What is over names none any more."""
         return other.over is None and self._proven.get(other.source, other.called)

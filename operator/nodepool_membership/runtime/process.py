@@ -25,14 +25,15 @@ from nodepool_membership.runtime import health, logs, watchdog
 from nodepool_membership.runtime.leader import Alone, Candidate, Leadership, MayCall, Timing, own_identity
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import SAFE_SETTLE_WINDOW, Options, format_duration
-from nodepool_membership.runtime.queue import WorkQueue
+from nodepool_membership.runtime.queue import Key, WorkQueue
+from nodepool_membership.runtime.unread import Unread
 from nodepool_membership.runtime.watch import OnKey, Watch
 from nodepool_membership.runtime.workers import WORKERS, Reconciler, Workers
 
 _logger = logging.getLogger(__name__)
 
 MakeReconciler = Callable[
-    [Options, Memberships, Secrets, Events, Metrics, MayCall, OnKey], AbstractAsyncContextManager[Reconciler]
+    [Options, Memberships, Secrets, Events, Metrics, MayCall, OnKey, Unread], AbstractAsyncContextManager[Reconciler]
 ]
 """Opens what a reconciler needs of the cloud, once this process leads; left after the last look has ended."""
 
@@ -85,7 +86,13 @@ async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.
         api = await parts.enter_async_context(KubeApi.connect(observer=metrics.kube_request))
         leadership = _leadership(options, api)
         metrics.watch_leadership(leadership.may_call)
-        watch = Watch(api, queue.add, namespaces=options.namespaces)
+        unread = Unread()
+
+        def changed(key: Key) -> None:
+            unread.changed(key)
+            queue.add(key)
+
+        watch = Watch(api, changed, namespaces=options.namespaces)
         checks.alive.append(watch.alive)
         checks.ready += [watch.ready, leadership.ready]
         port = await parts.enter_async_context(health.serve(options.bind, checks, metrics))
@@ -103,7 +110,7 @@ async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.
             _logger.info("leading")
             # Only here: what a reconciler remembers begins with the term of its leader.
             brings = make_reconciler(
-                options, Memberships(api), Secrets(api), events, metrics, leadership.may_call, queue.add
+                options, Memberships(api), Secrets(api), events, metrics, leadership.may_call, queue.add, unread
             )
             async with brings as reconciler:
                 clean = await _work(options, queue, reconciler, metrics, checks, leadership, ends)

@@ -20,6 +20,7 @@ from nodepool_membership.core.program.effects import (
     CloudEffect,
     Doubt,
     Effect,
+    FindNaming,
     FindRivals,
     Forget,
     IsDoubted,
@@ -58,6 +59,7 @@ from nodepool_membership.runtime.looking import Looking
 from nodepool_membership.runtime.memory import Memories
 from nodepool_membership.runtime.send import Sender
 from nodepool_membership.runtime.store import Store, about, about_key
+from nodepool_membership.runtime.unread import Unread
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ T = TypeVar("T")
 _LEVELS: Final = {
     Remark.CHANGED_MEANWHILE: logging.DEBUG,
     Remark.TAKEN_MEANWHILE: logging.INFO,
+    Remark.NAMED_MEANWHILE: logging.INFO,
     Remark.NOT_STORED_YET: logging.ERROR,
     Remark.NOT_READ_YET: logging.ERROR,
     Remark.KEPT_NOWHERE: logging.ERROR,
@@ -86,6 +89,7 @@ class Parts:
     census: Census
     now: Callable[[], datetime]
     may_call: MayCall
+    unread: Unread
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
@@ -137,6 +141,7 @@ class Run:
         self._answer: Answer | None = None
         self.found: Membership | UnreadableStatus | None = None
         """The object as it was read first."""
+        self._change: int | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -184,6 +189,8 @@ class Run:
         match effect:
             case ReadObject(key):
                 return await self._read(key)
+            case FindNaming(key, server_ids):
+                return await self._naming(key, frozenset(server_ids))
             case ObjectEffect():
                 return await self._parts.store.perform(effect)
             case Call(membership, intent):
@@ -193,7 +200,9 @@ class Run:
             case CloudEffect():
                 return await self._looking.perform(effect)
             case Note(found):
-                return await self._parts.memories.note(found)
+                memory = await self._parts.memories.note(found)
+                self._parts.unread.read((found.metadata.namespace, found.metadata.name), self._change)
+                return memory
             case Sleep(seconds):
                 await self._parts.sleep(seconds)
                 return None
@@ -208,14 +217,28 @@ class Run:
     async def _read(self, key: Key) -> Membership | UnreadableStatus | None:
         if self.found is not None:
             return await self._parts.memberships.read(*key)
+        self._change = self._parts.unread.change(key)
         try:
             # Its size is held against the bytes in flight until the program is over.
             self.found = await self._held.enter_async_context(self._parts.memberships.open(*key))
         except InvalidObjectError:
             # What it claims nobody will ever know: the others must not wait for it.
             self._parts.census.read(key)
+            self._parts.unread.read(key, self._change)
             raise
         return self.found
+
+    async def _naming(self, key: Key, server_ids: frozenset[str]) -> Key | None:
+        for other in self._parts.unread.others(key):
+            try:
+                found = await self._parts.memberships.read(*other)
+            except InvalidObjectError:
+                continue
+            if found is None or server_ids.isdisjoint(found.spec.server_ids):
+                continue
+            if self._parts.claims.counts_in(key[0], found):
+                return other
+        return None
 
     def _at_once(self, effect: ProcessEffect[object]) -> object:
         """What is one step without a wait: between checking and reserving servers nothing may happen (rule P16)."""
@@ -233,6 +256,7 @@ class Run:
                 parts.memories.remember(key, memory)
             case Forget(key):
                 parts.memories.forget(key)
+                parts.unread.read(key, self._change)
             case AskLease():
                 return parts.may_call()
             case Reserve(membership, intent):

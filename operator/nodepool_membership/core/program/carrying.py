@@ -8,13 +8,14 @@ from typing import Final
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.status import Batch, Status
+from nodepool_membership.api.status import Batch, Operation, Status
 from nodepool_membership.core.calls import Answer, NotSent, Unknown, is_doubtful, record
-from nodepool_membership.core.decide import acknowledge
+from nodepool_membership.core.decide import Pace, acknowledge
 from nodepool_membership.core.program.effects import (
     AskLease,
     Call,
     ConflictError,
+    FindNaming,
     IsDoubted,
     NoAnswerError,
     Program,
@@ -27,6 +28,7 @@ from nodepool_membership.core.program.effects import (
     StoreError,
 )
 from nodepool_membership.core.program.looking import whole_second
+from nodepool_membership.core.program.requeue import NOW, Requeue
 from nodepool_membership.core.program.storing import hold, key_of, store
 from nodepool_membership.core.settings import Settings
 
@@ -35,12 +37,14 @@ LONGEST_WAIT: Final = 5.0
 """Of a few records only; the process ends about 15 s after its last call when one cannot be stored."""
 
 
-def carry_out(membership: Membership, status: Status, intent: Batch, settings: Settings) -> Program[None]:
+def carry_out(membership: Membership, status: Status, intent: Batch, settings: Settings) -> Program[Requeue]:
     """Make the call that `status` holds as an intent; a place in the write budget is held for it.
 
     Raises:
         StoreError: the intent is not stored; nothing was sent.
     """
+    if intent.operation is Operation.REMOVE and (yield from _is_named(membership, intent)):
+        return Requeue(Pace.POLL)
     if FINALIZER not in membership.metadata.finalizers:
         if membership.status.last_batch is None:
             # The witness of rule P2: a finalizer without this counter means a lost status.
@@ -49,10 +53,10 @@ def carry_out(membership: Membership, status: Status, intent: Batch, settings: S
         membership = yield from hold(membership)
     if not (yield from AskLease()):
         yield from Say(Remark.LEASE_LOST, key_of(membership), intent)
-        return
+        return NOW
     if not (yield from Reserve(membership, intent)):
         yield from Say(Remark.TAKEN_MEANWHILE, key_of(membership), intent)
-        return
+        return NOW
     try:
         membership = yield from store(membership, status)
     except NoAnswerError:
@@ -60,6 +64,15 @@ def carry_out(membership: Membership, status: Status, intent: Batch, settings: S
         yield from _withdraw_if_stored(membership, intent, settings)
         raise
     yield from call_and_record(membership, intent, settings)
+    return NOW
+
+
+def _is_named(membership: Membership, intent: Batch) -> Program[bool]:
+    """Whether a list names a server of a removal that the claims know nothing of yet: its key waits to be read."""
+    other = yield from FindNaming(key_of(membership), intent.server_ids)
+    if other is not None:
+        yield from Say(Remark.NAMED_MEANWHILE, key_of(membership), intent, "/".join(other))
+    return other is not None
 
 
 def call_and_record(membership: Membership, intent: Batch, settings: Settings) -> Program[None]:

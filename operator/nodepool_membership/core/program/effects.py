@@ -199,6 +199,17 @@ class ReadObject(ObjectEffect[Membership | UnreadableStatus | None]):
 
 
 @dataclass(frozen=True, slots=True)
+class FindNaming(ObjectEffect[Key | None]):
+    """Another membership that names one of these servers, among those that changed since they were read (rule P18).
+
+    What it names, the claims do not know yet: its read waits for its turn, or its last look is still under way.
+    """
+
+    key: Key
+    server_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadHome(ObjectEffect[Home]):
     """Whether what the object lives in is there to stay (rule P20)."""
 
@@ -305,6 +316,7 @@ class Remark(StrEnum):
     """What is worth a line in the log."""
 
     LEASE_LOST = "no intent is stored: the lease is lost"
+    NAMED_MEANWHILE = "nothing is removed: another membership names a server of the plan by now"
     TAKEN_MEANWHILE = "another membership has taken a server of the plan meanwhile"
     CHANGED_MEANWHILE = "the object changed meanwhile, reading again"
     NOT_STORED_YET = "the answer to a call is not stored yet"

@@ -77,9 +77,9 @@ def _work(membership: Membership, memory: Memory, settings: Settings) -> Program
         yield from Doubt(membership)
     yield from TellDecided(membership, decision, seen, made.now)
     if decision.intent is not None:
-        yield from carry_out(membership, decision.status, decision.intent, settings)
+        requeued = yield from carry_out(membership, decision.status, decision.intent, settings)
         yield from _tell_withheld(membership, decision)
-        return NOW
+        return requeued
     if membership.metadata.deleting and not decision.holds:
         yield from _tell_withheld(membership, decision)
         yield from _let_go(membership, decision.status, seen)
