@@ -10,7 +10,7 @@ import pytest
 
 from nodepool_membership.api.names import RECONCILE_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.calls import Accepted
 from nodepool_membership.core.observation import (
@@ -351,3 +351,23 @@ def test_who_left_under_retain_is_not_owed_when_remove_is_seen_together_with_it(
     run.wait(2 * DELAY)
     assert removal(run) == ()
     assert (run.status.members, run.status.surplus) == ((D,), 0)
+
+
+def test_who_may_have_left_under_retain_between_two_edits_that_are_seen_at_once_is_not_owed() -> None:
+    run = members(A, D, spec=removing_spec(A, D))
+    run.edit(a_spec(A, D))
+    run.edit(a_spec(D))
+    run.edit(removing_spec(D))
+    run.step()
+    run.wait(2 * DELAY)
+    assert removal(run) == ()
+    assert (run.status.members, run.status.surplus) == ((D,), 0)
+
+
+def test_an_edit_and_a_deletion_that_are_seen_at_once_still_remove_who_left() -> None:
+    run = members(A, D, spec=removing_spec(A, D))
+    run.edit(replace(removing_spec(D), deletion_policy=RemovalPolicy.REMOVE))
+    run.delete()
+    run.step()
+    run.wait(2 * DELAY)
+    assert removal(run) == (A, D)

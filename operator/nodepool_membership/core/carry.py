@@ -68,8 +68,10 @@ def apply_spec(state: State, membership: Membership) -> State:
 
 def _owed(state: State, recorded: frozenset[str], membership: Membership) -> frozenset[str]:
     spec = membership.spec
-    # Of several edits that are seen at once nobody knows the order: an id that may have left under Retain is released.
-    stays = RemovalPolicy.RETAIN in {spec.removal_policy, state.removal_policy}
+    # Of several edits that are seen at once nobody knows the order, nor what the policy was between them: an id that
+    # may have left under Retain is released.
+    several = membership.metadata.generation - membership.status.observed_generation > 1 + membership.metadata.deleting
+    stays = several or RemovalPolicy.RETAIN in {spec.removal_policy, state.removal_policy}
     off_the_list = frozenset[str]() if stays else recorded - spec.server_ids
     if not membership.metadata.deleting:
         return off_the_list
