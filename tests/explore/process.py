@@ -20,6 +20,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown, too_late
 from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.ledger import Ledger
 from nodepool_membership.core.observation import (
     ClusterReport,
     Home,
@@ -193,6 +194,19 @@ class Run:
         memories[self._key] = known
         self.process = self.process._replace(memories=tuple(memories))
 
+    def _recall(self, _effect: fx.Recall) -> Ledger | None:
+        known = self.process.ledgers[self._key]
+        return None if known is None or known[0] != self._uid() else known[1]
+
+    def _keep(self, effect: fx.Keep) -> None:
+        ledgers = list(self.process.ledgers)
+        ledgers[self._key] = (self._uid(), effect.ledger)
+        self.process = self.process._replace(ledgers=tuple(ledgers))
+
+    def _uid(self) -> str:
+        known = self.process.memories[self._key]
+        return "" if known is None else known[0]
+
     def _remember(self, effect: fx.Remember) -> None:
         known = self.process.memories[self._key]
         if known is not None:
@@ -278,8 +292,8 @@ class Run:
         return str(after.version)
 
     def _home(self, _effect: fx.ReadHome) -> Home:
-        going = self.world.going and self._key == 0
-        return Home("the namespace is being deleted, too") if going else Home()
+        keeps = "the namespace is being deleted, too" if self.world.goes(self._key) else None
+        return Home(keeps, "wait" if self.objects[self._key].paused == "namespace" else None)
 
     # The cloud
 
@@ -306,6 +320,8 @@ class Run:
         return {job: self._job(job, how) for job in effect.job_ids}
 
     def _job(self, uid: str, how: str) -> JobReport:
+        if how == "unreadable":
+            return JobReport(uid, JobPhase.UNREADABLE)
         job = next((j for j in self.cloud.jobs if j.uid == uid), None)
         if job is None or how == "404":
             return JobReport(uid, JobPhase.LOST)
@@ -359,6 +375,8 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.Forget: Run._forget,
     fx.Note: Run._note,
     fx.WaitForOthers: lambda _run, _: None,
+    fx.Recall: Run._recall,
+    fx.Keep: Run._keep,
     fx.Remember: Run._remember,
     fx.FindRivals: Run._rivals,
     fx.Looked: Run._looked,

@@ -24,7 +24,8 @@ def fresh(objects: tuple[Object, ...], skew: int = 0) -> Process:
     empty = Claims(lambda _: None, SETTLE_WINDOW, now=lambda: EPOCH)
     # A thousand empty arrays, which the size of a real index needs, take longer to pack than all else here.
     empty._buckets = [array("Q")]
-    return Process(there, (None,) * len(objects), packed(empty), skew=skew)
+    nothing = (None,) * len(objects)
+    return Process(there, nothing, nothing, packed(empty), skew=skew)
 
 
 def packed(claims: Claims) -> bytes:

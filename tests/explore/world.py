@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from explore.objects import EPOCH, Object, Spec
+from explore.objects import EPOCH, Object, Spec, parsed
 from explore.physics import NEVER, Cloud
 
 OLD: Final = 3600
@@ -26,6 +26,8 @@ class Process(NamedTuple):
     """Objects that were there at its start and were not read yet."""
     memories: tuple[Any, ...]
     """By object: its uid and the memory of it, or None."""
+    ledgers: tuple[Any, ...]
+    """By object: its uid and what is remembered of its calls, or None."""
     claims: bytes
     doubted: bool = False
     skew: int = 0
@@ -63,6 +65,10 @@ class World(NamedTuple):
     going: bool = False
     """The namespace of the first object is being deleted."""
 
+    def goes(self, key: int) -> bool:
+        """Whether the namespace of an object is being deleted."""
+        return self.going and self.objects[key].namespace == self.objects[0].namespace
+
 
 @lru_cache(maxsize=300_000)
 def _seconds_in(status: str) -> tuple[str, tuple[int, ...]]:
@@ -87,6 +93,7 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
         plain, moments = _seconds_in(o.status)
         deleted = None if o.deleted is None else ago(o.deleted)
         known = (o.namespace, o.uid, _spec(o.spec), o.generation, deleted, o.held, o.reset, o.asked, sorted(o.owed))
+        known += (o.only, o.paused)
         objects.append((*known, plain, tuple(ago(m) for m in moments), o.kept))
     c = world.cloud
     nodes = [
@@ -100,9 +107,17 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
         [(j.uid, max(j.ends - now, 0), j.failed, j.servers) for j in c.jobs],
         [(held.arrives - now, ago(held.signed), held.servers, held.uids) for held in c.late],
         c.serial,
+        None if c.told is None or c.told[1] <= now else (c.told[0], c.told[1] - now),
     )
     processes = [
-        (sorted(p.unread), [_memory(m, world, i) for i, m in enumerate(p.memories)], claims[n], p.doubted, p.skew)
+        (
+            sorted(p.unread),
+            [_memory(m, world, i) for i, m in enumerate(p.memories)],
+            [_ledger(known, stored) for known, stored in zip(p.ledgers, world.objects, strict=True)],
+            claims[n],
+            p.doubted,
+            p.skew,
+        )
         for n, p in enumerate(world.processes)
     ]
     burnt = None if world.burnt == NEVER else max(world.burnt - now, 0)
@@ -138,3 +153,15 @@ def _memory(memory: tuple[str, Any] | None, world: World, key: int) -> object:
     )
     current = kept.unreadable == str(world.objects[key].version)
     return uid, absences, min(kept.failed_looks, 3), current
+
+
+def _ledger(known: tuple[str, Any] | None, stored: Object) -> object:
+    """What is remembered of calls, as far as the status does not say it."""
+    if known is None or not stored.there or not known[0].endswith(f"{stored.uid:012d}"):
+        return None
+    ledger, status = known[1], parsed(stored.status)
+    open_ones = [(b.batch, b.job_id, b.server_ids) for b in ledger.open]
+    jobs = {j["batch"]: j for j in status.get("jobs", [])}
+    if ledger.last_batch == status.get("lastBatch") and all(b[0] in jobs for b in open_ones):
+        return None
+    return ledger.last_batch, open_ones

@@ -16,6 +16,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
 from nodepool_membership.core.calls import Answer, NotSent, too_late
 from nodepool_membership.core.decide import Decision, decide
+from nodepool_membership.core.ledger import Ledger
 from nodepool_membership.core.observation import Freshness, NodeTable, Trouble
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
@@ -30,6 +31,7 @@ from nodepool_membership.core.program.effects import (
     FindRivals,
     IsDoubted,
     IsListed,
+    Keep,
     LookAtCluster,
     Memory,
     Note,
@@ -40,6 +42,7 @@ from nodepool_membership.core.program.effects import (
     Program,
     ReadHome,
     ReadObject,
+    Recall,
     Remark,
     Remember,
     RemoveFinalizer,
@@ -106,6 +109,7 @@ class Driver:
     intents: list[Batch] = field(default_factory=list)
     cached: NodeTable | None = None
     memory: Memory = field(default_factory=Memory)
+    ledger: Ledger | None = None
     doubts: bool = False
     """A refusal of this pool was carried out in part: none is taken for certain any more (rule P15)."""
     uid: str = ""
@@ -137,6 +141,7 @@ class Driver:
             return RESYNC if self.stored.gone else self._work()
         except CrashError:
             self.cached, self.doubts, self.uid, self.memory = None, False, "", Memory()
+            self.ledger = None
             return 5.0
         finally:
             assert not self.cloud.wrongs, self.cloud.wrongs
@@ -223,6 +228,10 @@ class Driver:
                 return self.now
             case Note(found):
                 return self._note(found)
+            case Recall():
+                return self.ledger
+            case Keep(_, ledger):
+                self.ledger = ledger
             case Remember(_, memory):
                 self.memory = memory
             case FindRivals():
@@ -249,7 +258,7 @@ class Driver:
 
     def _note(self, found: Membership | UnreadableStatus) -> Memory:
         if found.metadata.uid != self.uid:
-            self.uid, self.memory = found.metadata.uid, Memory()
+            self.uid, self.memory, self.ledger = found.metadata.uid, Memory(), None
         return self.memory
 
     def _hear(self, effect: Telling) -> None:

@@ -16,9 +16,19 @@ from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import Pace
-from nodepool_membership.core.observation import ClusterReport, Home, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.ledger import Ledger
+from nodepool_membership.core.observation import (
+    ClusterReport,
+    Home,
+    JobPhase,
+    JobReport,
+    NodeTable,
+    PoolReport,
+    Trouble,
+)
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
+    AskJobs,
     AskLease,
     Call,
     ClusterView,
@@ -36,6 +46,7 @@ from nodepool_membership.core.program.effects import (
     Place,
     ReadHome,
     ReadObject,
+    Recall,
     Reserve,
     Shield,
     Sleep,
@@ -47,7 +58,7 @@ from nodepool_membership.core.program.effects import (
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
 from nodepool_membership.core.rivals import Rival
-from unit.core_builders import JOB, NOW, SETTINGS, a_spec, active, an_object, server
+from unit.core_builders import JOB, NOW, SETTINGS, a_batch, a_spec, active, an_object, server
 
 KEY = ("cce-system", "gpu-workers")
 INTERVALS = Intervals(timedelta(seconds=15), timedelta(minutes=5))
@@ -280,3 +291,16 @@ def test_jitter_stretches_polls_and_leaves_resyncs() -> None:
     assert INTERVALS.seconds(Requeue(Pace.POLL), pool, "uid", NOW, jitter=-1.0) == pytest.approx(13.5)
     plain = INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW)
     assert INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW, jitter=1.0) == plain
+
+
+def test_a_status_that_lacks_calls_the_process_knows_of_gets_them_back_before_anything_is_decided() -> None:
+    world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)))
+    open_one = a_batch(Phase.RUNNING, server(1), number=3, job_id=JOB)
+    world.answers[Recall] = Ledger(3, (open_one,))
+    world.answers[AskJobs] = {JOB: JobReport(JOB, JobPhase.RUNNING)}
+    world.run()
+    assert world.names[0] == "WriteStatus"
+    written = world.done[0]
+    assert isinstance(written, WriteStatus)
+    assert (written.status.jobs, written.status.last_batch) == ((open_one,), 3)
+    assert "Call" not in world.names

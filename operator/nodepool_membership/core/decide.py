@@ -35,6 +35,7 @@ from nodepool_membership.core import (
 from nodepool_membership.core.carry import apply_spec, carry_over, is_lost
 from nodepool_membership.core.drift import Absences
 from nodepool_membership.core.gates import Step
+from nodepool_membership.core.ledger import Ledger, regained
 from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation
 from nodepool_membership.core.requests import look_requested, reset_requested
 from nodepool_membership.core.rivals import Rivals
@@ -94,6 +95,16 @@ def acknowledge(membership: Membership, now: datetime, settings: Settings) -> St
     reset = reset_requested(membership) if is_lost(membership) else None
     handled = reset.token if reset is not None else status.last_handled_reset_at
     status = replace(status, last_handled_reset_at=handled)
+    return _told(membership, Facts(membership, status, now, settings))
+
+
+def remembered(membership: Membership, known: Ledger, now: datetime, settings: Settings) -> Status:
+    """The status in place of one that was lost, or of an older one that was restored, while the process runs (P2)."""
+    state = regained(membership, known, now, settings)
+    status = _about_now(membership, to_status(membership.status, membership.spec, state))
+    # As after any loss: a reset that was there before it was found does not end the wait.
+    reset = reset_requested(membership)
+    status = replace(status, last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at)
     return _told(membership, Facts(membership, status, now, settings))
 
 

@@ -87,7 +87,7 @@ def before_call(
 
 STATUS_LOST: Final = Blocker(
     Reason.STATUS_LOST,
-    "the finalizer is there but the status was lost, so a call may be under way that nobody knows of: nothing is called"
+    "the status was lost, or an older one restored, so a call may be under way that nobody knows of: nothing is called"
     " for one settle window; the annotation cce.nodepools.dev/reset-requested-at ends the wait",
 )
 STARTING: Final = Blocker(

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.core.ledger import Ledger
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.program.effects import Key, Memory
 from nodepool_membership.core.rivals import Rivals
@@ -31,6 +32,7 @@ class _Tracked:
     owners: tuple[str, ...] = ()
     """Memberships of other namespaces that had the right to servers of it, as they were logged last."""
     memory: Memory = field(default_factory=Memory)
+    ledger: Ledger | None = None
 
 
 class Memories:
@@ -74,6 +76,15 @@ class Memories:
         """Keep this until the object is read again, unless it is gone or another by now."""
         if key in self._tracked:
             self._tracked[key].memory = memory
+
+    def recall(self, key: Key) -> Ledger | None:
+        """The calls of an object, as its status had them last."""
+        return self._tracked[key].ledger if key in self._tracked else None
+
+    def keep(self, key: Key, ledger: Ledger) -> None:
+        """Remember its calls, in case its status is lost."""
+        if key in self._tracked:
+            self._tracked[key].ledger = ledger
 
     def forget(self, key: Key) -> None:
         """The object is gone."""

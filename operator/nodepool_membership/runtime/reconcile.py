@@ -24,6 +24,7 @@ from nodepool_membership.core.program.effects import (
     FindRivals,
     Forget,
     IsDoubted,
+    Keep,
     Key,
     Looked,
     Note,
@@ -32,6 +33,7 @@ from nodepool_membership.core.program.effects import (
     ProcessEffect,
     Program,
     ReadObject,
+    Recall,
     Remark,
     Remember,
     Reserve,
@@ -252,6 +254,10 @@ class Run:
                 parts.claims.looked(membership, saw=saw)
             case FindRivals(membership):
                 return parts.memories.rivals(membership)
+            case Recall(key):
+                return parts.memories.recall(key)
+            case Keep(key, ledger):
+                parts.memories.keep(key, ledger)
             case Remember(key, memory):
                 parts.memories.remember(key, memory)
             case Forget(key):

@@ -16,6 +16,7 @@ from nodepool_membership.api.status import Batch, Condition, Status
 from nodepool_membership.core.calls import Answer
 from nodepool_membership.core.decide import Decision
 from nodepool_membership.core.drift import Absences
+from nodepool_membership.core.ledger import Ledger
 from nodepool_membership.core.observation import (
     ClusterReport,
     Freshness,
@@ -97,6 +98,21 @@ class Memory:
     unreadable: str | None = None
     """The resourceVersion of which it was said that its status cannot be understood."""
     absences: Absences = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Recall(ProcessEffect[Ledger | None]):
+    """What the process remembers of the calls of an object; None: nothing."""
+
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Keep(ProcessEffect[None]):
+    """Remember the calls of an object as they stand in its status now."""
+
+    key: Key
+    ledger: Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +339,7 @@ class Remark(StrEnum):
     NOT_READ_YET = "the object cannot be read"
     KEPT_NOWHERE = "the object is gone, the answer to its call is kept nowhere"
     RELEASED_UNREADABLE = "released with a status that cannot be understood"
+    BEHIND = "the status lacks calls that were stored in it: it was lost, or an older one was restored"
     UNREADABLE = "the status cannot be understood"
     GIVEN_UP = "a status that cannot be understood was given up"
 

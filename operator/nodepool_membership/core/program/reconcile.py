@@ -12,7 +12,8 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
 from nodepool_membership.core import verdict
-from nodepool_membership.core.decide import Decision, Pace, acknowledge
+from nodepool_membership.core.decide import Decision, Pace, acknowledge, remembered
+from nodepool_membership.core.ledger import is_behind, ledger_of
 from nodepool_membership.core.observation import Observation
 from nodepool_membership.core.program import requeue
 from nodepool_membership.core.program.carrying import carry_out
@@ -20,12 +21,14 @@ from nodepool_membership.core.program.effects import (
     ConflictError,
     Doubt,
     Forget,
+    Keep,
     Key,
     Memory,
     Note,
     Now,
     Program,
     ReadObject,
+    Recall,
     Remark,
     Remember,
     RemoveFinalizer,
@@ -67,6 +70,7 @@ def reconcile(key: Key, settings: Settings) -> Program[Requeue | None]:
 
 
 def _work(membership: Membership, memory: Memory, settings: Settings) -> Program[Requeue | None]:
+    membership = yield from _with_calls(membership, settings)
     read_at = yield from Now()
     made = yield from Looking(membership, read_at, memory, settings).decide()
     membership, decision, seen = made.membership, made.decision, made.seen
@@ -91,6 +95,20 @@ def _work(membership: Membership, memory: Memory, settings: Settings) -> Program
     if not decision.holds and FINALIZER in membership.metadata.finalizers:
         membership = yield from release(membership)
     return requeue.after(membership, decision, memory)
+
+
+def _with_calls(membership: Membership, settings: Settings) -> Program[Membership]:
+    """The membership with the calls that the process knows of, should its status lack them (rule P2)."""
+    key = key_of(membership)
+    known = yield from Recall(key)
+    if known is not None and is_behind(membership.status, known):
+        now = yield from whole_second()
+        yield from Say(Remark.BEHIND, key)
+        return (yield from store(membership, remembered(membership, known, now, settings)))
+    ledger = ledger_of(membership.status)
+    if ledger is not None and ledger != known:
+        yield from Keep(key, ledger)
+    return membership
 
 
 def _remembered(memory: Memory, decision: Decision, seen: Observation) -> Memory:

@@ -8,8 +8,10 @@ from dataclasses import replace
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Status
+from nodepool_membership.core.ledger import ledger_of
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
+    Keep,
     Key,
     Program,
     RemoveFinalizer,
@@ -33,6 +35,9 @@ def store(membership: Membership, status: Status) -> Program[Membership]:
     version = yield from WriteStatus(membership, status)
     meta = replace(membership.metadata, resource_version=version)
     stored = replace(membership, metadata=meta, status=status)
+    if (ledger := ledger_of(status)) is not None and membership.status.last_batch is not None:
+        # Of the first one after a loss it is not known yet what it lacks.
+        yield from Keep(key_of(membership), ledger)
     yield from TellStored(membership, stored)
     return stored
 
