@@ -11,7 +11,7 @@ from functools import partial
 
 from explore.moves import TICKS
 from explore.scenarios import SCENARIOS, Scenario
-from explore.search import Bounds, Explored, explore, replay, tell
+from explore.search import FAULT, Bounds, Explored, explore, replay, tell
 
 
 def _play(lines: list[str]) -> int:
@@ -30,8 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = argparse.ArgumentParser(prog="explore", description=__doc__)
     options.add_argument("--seconds", type=float, default=3600.0, help="for all scenarios together, on all cores")
     options.add_argument("--states", type=int, default=10**9, help="most states a scenario")
-    options.add_argument("--faults", type=int, default=4, help="most faults and edits in a history")
-    options.add_argument("--ticks", type=int, default=5, help=f"most times that time passes ({TICKS} s) in a history")
+    options.add_argument(
+        "--cost",
+        type=int,
+        default=10,
+        help=f"of a history: {FAULT} for each fault and edit, 1 each time that time passes ({TICKS} s)",
+    )
     options.add_argument("--only", help="a scenario")
     options.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     options.add_argument("--play", action="store_true", help="play a printed history, given on standard input")
@@ -40,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _play(sys.stdin.read().strip().splitlines())
     scenarios = [s for s in SCENARIOS if given.only in {None, s.name}]
     share = given.seconds * min(given.cores, len(scenarios)) / max(len(scenarios), 1)
-    bounds = Bounds(given.faults, given.ticks, given.states, share)
+    bounds = Bounds(given.cost, given.states, share)
     return _report(_explored(scenarios, bounds, given.cores))
 
 

@@ -3,17 +3,18 @@
 Not for: the operator's own words: nothing of it is imported here, and a status is read as a user reads it.
 """
 
+from collections.abc import Callable, Set
 from typing import Any, Final
 
-from explore.objects import Object, parsed
-from explore.physics import ACTIVE, POOL, Cloud, Sent
+from explore.objects import Object, parsed, server_id
+from explore.physics import ACTIVE, POOL, Cloud, Node, Sent
 
 MANY: Final = 3
 """So many servers that are lost in one call are no accident."""
 
 
-def of_call(sent: Sent, objects: tuple[Object, ...], *, going: bool) -> list[str]:
-    """What is wrong with a call that met the servers."""
+def of_call(sent: Sent, objects: tuple[Object, ...], kept: Set[int]) -> list[str]:
+    """What is wrong with a call that met the servers. `kept`: objects whose namespace is being deleted, too."""
     wrongs = []
     for server, had_node, acted_on in zip(sent.servers, sent.had_node, sent.acted_on, strict=True):
         name = "ABCD"[server]
@@ -24,7 +25,7 @@ def of_call(sent: Sent, objects: tuple[Object, ...], *, going: bool) -> list[str
                 wrongs.append(f"server {name} is wiped while an earlier wipe may be under way")
             if not sent.late and not any(_wants(o, server) for o in objects):
                 wrongs.append(f"server {name} is wiped, nobody asked for it")
-        elif not _to_go(objects, server, going=going):
+        elif not _to_go(objects, server, kept):
             wrongs.append(f"server {name} is removed, nobody asked for it")
     return wrongs
 
@@ -33,12 +34,12 @@ def _wants(stored: Object, server: int) -> bool:
     return stored.there and stored.deleted is None and not stored.spec.suspend and server in stored.spec.servers
 
 
-def _to_go(objects: tuple[Object, ...], server: int, *, going: bool) -> bool:
+def _to_go(objects: tuple[Object, ...], server: int, kept: Set[int]) -> bool:
     for index, stored in enumerate(objects):
         if not stored.there:
             continue
         if stored.deleted is not None:
-            asked = stored.spec.deletion == "Remove" and not (going and index == 0)
+            asked = stored.spec.deletion == "Remove" and index not in kept
             wanted = asked and (server in stored.spec.servers or server in stored.owed)
         else:
             wanted = server in stored.owed and stored.spec.removal == "Remove" and not stored.spec.suspend
@@ -92,6 +93,48 @@ def of_rest(stored: Object, cloud: Cloud) -> list[str]:
         if not stored.spec.suspend and said["reason"] != "Conflict":
             wrongs.append(f"every server is Active, {joined} joined, Ready is False: {said['reason']}")
     return wrongs
+
+
+def of_servers(stored: Object, cloud: Cloud) -> list[str]:
+    """Which of its servers is in none of four places, or in one for a reason that is not so; as it rests."""
+    status, said = parsed(stored.status), ready(stored)
+    failures = {i: group["reason"] for group in status.get("failures", []) for i in group["serverIDs"]}
+    members = set(status.get("members", []))
+    wrongs = []
+    for server in sorted(stored.spec.servers):
+        node, reason = cloud.nodes[server], failures.get(server_id(server))
+        if reason is not None:
+            true = _TRUE.get(reason)
+            if true is None or not true(node):
+                wrongs.append(f"server {'ABCD'[server]} has failed with {reason}, its node is {node}")
+        elif server_id(server) in members:
+            if node is None or (node.pool, node.phase) != (POOL, ACTIVE):
+                wrongs.append(f"server {'ABCD'[server]} is joined, its node is {node}")
+        elif said.get("reason") not in _WAITS:
+            wrongs.append(f"server {'ABCD'[server]} is pending, Ready is {said.get('status')} ({said.get('reason')})")
+    return wrongs
+
+
+def _is_gone(node: Node | None) -> bool:
+    return node is None
+
+
+def _is_ill(node: Node | None) -> bool:
+    return node is not None and node.pool == POOL and node.phase != ACTIVE
+
+
+def _is_elsewhere(node: Node | None) -> bool:
+    return node is not None and node.pool != POOL
+
+
+_TRUE: Final[dict[str, Callable[[Node | None], bool]]] = {
+    **dict.fromkeys(("Refused", "NeverAppeared", "NodeVanished", "MemberMissing", "ListingImplausible"), _is_gone),
+    **dict.fromkeys(("NodeError", "InstallFailed", "JoinTimeout", "MemberNotActive", "Installing", "Other"), _is_ill),
+    "OtherPool": _is_elsewhere,
+}
+"""Which reason of a server that failed is so, by its node. Others cannot come of what these worlds do."""
+_WAITS: Final = frozenset({"Conflict", "Paused", "Suspended", "TooManyFailures", "PoolRefuses", "StatusInvalid"})
+"""Why a server may be pending for ever: until a person does something."""
 
 
 def members(objects: tuple[Object, ...]) -> set[str]:

@@ -6,7 +6,7 @@ change.
 
 from explore import judge, physics
 from explore.moves import judged, work
-from explore.objects import Object, edited
+from explore.objects import Object, edited, parsed
 from explore.physics import ACTIVE, POOL
 from explore.scenarios import Scenario
 from explore.world import World
@@ -79,9 +79,30 @@ def of_future(scenario: Scenario, world: World) -> list[str]:
             return ["a deleted object is held for ever"]
         if stored.there and not _spoilt(stored):
             wrongs = judge.of_rest(stored, fair.world.cloud)
+            wrongs += [] if stored.spec.suspend else judge.of_servers(stored, fair.world.cloud)
             if wrongs:
                 return [f"{wrong} (as it rests)" for wrong in wrongs]
+    if wrongs := _previewed(fair.world):
+        return wrongs
     return _way_out(scenario, fair)
+
+
+def _previewed(world: World) -> list[str]:
+    """Whether more is wiped or removed than a suspended object told, when it is resumed in a world at rest."""
+    for key, stored in enumerate(world.objects):
+        if not stored.there or not stored.spec.suspend or stored.paused or _spoilt(stored):
+            continue
+        plan = parsed(stored.status).get("plan", {})
+        fair = Fair(world._replace(cloud=world.cloud._replace(met=())))
+        fair.edit(key, edited(stored, stored.spec._replace(suspend=False)) or stored)
+        fair.run(HOURS)
+        if fair.wrongs:
+            return fair.wrongs
+        for adds, name in ((True, "add"), (False, "remove")):
+            done = {server for kind, server in fair.world.cloud.met if kind is adds}
+            if len(done) > plan.get(name, -1):
+                return [f"the preview says {name} {plan.get(name)}, resuming did so to {len(done)} servers"]
+    return []
 
 
 def _spoilt(stored: Object) -> bool:
@@ -98,7 +119,8 @@ def _way_out(scenario: Scenario, fair: Fair) -> list[str]:
         if stored.there:
             wanted = stored.spec._replace(suspend=False, batch=200, parallel=3, attempts=3)
             after = edited(stored, wanted) or stored
-            fair.edit(key, after._replace(reset=after.reset + 1, asked=0, version=after.version + 1))
+            after = after._replace(reset=after.reset + 1, only=None, asked=0, paused="", version=after.version + 1)
+            fair.edit(key, after)
     fair.run(HOURS)
     if fair.wrongs:
         return fair.wrongs

@@ -4,7 +4,8 @@ Not for: which of it is tried, or when it is too much (`search`).
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from explore import judge, physics
@@ -20,10 +21,9 @@ _SPINS = 6
 
 
 class Next(NamedTuple):
-    """A move, what it costs of the bound on faults, the world after it, and what is wrong with it."""
+    """A move, the world after it, and what is wrong with it."""
 
     move: str
-    faults: int
     world: World
     wrongs: tuple[str, ...] = ()
 
@@ -32,7 +32,7 @@ def judged(before: World, world: World, wrongs: tuple[str, ...]) -> tuple[World,
     """Judge the calls that met servers, and the statuses that were stored."""
     found = list(wrongs)
     for sent in world.cloud.sent:
-        found += judge.of_call(sent, before.objects, going=world.going)
+        found += judge.of_call(sent, before.objects, {i for i in range(len(before.objects)) if world.goes(i)})
         if sent.adds and world.now >= before.burnt and not sent.late:
             found.append("more servers are wiped after a whole call was lost, and nobody said so")
         if sent.burns and len(sent.servers) >= judge.MANY:
@@ -47,7 +47,10 @@ def judged(before: World, world: World, wrongs: tuple[str, ...]) -> tuple[World,
 
 def work(world: World, key: int, choices: dict[int, str], stop: int | None = None) -> Ran:
     """Let the leader work an object; in the round it is over, or to be worked again at once."""
-    return _after(world, Run(world, world.leader, key, choices, stop).run(), key)
+    ran = Run(world, world.leader, key, choices, stop).run()
+    if world.objects[key].paused and ran.world.cloud.sent:
+        ran = ran._replace(wrongs=(*ran.wrongs, "a call is made although it was paused before"))
+    return _after(world, ran, key)
 
 
 def _after(before: World, ran: Ran, key: int) -> Ran:
@@ -65,34 +68,66 @@ def tick(world: World, seconds: int) -> Next:
     todo = tuple(i for i in range(len(world.objects)) if i != held)
     cloud = physics.advance(world.cloud, world.now, now)
     after, wrongs = judged(world, world._replace(now=now, cloud=cloud, todo=todo, spins=0, stirred=False), ())
-    return Next(f"tick {seconds}", 0, after, wrongs)
+    return Next(f"tick {seconds}", after, wrongs)
 
 
-def successors(scenario: Scenario, world: World, faults: int) -> Iterator[Next]:
-    """What may happen next, within so many faults."""
+def usual(world: World) -> Iterator[Next]:
+    """What may happen next without a fault, and without anybody doing anything."""
     if world.todo:
-        yield from _works(world, world.todo[0], faults)
+        key = world.todo[0]
+        plain = work(world, key, {})
+        yield Next(f"work {key}", plain.world, plain.wrongs)
         return
     yield from (tick(world, seconds) for seconds in TICKS if seconds or world.stirred)
     if world.paused is not None:
-        yield from _resumes(world, faults)
-    if faults > 0:
-        for following in (*_users(scenario, world), *_world(scenario, world)):
-            yield following._replace(world=following.world._replace(stirred=True))
+        ran = resume(world, {})
+        yield Next("resume", ran.world, ran.wrongs)
+        yield Next("kill", kill(world))
+        if world.paused.who == world.leader:
+            yield Next("takeover", takeover(world))
 
 
-def _works(world: World, key: int, faults: int) -> Iterator[Next]:
-    plain = work(world, key, {})
-    yield Next(f"work {key}", 0, plain.world, plain.wrongs)
-    if faults <= 0:
+def strange(scenario: Scenario, world: World) -> Iterator[Next]:
+    """What may happen next with one fault, or one thing that somebody does."""
+    if world.todo:
+        yield from _works(world, world.todo[0])
         return
+    for following in (*_users(scenario, world), *_world(scenario, world)):
+        yield following._replace(world=following.world._replace(stirred=True))
+    if world.paused is not None:
+        for text, ran in _chosen(partial(resume, world), "resume", resume(world, {}).points):
+            yield Next(text, ran.world, ran.wrongs)
+
+
+def twice_strange(world: World) -> Iterator[Next]:
+    """What may happen next with two faults in one reconcile."""
+    if not world.todo:
+        return
+    key = world.todo[0]
+    plain = work(world, key, {})
     for point in plain.points:
         for how in _choices(point):
-            ran = work(world, key, {point.at: how})
-            yield Next(f"work {key} {point.at}={how}", 1, ran.world, ran.wrongs)
-        if world.paused is None:
-            ran = work(world, key, {}, point.at)
-            yield Next(f"work {key} stop={point.at}", 1, ran.world._replace(todo=()), ran.wrongs)
+            first = {point.at: how}
+            ran = work(world, key, first)
+            later = tuple(p for p in ran.points if p.at > point.at)
+            for text, both in _chosen(lambda more, first=first: work(world, key, first | more), "", later):
+                yield Next(f"work {key} {point.at}={how}{text}", both.world, both.wrongs)
+
+
+def _works(world: World, key: int) -> Iterator[Next]:
+    plain = work(world, key, {})
+    for text, ran in _chosen(partial(work, world, key), f"work {key}", plain.points):
+        yield Next(text, ran.world, ran.wrongs)
+    for point in plain.points if world.paused is None else ():
+        ran = work(world, key, {}, point.at)
+        yield Next(f"work {key} stop={point.at}", ran.world._replace(todo=()), ran.wrongs)
+
+
+def _chosen(run: Callable[[dict[int, str]], Ran], text: str, points: tuple[Point, ...]) -> Iterator[tuple[str, Ran]]:
+    """Every fault at one of these points."""
+    for point in points:
+        for how in _choices(point):
+            yield f"{text} {point.at}={how}", run({point.at: how})
 
 
 def _choices(point: Point) -> Iterator[str]:
@@ -106,7 +141,7 @@ def _choices(point: Point) -> Iterator[str]:
                 if len(point.servers) > 1:
                     yield f"repeat:{server}"
         case "jobs":
-            yield from ("404", "trouble")
+            yield from ("404", "unreadable", "trouble")
         case "add":
             single = {"refused-part"} if len(point.servers) == 1 else set()
             yield from (fate for fate in physics.ADD_FATES if fate != "joins" and fate not in single)
@@ -121,19 +156,6 @@ def resume(world: World, choices: dict[int, str]) -> Ran:
     paused = world.paused
     assert paused is not None, "nothing stands still"
     return _after(world, Run(world, paused.who, paused.key, choices, None).run(), paused.key)
-
-
-def _resumes(world: World, faults: int) -> Iterator[Next]:
-    ran = resume(world, {})
-    yield Next("resume", 0, ran.world, ran.wrongs)
-    yield Next("kill", 0, kill(world))
-    assert world.paused is not None, "nothing stands still"
-    if world.paused.who == world.leader:
-        yield Next("takeover", 0, takeover(world))
-    for point in ran.points if faults > 0 else ():
-        for how in _choices(point):
-            other = resume(world, {point.at: how})
-            yield Next(f"resume {point.at}={how}", 1, other.world, other.wrongs)
 
 
 def kill(world: World) -> World:
@@ -151,17 +173,17 @@ def takeover(world: World) -> World:
 def _users(scenario: Scenario, world: World) -> Iterator[Next]:
     for key, stored in enumerate(world.objects):
         for text, after in _edits(scenario, world, key, stored):
-            yield Next(text, 1, after)
+            yield Next(text, after)
     if world.paused is None:
-        yield Next("kill", 1, kill(world))
+        yield Next("kill", kill(world))
 
 
 def _edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterator[tuple[str, World]]:
     if not stored.there:
-        yield (
-            f"create {key}",
-            _put(world, key, made_anew(stored, world.uids + 1, world.now))._replace(uids=world.uids + 1),
-        )
+        if any(world.goes(i) and o.there for i, o in enumerate(world.objects)):
+            return
+        made = _put(world, key, made_anew(stored, world.uids + 1, world.now))
+        yield f"create {key}", made._replace(uids=world.uids + 1, going=False)
         return
     if world.paused is not None and world.paused.kind in {"add", "remove"} and world.paused.key == key:
         # Between the intent and its call nobody can take back what was asked for.
@@ -175,24 +197,40 @@ def _edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterat
     for text in (*_OF_STATUS, *_OF_OBJECT):
         if (after := _done(scenario, world, stored, text)) is not None:
             told = _put(world, key, after)
-            yield f"{text} {key}", told._replace(burnt=physics.NEVER) if text == "reset" else told
+            yield f"{text} {key}", told._replace(burnt=physics.NEVER) if text.startswith("reset") else told
 
 
-_OF_OBJECT = ("reset", "ask", "delete")
+_OF_OBJECT = ("reset", "reset-only-0", "ask", "delete", "pause", "pause-all", "go on", "unhold")
 _OF_STATUS = ("lose", "spoil", "restore", "back-up", "clear")
 
 
 def _done(scenario: Scenario, world: World, stored: Object, text: str) -> Object | None:
+    if text in _OF_STATUS:
+        return _status_done(stored, text) if scenario.breaks_status else None
+    changed = stored._replace(version=stored.version + 1)
     status = parsed(stored.status)
+    lost = stored.held and (not status.get("lastBatch") or "recovery" in status)
     match text:
-        case "reset" if not (stored.held and not status.get("lastBatch")):
-            return stored._replace(reset=stored.reset + 1, asked=0, version=stored.version + 1)
+        case "reset" if not lost:
+            return changed._replace(reset=stored.reset + 1, only=None, asked=0)
+        case "reset-only-0":
+            return changed._replace(reset=stored.reset + 1, only=0, asked=0)
         case "ask":
-            return stored._replace(asked=stored.asked + 1, version=stored.version + 1)
+            return changed._replace(asked=stored.asked + 1)
         case "delete" if scenario.deletes and stored.deleted is None:
             return deleted(stored, world.now)
-        case _ if not scenario.breaks_status or text not in _OF_STATUS:
-            return None
+        case "pause" | "pause-all" if not stored.paused:
+            return changed._replace(paused="object" if text == "pause" else "namespace")
+        case "go on" if stored.paused:
+            return changed._replace(paused="")
+        case "unhold" if scenario.breaks_status and stored.held and stored.deleted is None:
+            return changed._replace(held=False)
+    return None
+
+
+def _status_done(stored: Object, text: str) -> Object | None:
+    status = parsed(stored.status)
+    match text:
         case "lose" if stored.held and stored.status != NEW_STATUS:
             return with_status(stored, NEW_STATUS)
         case "spoil" if isinstance(status.get("lastBatch"), int):
@@ -228,25 +266,34 @@ def _world(scenario: Scenario, world: World) -> Iterator[Next]:
                 continue
             cloud = physics.others(world.cloud, what, server, world.now)
             if cloud is not None and cloud != world.cloud:
-                yield Next(f"{what} {server}", 1, world._replace(cloud=cloud))
-    if scenario.deletes and not world.going and world.objects[0].there and world.objects[0].deleted is None:
-        gone = _put(world, 0, deleted(world.objects[0], world.now))
-        yield Next("namespace", 1, gone._replace(going=gone.objects[0].there))
+                yield Next(f"{what} {server}", world._replace(cloud=cloud))
+    cloud = physics.lagging(world.cloud, world.now)
+    yield Next("the count lags", world._replace(cloud=cloud))
+    if scenario.deletes and not world.going and world.objects[0].there:
+        yield Next("namespace", _namespace_deleted(world))
     process = world.processes[world.leader]
     for skew in scenario.clocks if world.paused is None else ():
         value = 0 if process.skew else skew
         processes = list(world.processes)
         processes[world.leader] = process._replace(skew=value)
-        yield Next(f"clock {value}", 1, world._replace(processes=tuple(processes)))
+        yield Next(f"clock {value}", world._replace(processes=tuple(processes)))
+
+
+def _namespace_deleted(world: World) -> World:
+    """The namespace of the first object goes, with all that is in it."""
+    for key, stored in enumerate(world.objects):
+        if stored.there and stored.deleted is None and stored.namespace == world.objects[0].namespace:
+            world = _put(world, key, deleted(stored, world.now))
+    return world._replace(going=any(o.there for o in world.objects if o.namespace == world.objects[0].namespace))
 
 
 def play(scenario: Scenario, world: World, move: str) -> Next:
-    """Make one move, as `successors` printed it.
+    """Make one move, as it was printed.
 
     Raises:
         ValueError: the move cannot be made in this world.
     """
-    for following in successors(scenario, world, 1):
+    for following in (*usual(world), *strange(scenario, world), *twice_strange(world)):
         if following.move == move:
             return following
     raise ValueError(f"{move!r} cannot be made here")

@@ -14,6 +14,8 @@ EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 FINALIZER: Final = "cce.nodepools.dev/release"
 RESET: Final = "cce.nodepools.dev/reset-requested-at"
 RECONCILE: Final = "reconcile.fluxcd.io/requestedAt"
+RESET_ONLY: Final = "cce.nodepools.dev/reset-only"
+PAUSED: Final = "cce.nodepools.dev/paused"
 NEW_STATUS: Final = '{"observedGeneration":-1,"conditions":[{"type":"Ready","status":"Unknown","reason":"Pending"}]}'
 
 
@@ -44,6 +46,7 @@ class Spec(NamedTuple):
     batch: int = 200
     parallel: int = 1
     attempts: int = 3
+    timeout: int = 600
 
 
 class Object(NamedTuple):
@@ -61,6 +64,10 @@ class Object(NamedTuple):
     """It has the operator's finalizer."""
     reset: int = 0
     """The serial of the last reset that was asked for."""
+    only: int | None = None
+    """The server that the last reset is narrowed to."""
+    paused: str = ""
+    """Where the annotation that pauses it is: "object", "namespace" or nowhere."""
     asked: int = 0
     status: str = NEW_STATUS
     kept: str | None = None
@@ -79,6 +86,10 @@ def body(stored: Object) -> bytes:
     annotations = {RESET: str(stored.reset), RECONCILE: str(stored.reset)} if stored.reset else {}
     if stored.asked:
         annotations[RECONCILE] = f"{stored.reset}.{stored.asked}"
+    if stored.only is not None:
+        annotations[RESET_ONLY] = server_id(stored.only)
+    if stored.paused == "object":
+        annotations[PAUSED] = "wait"
     metadata: dict[str, Any] = {
         "name": stored.name,
         "namespace": stored.namespace,
@@ -113,7 +124,7 @@ def spec_json(spec: Spec) -> dict[str, Any]:
         "batchSize": spec.batch,
         "maxParallelJobs": spec.parallel,
         "maxAttempts": spec.attempts,
-        "joinTimeoutSeconds": 600,
+        "joinTimeoutSeconds": spec.timeout,
     }
 
 

@@ -93,6 +93,10 @@ class Cloud(NamedTuple):
     serial: int = 0
     sent: tuple["Sent", ...] = ()
     """Calls that nobody has judged yet."""
+    told: tuple[int, int] | None = None
+    """What the pool counts until then, whatever it has."""
+    met: tuple[tuple[bool, int], ...] = ()
+    """Whether it adds, and the server, of all that calls met."""
 
 
 ADD_FATES: Final = (
@@ -149,7 +153,8 @@ def _met(
 ) -> Cloud:
     nodes = tuple(cloud.nodes[s] is not None for s in servers)
     sent = Sent(adds, servers, nodes, tuple(is_acting(cloud, s, now) for s in servers), late, burns)
-    return cloud._replace(sent=(*cloud.sent, sent))
+    met = (*cloud.met, *((adds, server) for server in servers))
+    return cloud._replace(sent=(*cloud.sent, sent), met=met)
 
 
 def _taken_unknown(cloud: Cloud, servers: tuple[int, ...], now: int, *, slow: bool) -> Cloud:
@@ -311,6 +316,11 @@ def others(cloud: Cloud, what: str, server: int, now: int) -> Cloud | None:
     raise ValueError(what)
 
 
+def lagging(cloud: Cloud, now: int) -> Cloud:
+    """From now on the pool's count lags: it stays for a while."""
+    return cloud._replace(told=(counted(cloud, now), now + AWAY))
+
+
 def shown(cloud: Cloud, now: int) -> list[tuple[int, Node]]:
     """What a true listing shows."""
     return [(s, node) for s, node in enumerate(cloud.nodes) if node is not None and node.away_until <= now]
@@ -318,6 +328,8 @@ def shown(cloud: Cloud, now: int) -> list[tuple[int, Node]]:
 
 def counted(cloud: Cloud, now: int) -> int:
     """What the pool counts."""
+    if cloud.told is not None and cloud.told[1] > now:
+        return cloud.told[0]
     return sum(node.pool == POOL and node.phase != DELETING for _, node in shown(cloud, now))
 
 

@@ -1,7 +1,7 @@
-"""All histories of a world within a bound on faults and on ticks: fewest faults first, then fewest ticks.
+"""All histories of a world within a bound on what they cost: the cheapest first.
 
-Not for: what may happen (`moves`). A state that was seen with as few ticks is not looked at again; since those with
-fewer faults come first, every history within the bounds is covered.
+Not for: what may happen (`moves`). A state that was reached as cheaply is not looked at again, so every history within
+the bound is covered.
 """
 
 import heapq
@@ -9,10 +9,10 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from explore.live import Fair, of_future
-from explore.moves import Next, play, successors, work
+from explore.moves import Next, play, strange, twice_strange, usual, work
 from explore.remembered import comparable
 from explore.scenarios import Scenario
 from explore.world import World, canonical
@@ -46,8 +46,8 @@ class Explored:
     steps: int = 0
     deepest: int = 0
     """Moves of the longest history."""
-    faults: int = -1
-    """All histories with so many faults were covered, -1: not even those without."""
+    cost: int = -1
+    """All histories of this cost were covered; -1: not even those that cost nothing."""
     lived: int = 0
     """States whose future was judged."""
     seconds: float = 0.0
@@ -58,7 +58,7 @@ class Explored:
 
     def line(self) -> str:
         rate = self.states / max(self.seconds, 0.001)
-        covered = "all within the bounds" if self.complete else f"all with {self.faults} faults"
+        covered = "all within the bounds" if self.complete else f"all of cost {self.cost}"
         return (
             f"{self.scenario:36} {self.states:9} states, {self.steps:9} steps, depth {self.deepest}, {covered},"
             f" {self.lived} futures, {rate:.0f} states/s, {self.megabytes:.0f} MB, {len(self.broken)} broken"
@@ -77,10 +77,13 @@ def key_of(world: World) -> bytes:
     return canonical(world, [comparable(p, world.now) for p in world.processes])
 
 
+FAULT: Final = 2
+"""What a fault costs, or something that somebody does; that time passes costs 1, all else nothing."""
+
+
 @dataclass(frozen=True)
 class Bounds:
-    faults: int = 3
-    ticks: int = 7
+    cost: int = 8
     states: int = 50_000
     seconds: float = 60.0
     live_every: int = 200
@@ -101,60 +104,87 @@ def beginning(scenario: Scenario) -> World:
 
 def explore(scenario: Scenario, bounds: Bounds, say: Callable[[History], None] = lambda _: None) -> Explored:
     """Search; ends with the bounds, whichever comes first."""
-    begun, used = time.monotonic(), time.process_time()
-    found = Explored(scenario.name)
-    start = beginning(scenario)
-    seen: dict[bytes, int] = {key_of(start): 0}
-    heap: list[tuple[int, int, int, int, World, Trail]] = [(0, 0, 0, 0, start, None)]
-    told: set[str] = set()
-    serial = 0
-    found.states = 1
-    while heap:
-        faults, ticks, depth, _, world, trail = heapq.heappop(heap)
-        found.faults = faults - 1
-        found.deepest = max(found.deepest, depth)
-        if found.states >= bounds.states or time.monotonic() - begun > bounds.seconds:
-            break
-        for following in _following(scenario, world, bounds.faults - faults, found, bounds):
-            found.steps += 1
-            move, cost, after, wrongs = following
+    return _Search(scenario, bounds, say).run()
+
+
+class _Search:
+    """The cheapest histories first. What a state leads to is found out when its turn has come, dear moves last."""
+
+    def __init__(self, scenario: Scenario, bounds: Bounds, say: Callable[[History], None]) -> None:
+        self._scenario = scenario
+        self._bounds = bounds
+        self._say = say
+        self._found = Explored(scenario.name)
+        self._heap: list[tuple[int, int, int, int, World, Trail]] = []
+        self._seen: dict[bytes, int] = {}
+        self._told: set[str] = set()
+        self._serial = 0
+
+    def run(self) -> Explored:
+        begun, used = time.monotonic(), time.process_time()
+        found, bounds = self._found, self._bounds
+        self._reach(0, 0, beginning(self._scenario), None)
+        while self._heap:
+            cost, _, depth, faults, world, trail = heapq.heappop(self._heap)
+            found.cost = cost - 1
+            found.deepest = max(found.deepest, depth)
+            full = found.states >= bounds.states or len(found.broken) >= bounds.broken
+            if full or time.monotonic() - begun > bounds.seconds:
+                break
+            for following in self._following(world, faults):
+                self._follow(following, cost, depth + 1, trail)
+        else:
+            found.complete = True
+        found.seconds = time.process_time() - used
+        found.megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return found
+
+    def _following(self, world: World, faults: int) -> Iterator[Next]:
+        if faults == 1:
+            return strange(self._scenario, world)
+        return twice_strange(world) if faults else self._usual(world)
+
+    def _usual(self, world: World) -> Iterator[Next]:
+        yield from usual(world)
+        due = self._found.states // self._bounds.live_every > self._found.lived
+        if due and not world.todo and world.paused is None:
+            self._found.lived += 1
+            wrongs = of_future(self._scenario, world)
             if wrongs:
-                _tell(found, told, History(scenario.name, (*moves_of(trail), move), wrongs), say)
-                continue
-            passed = ticks + move.startswith("tick")
-            if passed > bounds.ticks:
-                continue
-            path: Trail = (trail, move)
-            if faults + cost == bounds.faults and after.todo:
-                # Nothing but what is usual can happen until the round is over.
-                after, path, wrongs = _round(after, path)
-                if wrongs:
-                    _tell(found, told, History(scenario.name, moves_of(path), wrongs), say)
-                    continue
-            key = key_of(after)
-            if seen.get(key, 1000) <= passed:
-                continue
-            if key not in seen:
-                found.states += 1
-            seen[key] = passed
-            serial += 1
-            heapq.heappush(heap, (faults + cost, passed, depth + 1, serial, after, path))
-        if len(found.broken) >= bounds.broken:
-            break
-    else:
-        found.complete = True
-    found.seconds = time.process_time() - used
-    found.megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return found
+                yield Next("and then all goes well for hours", world, tuple(wrongs))
 
-
-def _following(scenario: Scenario, world: World, faults: int, found: Explored, bounds: Bounds) -> Iterator[Next]:
-    yield from successors(scenario, world, faults)
-    if not world.todo and world.paused is None and found.steps // bounds.live_every > found.lived:
-        found.lived += 1
-        wrongs = of_future(scenario, world)
+    def _follow(self, following: Next, cost: int, depth: int, trail: Trail) -> None:
+        self._found.steps += 1
+        move, world, wrongs = following
+        path: Trail = (trail, move)
+        passed = cost + move.startswith("tick")
+        if not wrongs and passed + FAULT > self._bounds.cost and world.todo:
+            # Nothing but what is usual can happen until the round is over.
+            world, path, wrongs = _round(world, path)
         if wrongs:
-            yield Next("and then all goes well for hours", 0, world, tuple(wrongs))
+            self._tell(History(self._scenario.name, moves_of(path), wrongs))
+        elif passed <= self._bounds.cost:
+            self._reach(passed, depth, world, path)
+
+    def _reach(self, cost: int, depth: int, world: World, trail: Trail) -> None:
+        key = key_of(world)
+        known = self._seen.get(key)
+        if known is not None and known <= cost:
+            return
+        self._found.states += known is None
+        self._seen[key] = cost
+        for faults in (0, 1, 2):
+            if cost + FAULT * faults <= self._bounds.cost:
+                self._serial += 1
+                heapq.heappush(self._heap, (cost + FAULT * faults, self._serial, depth, faults, world, trail))
+
+    def _tell(self, history: History) -> None:
+        """Each kind once: a longer history that ends alike says nothing new."""
+        if history.wrongs[0] in self._told:
+            return
+        self._told.add(history.wrongs[0])
+        self._found.broken.append(history)
+        self._say(history)
 
 
 def _round(world: World, trail: Trail) -> tuple[World, Trail, tuple[str, ...]]:
@@ -165,15 +195,6 @@ def _round(world: World, trail: Trail) -> tuple[World, Trail, tuple[str, ...]]:
         if ran.wrongs:
             return world, trail, ran.wrongs
     return world, trail, ()
-
-
-def _tell(found: Explored, told: set[str], history: History, say: Callable[[History], None]) -> None:
-    """Each kind once: a longer history that ends alike says nothing new."""
-    if history.wrongs[0] in told:
-        return
-    told.add(history.wrongs[0])
-    found.broken.append(history)
-    say(history)
 
 
 def replay(scenario: Scenario, moves: tuple[str, ...]) -> tuple[World, tuple[str, ...]]:

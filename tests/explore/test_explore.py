@@ -29,7 +29,7 @@ def unknown(found: Explored) -> list[str]:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_no_short_history_breaks_a_promise(scenario: Scenario) -> None:
     """All scenarios together see more than 50,000 states."""
-    found = explore(scenario, Bounds(faults=2, ticks=4, states=SHARE[scenario.name], seconds=800, live_every=1000))
+    found = explore(scenario, Bounds(cost=8, states=SHARE[scenario.name], seconds=800, live_every=1000))
     assert found.states >= SHARE[scenario.name] or found.complete
     assert unknown(found) == []
 
@@ -39,17 +39,17 @@ def test_an_operator_that_waits_too_short_is_found_and_its_history_plays_again(
 ) -> None:
     monkeypatch.setattr(process, "SETTINGS", replace(process.SETTINGS, settle_window=timedelta(minutes=1)))
     scenario = by_name("plain")
-    found = explore(scenario, Bounds(faults=1, ticks=3, states=20_000, seconds=800, live_every=10**9, broken=1))
+    found = explore(scenario, Bounds(cost=5, states=20_000, seconds=800, live_every=10**9, broken=1))
     assert found.broken, "a server was wiped twice, and nobody noticed"
     assert "is wiped" in found.broken[0].wrongs[0]
     _, wrongs = replay(scenario, found.broken[0].moves)
     assert wrongs == found.broken[0].wrongs
 
 
-def test_histories_of_one_length_without_faults_are_all_seen() -> None:
-    found = explore(by_name("plain"), Bounds(faults=0, ticks=2, states=10**6, seconds=800, live_every=10**9))
+def test_the_cheapest_histories_are_all_seen() -> None:
+    found = explore(by_name("plain"), Bounds(cost=2, states=10**6, seconds=800, live_every=10**9))
     assert (found.complete, found.broken) == (True, [])
-    again = explore(by_name("plain"), Bounds(faults=0, ticks=2, states=10**6, seconds=800, live_every=10**9))
+    again = explore(by_name("plain"), Bounds(cost=2, states=10**6, seconds=800, live_every=10**9))
     assert (found.states, found.steps) == (again.states, again.steps)
 
 
@@ -101,7 +101,7 @@ def test_who_judges_knows_nothing_of_the_operator(module: str) -> None:
 
 
 def test_what_was_searched_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    found = explore(by_name("deletion"), Bounds(faults=0, ticks=1, states=500, seconds=100))
+    found = explore(by_name("deletion"), Bounds(cost=1, states=500, seconds=100))
     assert "states/s" in found.line()
     assert capsys.readouterr().out == ""
     assert search.moves_of(((None, "a"), "b")) == ("a", "b")
