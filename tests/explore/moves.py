@@ -108,10 +108,13 @@ def twice_strange(world: World) -> Iterator[Next]:
     for point in plain.points:
         for how in _choices(point):
             first = {point.at: how}
-            ran = work(world, key, first)
-            later = tuple(p for p in ran.points if p.at > point.at)
-            for text, both in _chosen(lambda more, first=first: work(world, key, first | more), "", later):
+            later = tuple(p for p in work(world, key, first).points if p.at > point.at)
+            for text, both in _chosen(partial(_with_both, world, key, first), "", later):
                 yield Next(f"work {key} {point.at}={how}{text}", both.world, both.wrongs)
+
+
+def _with_both(world: World, key: int, first: dict[int, str], then: dict[int, str]) -> Ran:
+    return work(world, key, first | then)
 
 
 def _works(world: World, key: int) -> Iterator[Next]:

@@ -92,9 +92,9 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
             continue
         plain, moments = _seconds_in(o.status)
         deleted = None if o.deleted is None else ago(o.deleted)
-        known = (o.namespace, o.uid, _spec(o.spec), o.generation, deleted, o.held, o.reset, o.asked, sorted(o.owed))
-        known += (o.only, o.paused)
-        objects.append((*known, plain, tuple(ago(m) for m in moments), o.kept))
+        seen_by_all = (o.namespace, o.uid, _spec(o.spec), o.generation, deleted, o.held)
+        asked_for = (o.reset, o.only, o.paused, o.asked, sorted(o.owed))
+        objects.append((*seen_by_all, *asked_for, plain, tuple(ago(m) for m in moments), o.kept))
     c = world.cloud
     nodes = [
         None if n is None else (n.uid, n.pool, n.phase, ago(n.created), max(n.away_until - now, 0)) for n in c.nodes
