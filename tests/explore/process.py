@@ -11,15 +11,15 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from explore import physics
+from explore.answers import said
 from explore.objects import EPOCH, Object, body, moment, server_id, server_of, with_status
 from explore.remembered import packed, unpacked
 from explore.world import Paused, World
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus, parse_membership, status_json
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.status import Batch, Operation
-from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown, too_late
-from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.api.status import Operation
+from nodepool_membership.core.calls import Answer, NotSent, too_late
 from nodepool_membership.core.ledger import Ledger
 from nodepool_membership.core.observation import (
     ClusterReport,
@@ -348,21 +348,7 @@ class Run:
         else:
             nodes, now = tuple(intent.node_ids), self.world.now
             self.cloud, told = physics.remove(self.cloud, servers, nodes, now, signed, fate or "goes")
-        return _said(told, intent)
-
-
-def _said(told: physics.Answer, intent: Batch) -> Answer:
-    match told.kind:
-        case "accepted":
-            return Accepted(told.job)
-        case "unsent":
-            return NotSent("no connection was made")
-        case "unknown":
-            return Unknown("504, whether the call was accepted is unknown")
-    code = "CCE.01400001" if intent.operation is Operation.ADD else "CCE.01403006"
-    text = f"server {server_id(told.server)} is bad" if told.server >= 0 else "refused"
-    status = 400 if intent.operation is Operation.ADD else 403
-    return Refused(refusal(status, code, text), f"{status} {code}: {text}", text)
+        return said(told, intent)
 
 
 def _lease(run: Run, _effect: fx.AskLease) -> bool:

@@ -256,13 +256,8 @@ class Run:
                 return parts.memories.rivals(membership)
             case Recall(key):
                 return parts.memories.recall(key)
-            case Keep(key, ledger):
-                parts.memories.keep(key, ledger)
-            case Remember(key, memory):
-                parts.memories.remember(key, memory)
-            case Forget(key):
-                parts.memories.forget(key)
-                parts.unread.read(key, self._change)
+            case Keep() | Remember() | Forget():
+                self._remember(effect)
             case AskLease():
                 return parts.may_call()
             case Reserve(membership, intent):
@@ -274,6 +269,17 @@ class Run:
             case _:
                 raise TypeError(f"not known: {effect}")
         return None
+
+    def _remember(self, effect: Keep | Remember | Forget) -> None:
+        memories = self._parts.memories
+        match effect:
+            case Keep(key, ledger):
+                memories.keep(key, ledger)
+            case Remember(key, memory):
+                memories.remember(key, memory)
+            case Forget(key):
+                memories.forget(key)
+                self._parts.unread.read(key, self._change)
 
     def _tell(self, effect: Telling) -> None:
         match effect:
