@@ -49,14 +49,19 @@ class Site:
     http: httpx.AsyncClient
 
     async def inspect(
-        self, *ids: str, mode: PreflightMode = PreflightMode.REPORT, subnet: str = SUBNET_ID, known: bool = True
+        self,
+        *ids: str,
+        mode: PreflightMode = PreflightMode.REPORT,
+        subnet: str = SUBNET_ID,
+        known: bool = True,
+        within: float = 600,
     ) -> Inspection:
         url = self.simulator.url
         cloud = CloudClient(self.http, url, PROJECT_ID, KEY, now=now, timeout_seconds=60)
         places = Places(url, url, url, url)
         reader = ServersClient(self.http, places, PROJECT_ID, KEY, now=now, timeout_seconds=60)
         wanted = InspectServers(POOL, frozenset(ids), frozenset({subnet}), mode)
-        return await inspect(wanted, cloud, reader if known else None, now=now)
+        return await inspect(wanted, cloud, reader if known else None, now=now, within=within)
 
     def calls(self) -> dict[str, int]:
         return self.simulator.summary().calls_per_route
@@ -82,6 +87,15 @@ async def test_without_an_address_nothing_is_read_and_it_is_said_which_file_name
         assert seen.why is not None
         assert "name it in the file of --endpoints" in seen.why.message
         assert here.calls() == {}
+
+
+async def test_what_is_not_answered_in_time_is_not_read_and_that_is_told() -> None:
+    async with site() as here:
+        here.simulator.faults.add(FaultRule(route="listServers", delay_seconds=2))
+        seen = await here.inspect(A, B, within=0.2)
+        assert (dict(seen.servers), seen.unread) == ({}, frozenset({A, B}))
+        assert seen.why is not None
+        assert "no answer within 0.2 s" in seen.why.message
 
 
 @pytest.mark.parametrize(

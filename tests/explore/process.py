@@ -31,6 +31,7 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.preflight.facts import Inspection, Server
 from nodepool_membership.core.program import effects as fx
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
@@ -313,6 +314,10 @@ class Run:
         table = NodeTable(moment(self.now), nodes)
         return fx.ClusterView(table, PoolReport("", count), ClusterReport("Available"), float(-self.process.skew))
 
+    def _inspect(self, effect: fx.InspectServers) -> Inspection:
+        found = {i: Server(i, "ACTIVE") for i in effect.server_ids}
+        return Inspection(moment(self.now), effect.server_ids, found)
+
     def _jobs(self, effect: fx.AskJobs) -> dict[str, JobReport] | Trouble:
         how = self._choice("jobs", effect)
         if how == "trouble":
@@ -381,6 +386,7 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.Connect: lambda _run, _: None,
     fx.AskJobs: Run._jobs,
     fx.LookAtCluster: Run._look,
+    fx.InspectServers: Run._inspect,
     fx.IsListed: lambda _run, _: False,
     fx.TakePlace: lambda _run, _: fx.Place(0.0),
     fx.Call: Run._call,

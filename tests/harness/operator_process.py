@@ -3,6 +3,7 @@
 Not for: its parts; those have unit tests.
 """
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -45,12 +46,17 @@ class Operator(Program):
         python: Path = Path(sys.executable),
     ) -> None:
         (self.port,) = free_ports(1)
+        services = workdir / f"{name}-endpoints.json"
+        # Beside its CCE, a simulator is all other services that are asked.
+        others = ("iam", "sts", "ecs", "bms", "evs", "vpc")
+        services.write_text(json.dumps([{"cce": url, **dict.fromkeys(others, url)} for url in endpoints]))
         command = [
             str(python),
             *program,
             "run",
             f"--bind=127.0.0.1:{self.port}",
             *(f"--allow-endpoint={endpoint}" for endpoint in endpoints),
+            f"--endpoints={services}",
             *options,
         ]
         foreign = ("NODEPOOL_MEMBERSHIP_", "KUBECONFIG", "KUBERNETES_SERVICE_", "POD_")

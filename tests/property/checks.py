@@ -9,7 +9,7 @@ from typing import Final
 
 from nodepool_membership.api.membership import Json, Membership, status_json
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, VANISHED, Reason
+from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, PREFLIGHT, VANISHED, Reason
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.decide import Decision
@@ -18,6 +18,7 @@ from nodepool_membership.core.observation import Home, NodeTable, Observation
 from nodepool_membership.core.provenance import is_older
 from nodepool_membership.core.settings import JOB_GRACE
 from property.cloud_model import POOL
+from property.inventory import MAX_AGE
 from told import condition_of
 
 MIN_HOLD: Final = timedelta(minutes=10)
@@ -95,7 +96,11 @@ def _check_intent(
     held = {i: hold.since for hold in membership.status.holds for i in hold.server_ids if i in ids}
     assert all(since is not None and since + MIN_HOLD <= now for since in held.values()), "a held server is named (P8)"
     assert intent.attempt <= spec.max_attempts, "too many attempts"
-    assert intent.submit_time == now, "submitTime"
+    looked = now if seen.inspection is None else seen.inspection.began.replace(microsecond=0)
+    assert spec.preflight.reads == (seen.inspection is not None), "servers are read, or not"
+    assert intent.submit_time == looked, "submitTime is when what is known of the servers was read"
+    assert now - MAX_AGE <= looked <= now, "what is known of the servers is old (P27)"
+    assert seen.inspection is None or ids <= seen.inspection.asked, "a server is named that was not read (P27)"
     assert intent.batch > (membership.status.last_batch or 0), "a batch number is used again"
     assert seen.write_wait == 0, "a call without a place in the budget"
 
@@ -172,7 +177,7 @@ def _check_counts(membership: Membership, status: Status, open_ids: set[str]) ->
     book = [(i, g) for g in status.failures for i in g.server_ids]
     assert len(book) == len({i for i, _ in book}), "a server in two groups of failures"
     assert all(g.count == len(g.server_ids) for g in status.failures), "count of a group"
-    lasting = HOLDS_NODE | DRIFT
+    lasting = HOLDS_NODE | DRIFT | PREFLIGHT
     waited_for = {i for i, g in book if g.reason in lasting and g.retry_time is not None}
     final = {i for i, g in book if g.reason in lasting or g.attempts >= membership.spec.max_attempts}
     joining -= set(status.members)

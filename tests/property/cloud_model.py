@@ -26,6 +26,7 @@ from nodepool_membership.core.observation import (
 )
 from property import answers
 from property.answers import Reply
+from property.inventory import NETWORK, Inventory
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 POOL: Final = "66666666-7777-8888-9999-000000000000"
@@ -116,6 +117,7 @@ class Cloud:
     """Servers whose nodes are left out of listings, though the pool counts them."""
     telltales: set[str] = field(default_factory=set)
     """Servers whose node shows that a refused call was carried out; nobody removes them."""
+    inventory: Inventory = field(default_factory=Inventory)
     sends: int = 0
     spent: dict[str, int] = field(default_factory=dict)
     """Adds per server that cost an attempt, since it last was an Active node of the pool."""
@@ -368,7 +370,7 @@ class Cloud:
         return PoolReport(self.pool_phase, everything.count_in(POOL))
 
     def cluster(self) -> ClusterReport:
-        return ClusterReport(self.cluster_phase)
+        return ClusterReport(self.cluster_phase, NETWORK)
 
 
 def _changes(fate: Fate, appears: datetime, plan: CallPlan, base: datetime) -> list[tuple[datetime, str | None]]:

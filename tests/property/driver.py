@@ -29,6 +29,7 @@ from nodepool_membership.core.program.effects import (
     Effect,
     FindNaming,
     FindRivals,
+    InspectServers,
     IsDoubted,
     IsListed,
     Keep,
@@ -191,8 +192,8 @@ class Driver:
         match effect:
             case ObjectEffect():
                 return self._of_object(effect)
-            case Call(_, intent):
-                answer = self._call(intent)
+            case Call(membership, intent):
+                answer = self._call(membership, intent)
                 self._pass(Boundary.CALLED)
                 return answer
             case CloudEffect():
@@ -300,6 +301,8 @@ class Driver:
                 return self._looked(Place(max((self.budget_free - self.cloud.now).total_seconds(), 0.0)))
             case AskJobs(job_ids):
                 return self._looked(self._trouble() or {job_id: self.cloud.job(job_id) for job_id in job_ids})
+            case InspectServers(pool, server_ids):
+                return self._looked(self.cloud.inventory.read(server_ids, self.now, pool.node_pool_id))
             case LookAtCluster(_, freshness):
                 return self._looked(self._trouble() or self._view(freshness))
         return None
@@ -322,7 +325,7 @@ class Driver:
             return ClusterView(table, clock_offset_seconds=-self.skew)
         return ClusterView(table, self.cloud.pool(), self.cloud.cluster(), -self.skew)
 
-    def _call(self, intent: Batch) -> Answer:
+    def _call(self, membership: Membership, intent: Batch) -> Answer:
         signed_at = intent.submit_time
         assert signed_at is not None, "an intent without submitTime"
         if (reason := too_late(signed_at, self.now)) is not None:
@@ -330,6 +333,8 @@ class Driver:
         dies = self.interruptions.get(Boundary.CALLED) == self._die
         if intent.operation is Operation.REMOVE:
             return self.cloud.remove(intent.node_ids, signed_at, answer_arrives=not dies)
+        slack = timedelta(seconds=self.stored.jumped)
+        self.cloud.inventory.check(intent.server_ids, membership.spec, self.cloud.now, slack)
         return self.cloud.add(intent.server_ids, signed_at, answer_arrives=not dies)
 
     # The API server

@@ -11,11 +11,14 @@ from typing import Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.spec import PreflightMode
 from nodepool_membership.core.observation import ACTIVE, Home, JobPhase
 from property.answers import LOST_WAYS, Reply
 from property.cloud_model import FAIR, OTHER_POOL, POOL, SIGNATURE, CallPlan, Cloud, Fate, server_id
 from property.driver import Boundary, Driver
+from property.inventory import MARK, Odd
 from property.stored_object import StoredObject, spec_json
 
 MOST: Final = 8
@@ -288,6 +291,30 @@ class Machine(RuleBasedStateMachine):
     def change_phases(self, pool: str, cluster: str) -> None:
         self.cloud.pool_phase, self.cloud.cluster_phase = pool, cluster
 
+    @rule(server=ANY_ID, how=st.sampled_from(Odd), plan=PLANS)
+    def spoil(self, server: str, how: Odd, plan: CallPlan) -> None:
+        """A server cannot become a node any more, or its owner takes the mark off; it is called for soon after."""
+        self.cloud.inventory.spoil(server, how, self.cloud.now)
+        self.cloud.next_calls.append(plan)
+        self.work(3600.0, 4)
+
+    @rule(boundary=st.sampled_from(Boundary), server=ANY_ID, how=st.sampled_from(Odd))
+    def spoil_at(self, boundary: Boundary, server: str, how: Odd) -> None:
+        self.at(boundary, lambda: self.cloud.inventory.spoil(server, how, self.cloud.now))
+
+    @rule()
+    def mend(self) -> None:
+        self.cloud.inventory.odd.clear()
+
+    @rule(blind=st.booleans())
+    def see_no_servers(self, *, blind: bool) -> None:
+        self.cloud.inventory.look_away(self.cloud.now, blind=blind)
+
+    @rule(mode=st.sampled_from(PreflightMode), tag=st.booleans())
+    def edit_preflight(self, mode: PreflightMode, *, tag: bool) -> None:
+        required: dict[str, Json] = {"requiredTag": {"key": MARK}} if tag else {}
+        self.stored.edit(preflight={"mode": mode.value, **required})
+
     @rule(seconds=st.sampled_from((1, 60)))
     def use_up_the_budget(self, seconds: int) -> None:
         self.driver.budget_free = self.cloud.now + timedelta(seconds=seconds)
@@ -327,6 +354,8 @@ class Machine(RuleBasedStateMachine):
         cloud.weather, cloud.pool_phase, cloud.cluster_phase = FAIR, "", "Available"
         cloud.next_calls.clear()
         cloud.hidden.clear()
+        cloud.inventory.odd.clear()
+        cloud.inventory.look_away(cloud.now, blind=False)
         driver.interruptions.clear()
         driver.unreachable = False
         driver.skew = 0.0

@@ -29,6 +29,7 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.preflight.facts import Inspection, Server, Unread
 from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
 from told import condition_of
@@ -158,6 +159,12 @@ def active(ids: Iterable[str]) -> list[Node]:
     return [a_node(i) for i in ids]
 
 
+def well(ids: Iterable[str], began: datetime = NOW) -> Inspection:
+    """What was read of servers of which nothing is to be told."""
+    found = {i: Server(i, "ACTIVE") for i in ids}
+    return Inspection(began, frozenset(found), found)
+
+
 def a_job(phase: JobPhase, reason: str = "", explanations: Mapping[str, str] | None = None) -> dict[str, JobReport]:
     return {JOB: JobReport(JOB, phase, reason, dict(explanations or {}))}
 
@@ -174,6 +181,16 @@ class Cloud:
     clock_offset: float | None = None
     trouble: Trouble | None = None
     home: Home = field(default_factory=Home)
+    servers: dict[str, Server | None] = field(default_factory=dict)
+    """Those that are not as any other; None: there is no such server."""
+    unread: Unread | None = None
+    """Why no server can be read."""
+
+    def inspection(self, ids: frozenset[str], began: datetime) -> Inspection:
+        if self.unread is not None:
+            return Inspection(began, ids, unread=ids, why=self.unread)
+        found = {i: self.servers.get(i, Server(i, "ACTIVE")) for i in ids}
+        return Inspection(began, ids, {i: server for i, server in found.items() if server is not None})
 
 
 @dataclass(slots=True)
@@ -187,6 +204,7 @@ class Run:
     failed_looks: int = 0
     absences: Absences = field(default_factory=dict)
     rivals: Rivals | None = field(default_factory=dict)
+    refused: Mapping[str, datetime] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:
@@ -215,10 +233,11 @@ class Run:
         self.looks = []
         self.failed_looks = self.failed_looks + 1 if self.cloud.trouble else 0
         seen = Observation(self.now, self.membership.wire_bytes, absences=self.absences, rivals=self.rivals)
+        seen = replace(seen, refused=self.refused)
         while True:
             match decide(self.membership, seen, self.now, SETTINGS):
                 case Decision() as decision:
-                    self.absences = decision.absences
+                    self.absences, self.refused = decision.absences, decision.refused
                     return decision
                 case Look() as look:
                     assert look not in self.looks, f"asked twice: {look}"
@@ -238,6 +257,9 @@ class Run:
             return replace(seen, write_wait=self.cloud.write_wait)
         if look.home:
             return replace(seen, home=self.cloud.home)
+        if look.servers:
+            found = self.cloud.inspection(look.servers, self.now)
+            return replace(seen, inspection=found.merged(seen.inspection))
         lost = {job: JobReport(job, JobPhase.LOST) for job in look.jobs}
         return replace(seen, jobs={**seen.jobs, **lost, **{j: r for j, r in self.cloud.jobs.items() if j in look.jobs}})
 

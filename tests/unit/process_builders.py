@@ -19,7 +19,8 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.listings import ListingKey
 from nodepool_membership.core.calls import Accepted, Answer
 from nodepool_membership.core.observation import ClusterReport, Freshness, Home, Node, NodeTable, PoolReport, Trouble
-from nodepool_membership.core.program.effects import ClusterView
+from nodepool_membership.core.preflight.facts import Inspection, Server
+from nodepool_membership.core.program.effects import ClusterView, InspectServers
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.census import Census
@@ -116,6 +117,9 @@ class ListedCloud(Clouds):
             raise TroubleError(self.trouble)
         table = NodeTable(NOW, self.nodes)
         return ClusterView(table, PoolReport("", len(self.nodes)), ClusterReport("Available"))
+
+    async def inspect(self, wanted: InspectServers, _access: Access) -> Inspection:
+        return Inspection(NOW, wanted.server_ids, {i: Server(i, "ACTIVE") for i in wanted.server_ids})
 
     def is_listed(self, _access: Access) -> bool:
         return True

@@ -23,6 +23,7 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.preflight import findings
 from nodepool_membership.core.state import State
 from unit.core_builders import (
     JOB,
@@ -40,11 +41,13 @@ from unit.core_builders import (
     active,
     an_object,
     servers,
+    well,
 )
 
 A, B, C = servers(3)
 RECENT, FRESH = Look(listing=Freshness.RECENT), Look(listing=Freshness.AFTER_READ)
 JOBS, HOME, WRITE = Look(jobs=(JOB,)), Look(home=True), Look(write=True)
+KEPT_FREE = plan.KEPT_FOR_REMOVALS + findings.BYTES
 ROOM = MAX_OBJECT_BYTES - MAX_GROUPS * plan.BYTES_PER_OUTCOME
 
 
@@ -63,7 +66,7 @@ def test_a_settled_object_needs_one_shared_listing() -> None:
 def test_an_add_needs_a_listing_of_its_own_then_the_pool_then_a_place_in_the_budget() -> None:
     run = Run(an_object(a_spec(A)))
     assert run.step().intent is not None
-    assert run.looks == [RECENT, FRESH, HOME, WRITE]
+    assert run.looks == [RECENT, FRESH, HOME, WRITE, Look(servers=frozenset({A}))]
 
 
 def test_a_listing_begun_before_the_object_was_read_plans_nothing() -> None:
@@ -75,6 +78,7 @@ def test_a_listing_begun_before_the_object_was_read_plans_nothing() -> None:
         cluster=ClusterReport("Available"),
         write_wait=0.0,
         home=Home(),
+        inspection=well([A]),
     )
     assert decide(membership, old, NOW, SETTINGS) == FRESH
     new = decide(membership, replace(old, listing=NodeTable(NOW, [])), NOW, SETTINGS)
@@ -111,7 +115,7 @@ def test_while_a_job_runs_and_there_is_room_the_next_is_planned() -> None:
     intent = run.step(Accepted("other-job")).intent
     assert intent is not None
     assert intent.server_ids == (B,)
-    assert run.looks == [JOBS, RECENT, FRESH, HOME, WRITE]
+    assert run.looks == [JOBS, RECENT, FRESH, HOME, WRITE, Look(servers=frozenset({B}))]
 
 
 def test_a_job_that_is_over_needs_a_listing_of_its_own() -> None:
@@ -159,7 +163,7 @@ def test_a_full_write_budget_is_waited_for_without_a_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [0, ROOM - 2 * plan.BYTES_PER_ID - plan.BYTES_PER_OUTCOME - plan.KEPT_FOR_REMOVALS, MAX_OBJECT_BYTES]
+    "size", [0, ROOM - 2 * plan.BYTES_PER_ID - plan.BYTES_PER_OUTCOME - KEPT_FREE, MAX_OBJECT_BYTES]
 )
 def test_an_intent_is_made_only_if_its_worst_outcome_fits(size: int) -> None:
     run = Run(replace(an_object(a_spec(A)), wire_bytes=size))

@@ -46,6 +46,7 @@ from unit.core_builders import (
     next_attempt,
     server,
     servers,
+    well,
 )
 
 MINUTE = timedelta(minutes=1)
@@ -68,7 +69,8 @@ def running(*ids: str, number: int = 1) -> Batch:
 def saw(*nodes: Node, at: datetime = NOW, jobs: Mapping[str, JobReport] | None = None) -> Observation:
     """All there is to see, by a listing begun when the object was read."""
     cluster = ClusterReport("Available")
-    return Observation(at, 1000, NodeTable(at, nodes), jobs or {}, PoolReport(""), cluster, 0.0, Home())
+    seen = Observation(at, 1000, NodeTable(at, nodes), jobs or {}, PoolReport(""), cluster, 0.0, Home())
+    return replace(seen, inspection=well(servers(500), at))
 
 
 def decided(membership: Membership, seen: Observation) -> Decision:

@@ -36,6 +36,7 @@ from nodepool_membership.core.program.effects import (
     Connect,
     Effect,
     FindRivals,
+    InspectServers,
     IsDoubted,
     LookAtCluster,
     Looked,
@@ -58,7 +59,7 @@ from nodepool_membership.core.program.effects import (
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
 from nodepool_membership.core.rivals import Rival
-from unit.core_builders import JOB, NOW, SETTINGS, a_batch, a_spec, active, an_object, server
+from unit.core_builders import JOB, NOW, SETTINGS, a_batch, a_spec, active, an_object, server, well
 
 KEY = ("cce-system", "gpu-workers")
 INTERVALS = Intervals(timedelta(seconds=15), timedelta(minutes=5))
@@ -79,6 +80,7 @@ class World:
             LookAtCluster: view,
             ReadHome: Home(),
             TakePlace: Place(0.0),
+            InspectServers: well([server(1)]),
             AskLease: True,
             Reserve: True,
             WriteStatus: "2",

@@ -87,9 +87,9 @@ def held(*, deleting: bool = False) -> Membership:
 
 async def test_calls_of_before_the_start_count_also_those_of_batches_that_ended(site: Site) -> None:
     jobs = (
-        a_batch(Phase.SUCCEEDED, A, number=1, submitted=NOW - 70 * SECOND, finished=NOW),
-        a_batch(Phase.REFUSED, B, number=2, submitted=NOW - 40 * SECOND, finished=NOW),
-        a_batch(Phase.RUNNING, C, number=3, submitted=NOW - 20 * SECOND, job_id=JOB),
+        a_batch(Phase.SUCCEEDED, A, number=1, submitted=NOW - 125 * SECOND, finished=NOW),
+        a_batch(Phase.REFUSED, B, number=2, submitted=NOW - 95 * SECOND, finished=NOW),
+        a_batch(Phase.RUNNING, C, number=3, submitted=NOW - 75 * SECOND, job_id=JOB),
     )
     membership = an_object(a_spec(A, B, C, D), Status(1, last_batch=3, jobs=jobs))
     await site.clouds.recall(membership, NOW)
@@ -107,7 +107,8 @@ async def test_calls_of_before_the_start_count_also_those_of_batches_that_ended(
         (Phase.VERIFYING, 30, True),
         (Phase.RUNNING, -3600, True),
         (Phase.WITHDRAWN, 10, False),
-        (Phase.RUNNING, 66, False),
+        (Phase.RUNNING, 119, True),
+        (Phase.RUNNING, 121, False),
     ],
 )
 async def test_a_call_counts_for_as_long_as_it_may_have_been_made_a_minute_ago(

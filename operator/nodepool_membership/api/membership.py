@@ -104,7 +104,7 @@ def status_json(status: Status) -> dict[str, Json]:
     wire: dict[str, Json] = _STATUS.dump_python(status, mode="json", by_alias=True, exclude_none=True)
     if status.last_batch is None:
         wire = {name: value for name, value in wire.items() if value not in (0, [])}
-    for name in ("holds", "waits"):
+    for name in ("holds", "waits", "findings"):
         if wire.get(name) == []:
             del wire[name]
     jobs = wire.get("jobs")

@@ -56,6 +56,32 @@ class PreflightMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RequiredTag:
+    """The mark that the owner of a server sets on it to say that it may be wiped."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    key: str
+    value: str | None = None
+    """None: the id of the node pool."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What is read of servers before a call wipes them, and what follows."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    mode: PreflightMode = PreflightMode.REPORT
+    required_tag: RequiredTag | None = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether servers are read at all."""
+        return self.mode is not PreflightMode.OFF or self.required_tag is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """The desired state. Server ids are a set in lower case: order and duplicates mean nothing."""
 
@@ -72,3 +98,4 @@ class Spec:
     deletion_policy: RemovalPolicy = RemovalPolicy.RETAIN
     drift_policy: DriftPolicy = DriftPolicy.REPORT
     suspend: bool = False
+    preflight: Preflight = Preflight()

@@ -237,6 +237,7 @@ class Status:
     recovery: Recovery | None = None
     search: Search | None = None
     plan: Plan | None = None
+    findings: tuple[Finding, ...] = ()
     surplus_since: Moment | None = None
     last_handled_reconcile_at: str | None = None
     last_handled_reset_at: str | None = None

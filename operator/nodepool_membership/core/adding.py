@@ -8,9 +8,10 @@ from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Operation
-from nodepool_membership.core import batches, clock, gates, narrowing, plan
+from nodepool_membership.core import batches, clock, gates, narrowing, plan, vetting
 from nodepool_membership.core.gates import Blocker, Step
-from nodepool_membership.core.observation import Look, Observation
+from nodepool_membership.core.observation import Look, NodeTable, Observation
+from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
 
 
@@ -23,7 +24,7 @@ def may_add(membership: Membership, state: State, now: datetime) -> bool:
     return not waits and batches.in_flight(state, spec, now) < spec.max_parallel_jobs
 
 
-def next_add(membership: Membership, state: State, seen: Observation, now: datetime) -> Step | Look:
+def next_add(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Step | Look:
     """The next add (rules P1, P3, P4), or what has to be known first.
 
     `membership` lists only servers that no other one has the better right to.
@@ -41,25 +42,45 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
         return Step(state)
     if seen.rivals is None:
         return Step(state, blocker=gates.STARTING if waiting else None)
-    state = plan.without_idle_parts(state, spec)
-    chosen = plan.next_part(state, spec) or plan.eligible(state, spec, seen.listing, now)
+    resting = vetting.resting(seen, now, settings)
+    return _planned(membership, plan.without_idle_parts(state, spec), seen, seen.listing, now, resting)
+
+
+def _planned(
+    membership: Membership,
+    state: State,
+    seen: Observation,
+    table: NodeTable,
+    now: datetime,
+    resting: frozenset[str],
+) -> Step | Look:
+    spec = membership.spec
+    chosen = plan.next_part(state, spec) or plan.eligible(state, spec, table, now, resting)
     if chosen is None:
         return Step(state)
     if isinstance(chosen, plan.RetryAt):
         return Step(state, delay=gates.seconds(chosen.moment - now))
-    blocked = gates.before_call(membership, state, Operation.ADD, _size(chosen, spec.batch_size), seen, now)
+    ids = plan.named(chosen, spec)
+    blocked = gates.before_call(membership, state, Operation.ADD, len(ids), seen, now)
     if isinstance(blocked, Step) and blocked.blocker is not None:
         return blocked
     if batches.in_flight(state, spec, now) >= spec.max_parallel_jobs:
         return Step(state, more=True)
     if blocked is not None:
         return blocked
-    planned, intent = plan.intend(state, spec, chosen, now)
-    return Step(planned, intent=intent)
-
-
-def _size(chosen: plan.Eligible, batch_size: int) -> int:
-    return min(len(chosen.ids), batch_size)
+    vetted = vetting.vet(membership, state, ids, seen, now)
+    if isinstance(vetted, Look):
+        return vetted
+    if vetted.passed:
+        planned, intent = plan.intend(vetted.state, chosen, vetted.passed, vetted.looked)
+        return Step(planned, intent=intent)
+    if vetted.blocker is not None:
+        return Step(vetted.state, blocker=vetted.blocker)
+    if vetted.stale:
+        return Step(vetted.state, delay=0.0, more=True)
+    # None of them may be named: on to the next ones.
+    left = plan.without_part(vetted.state, chosen)
+    return _planned(membership, left, seen, table, now, resting.union(ids))
 
 
 def without_served_waits(state: State, seen: Observation, now: datetime) -> State:

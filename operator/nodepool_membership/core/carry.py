@@ -8,7 +8,7 @@ from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Operation, Recovery
 from nodepool_membership.core.requests import Reset, look_requested, reset_requested
@@ -28,12 +28,18 @@ def carry_over(membership: Membership, now: datetime, settings: Settings) -> Sta
         return replace(state, recovery=Recovery(now, now + settings.settle_window))
     reset = reset_requested(membership)
     if reset is not None and reset.problem is None:
-        state = _reset(state, membership, reset)
+        state = _to_be_read_again(_reset(state, membership, reset), now)
     if edited or look_requested(membership) is not None:
-        state = state.without_waits(*Operation)
+        state = _to_be_read_again(state.without_waits(*Operation), now)
         if edited or (state.halt is not None and state.halt.reason is Reason.POOL_REFUSES):
             state = state.pardoned()
     return state.without_queued() if membership.metadata.deleting else state
+
+
+def _to_be_read_again(state: State, now: datetime) -> State:
+    """Servers that were read and not sent are read at once: what was asked of them may be another thing now."""
+    causes = ((i, cause) for i, cause in state.failures.items() if cause.reason in PREFLIGHT and cause.retry_at is None)
+    return state.with_causes([(i, replace(cause, retry_at=now)) for i, cause in causes])
 
 
 def is_lost(membership: Membership) -> bool:

@@ -9,6 +9,7 @@
 Not for: doing it (`runtime`). Pure: the time is an argument, and what has to be known first is asked for with a `Look`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -31,6 +32,7 @@ from nodepool_membership.core import (
     rivals,
     servers,
     texts,
+    vetting,
 )
 from nodepool_membership.core.carry import apply_spec, carry_over, is_lost
 from nodepool_membership.core.drift import Absences
@@ -76,6 +78,8 @@ class Decision:
     """A refused call was carried out in part: no later refusal of this pool is to be trusted (rule P15)."""
     withheld: Rivals = field(default_factory=dict)
     """Servers that were owed removal and are not any more, since another membership names them (rule P18)."""
+    refused: Mapping[str, datetime] = field(default_factory=dict)
+    """What `Observation.refused` is to hold next time; as `absences`."""
 
     def must_hold(self, membership: Membership) -> bool:
         """Whether the finalizer has to be put on although nothing is sent: a deletion would have something to do."""
@@ -165,10 +169,10 @@ class _Pipeline:
         state = batches.advance(state, spec, seen, now, self._settings)
         # Who was not removed after all is what the spec says of it.
         state = apply_spec(removals.advance(state, spec, seen, now, self._settings), self._membership)
-        state = self._braked(state)
+        state = vetting.with_findings(self._braked(state), spec, seen)
         if seen.listing is not None and seen.rivals is not None:
             state = self._compared(state, seen.listing)
-        added = adding.next_add(self._own(), state, seen, now)
+        added = adding.next_add(self._own(), state, seen, now, self._settings)
         if isinstance(added, Look) or added.intent is not None:
             return added if isinstance(added, Look) else self._concluded(added, Step(added.state))
         removed = removing.next_removal(self._membership, added.state, seen, now, self._settings)
@@ -246,6 +250,7 @@ class _Pipeline:
             absences=self._absences,
             doubted=added.doubted,
             withheld=self._withheld,
+            refused=vetting.refused(state, seen),
         )
 
 
@@ -283,7 +288,8 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
     status = _answered(membership, facts, verdict_of(facts), answered=False)
     # Nobody looked, so the finalizer stays where it is; a deletion is let go when its limit has passed.
     holds = _holds(facts) or _keeps(membership)
-    return Decision(status, None, holds, Pace.BACKOFF, trouble.retry_after, absences=seen.absences)
+    kept = Decision(status, None, holds, Pace.BACKOFF, trouble.retry_after, absences=seen.absences)
+    return replace(kept, refused=seen.refused)
 
 
 def _listing_wanted(
@@ -301,7 +307,8 @@ def _listing_wanted(
         waits = any(held.since is not None for i, held in state.holds.items() if i not in state.members)
         return Freshness.AFTER_READ if waits and not seen.is_fresh else None
     asked = look_requested(membership) is not None or reset_requested(membership) is not None
-    free = plan.candidates(state, mine)
+    resting = vetting.resting(seen, now, settings)
+    free = [i for i in plan.candidates(state, mine) if not plan.rests(i, state, resting)]
     if seen.listing is None:
         coming = state.queued or any(plan.may_come(i, state, mine) for i in free)
         if state.open_batches and not asked and not (coming and adding.may_add(membership, state, now)):

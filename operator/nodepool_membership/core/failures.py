@@ -10,10 +10,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, FailureReason
+from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, PREFLIGHT, FailureReason
 from nodepool_membership.api.status import Failure
 
 MAX_GROUPS: Final = 50
+_NO_ATTEMPT: Final = HOLDS_NODE | DRIFT | PREFLIGHT
+"""No attempt ends these: they pass, or somebody has to do something."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -30,7 +32,7 @@ class Cause:
 
     def is_final(self, max_attempts: int) -> bool:
         """Whether the server counts as failed: attempts used up, or nothing that passes by itself."""
-        if self.reason in HOLDS_NODE or self.reason in DRIFT:
+        if self.reason in _NO_ATTEMPT:
             return self.retry_at is None
         return self.attempts >= max_attempts
 

@@ -13,6 +13,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core import clock, plan, requests
 from nodepool_membership.core.observation import Look, Observation
+from nodepool_membership.core.preflight import findings
 from nodepool_membership.core.state import State
 
 POOL_REFUSING: Final = frozenset({"Deleting", "Error"})
@@ -64,7 +65,7 @@ def before_call(
         return Step(state, blocker=_paused("this object", paused))
     if (blocker := not_usable(seen, pool_id)) is not None:
         return Step(state, blocker=blocker)
-    spare = plan.KEPT_FOR_REMOVALS if operation is Operation.ADD else 0
+    spare = plan.KEPT_FOR_REMOVALS + findings.BYTES if operation is Operation.ADD else 0
     if not plan.fits(seen.object_bytes, state, servers, spare=spare):
         text = (
             f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"

@@ -12,7 +12,7 @@ from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.preflight.facts import Network, Template
+from nodepool_membership.core.preflight.facts import Inspection, Network, Template
 from nodepool_membership.core.rivals import Rivals
 
 ACTIVE: Final = "Active"
@@ -279,6 +279,8 @@ class Look:
     """A place in the write budget."""
     home: bool = False
     """Whether what the object lives in is there to stay."""
+    servers: frozenset[str] = frozenset()
+    """Servers as ECS or BMS describes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +326,11 @@ class Observation:
 
     absences: Absences = field(default_factory=dict)
     """Members that earlier listings did not show, as the last decision left them."""
+
+    inspection: Inspection | None = None
+    """What was read of servers for this decision."""
+    refused: Mapping[str, datetime] = field(default_factory=dict)
+    """When servers that were read and not sent were read last, as the last decision left it."""
 
     @property
     def is_fresh(self) -> bool:

@@ -3,12 +3,13 @@
 Not for: what became of earlier batches (`batches`), or what else must be so before a call (`gates`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.names import MAX_JOBS, MAX_OBJECT_BYTES
+from nodepool_membership.api.reasons import PREFLIGHT
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.failures import MAX_GROUPS
@@ -47,13 +48,24 @@ def candidates(state: State, spec: Spec) -> frozenset[str]:
     return spec.server_ids - state.members - named - state.holds.keys()
 
 
+def rests(server_id: str, state: State, resting: Set[str]) -> bool:
+    """Whether the server was read and not sent a short while ago, and nobody has asked to look at it again."""
+    cause = state.failures.get(server_id) if server_id in resting else None
+    return cause is not None and cause.reason in PREFLIGHT and cause.retry_at is None
+
+
 def may_come(server_id: str, state: State, spec: Spec) -> bool:
     """Whether one that is free may be sent sooner or later without anything else happening to it."""
     return state.attempts(server_id) < spec.max_attempts
 
 
-def eligible(state: State, spec: Spec, table: NodeTable, now: datetime) -> Eligible | RetryAt | None:
-    """Apply rule P1 to a complete listing begun after the object was read; fresh servers come before retries."""
+def eligible(
+    state: State, spec: Spec, table: NodeTable, now: datetime, resting: Set[str] = frozenset()
+) -> Eligible | RetryAt | None:
+    """Apply rule P1 to a complete listing begun after the object was read; fresh servers come before retries.
+
+    `resting`: servers that were read and not sent a short while ago.
+    """
     free = candidates(state, spec)
     absent = free - table.present(free)
     fresh, in_use = set[str](), list[tuple[datetime, str]]()
@@ -63,7 +75,7 @@ def eligible(state: State, spec: Spec, table: NodeTable, now: datetime) -> Eligi
         cause = state.failures.get(server_id)
         if cause is None:
             fresh.add(server_id)
-        elif cause.attempts >= spec.max_attempts:
+        elif cause.attempts >= spec.max_attempts or rests(server_id, state, resting):
             continue
         elif cause.retry_at is not None and cause.retry_at > now:
             waits.append(cause.retry_at)
@@ -134,12 +146,23 @@ def next_number(state: State) -> int:
     return max(state.last_batch, *(b.batch for b in state.batches), 0) + 1
 
 
-def intend(state: State, spec: Spec, chosen: Eligible, now: datetime) -> tuple[State, Batch]:
-    """The next intent: at most `batchSize` servers, smallest ids first, all with the same attempt number."""
-    ids = sorted(chosen.ids)[: spec.batch_size]
+def named(chosen: Eligible, spec: Spec) -> list[str]:
+    """Whom the next call names: at most `batchSize` servers, smallest ids first."""
+    return sorted(chosen.ids)[: spec.batch_size]
+
+
+def without_part(state: State, chosen: Eligible) -> State:
+    """The queued part that was chosen is no more; what is left of it is unplanned."""
+    if chosen.part is None:
+        return state
+    return replace(state, batches=tuple(b for b in state.batches if b.batch != chosen.part))
+
+
+def intend(state: State, chosen: Eligible, ids: Iterable[str], now: datetime) -> tuple[State, Batch]:
+    """The intent to add those of the chosen, all with the same attempt number; `now` is its date."""
+    ids = sorted(ids)
     number = next_number(state)
-    if chosen.part is not None:
-        state = replace(state, batches=tuple(b for b in state.batches if b.batch != chosen.part))
+    state = without_part(state, chosen)
     batch = Batch(
         batch=number,
         operation=Operation.ADD,

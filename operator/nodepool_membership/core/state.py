@@ -12,6 +12,7 @@ from typing import Final
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import (
     Batch,
+    Finding,
     Halt,
     Hold,
     Operation,
@@ -52,6 +53,7 @@ class State:
     halt: Halt | None = None
     recovery: Recovery | None = None
     search: Search | None = None
+    findings: tuple[Finding, ...] = ()
     owed: frozenset[str] = frozenset()
     """Recorded members that are to be removed (rule P18): off the list, or on deletion also those on it."""
     surplus_since: datetime | None = None
@@ -71,6 +73,7 @@ class State:
             halt=status.halt,
             recovery=status.recovery,
             search=status.search,
+            findings=status.findings,
             surplus_since=status.surplus_since,
             removal_policy=status.observed_removal_policy or RemovalPolicy.RETAIN,
         )
@@ -239,6 +242,7 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         waits=tuple(state.waits[operation] for operation in sorted(state.waits)),
         recovery=state.recovery,
         search=state.search,
+        findings=state.findings,
         surplus_since=state.surplus_since if leaving else None,
     )
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
+from nodepool_membership.api.reasons import EventReason, FailureReason, FindingReason, Reason
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
+from nodepool_membership.core.texts import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Note:
     """One Event: reason and note as `events.k8s.io/v1` means them."""
 
     kind: Literal["Normal", "Warning"]
-    reason: EventReason | Reason | FailureReason
+    reason: EventReason | Reason | FailureReason | FindingReason
     text: str
 
 
@@ -35,7 +36,16 @@ def notes(old: Status, new: Status) -> tuple[Note, ...]:
     """What a person would want to be told about `new` who knew `old`."""
     before = {b.batch: b.phase for b in old.jobs}
     changed = [_about_batch(b) for b in new.jobs if before.get(b.batch) is not b.phase and b.phase in _BATCH]
-    return (*changed, *_foreign(old, new), *_about_ready(old, new))
+    return (*changed, *_foreign(old, new), *_found(old, new), *_about_ready(old, new))
+
+
+def _found(old: Status, new: Status) -> Iterator[Note]:
+    """What is found of servers once for each cause, what is found of the pool once as long as it is so."""
+    known = {(f.reason, f.message if f.count else "") for f in old.findings}
+    for finding in new.findings:
+        if (finding.reason, finding.message if finding.count else "") not in known:
+            of = f"{counted(finding.count, 'server')}: " if finding.count else ""
+            yield Note("Warning", finding.reason, f"{of}{finding.message}")
 
 
 def _foreign(old: Status, new: Status) -> Iterator[Note]:

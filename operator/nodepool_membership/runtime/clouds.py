@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER
@@ -22,6 +21,7 @@ from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError
 from nodepool_membership.cce.errors import CloudError, is_about_the_document
 from nodepool_membership.cce.listings import ListingKey, Listings
 from nodepool_membership.cce.servers import ServersClient
+from nodepool_membership.core.calls import SEND_WITHIN
 from nodepool_membership.core.observation import (
     ClusterReport,
     Freshness,
@@ -73,17 +73,14 @@ class Access:
         return self.budgets.get(self.listing_key.endpoint, self.identity)
 
 
-_CALLED_WITHIN: Final = 5.0
-"""Seconds from a submitTime, which is stored without fractions, to its call."""
-
-
 def _age(batch: Batch, now: datetime) -> float | None:
-    """Seconds since the call of a batch, 0 if it may be this moment; None if none was made."""
+    """Seconds since the call of a batch at least, 0 if it may be this moment; None if none was made.
+
+    Servers are read, and the intent is stored, between a submitTime and its call.
+    """
     if batch.submit_time is None:
         return None
-    if batch.phase is Phase.SUBMITTING:
-        return max((now - batch.submit_time).total_seconds() - WINDOW_SECONDS, 0.0)
-    return (now - batch.submit_time).total_seconds() - _CALLED_WITHIN
+    return max((now - batch.submit_time - SEND_WITHIN).total_seconds(), 0.0)
 
 
 class Clouds:

@@ -5,6 +5,7 @@ it is no trouble of the membership.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -23,31 +24,56 @@ _log = logging.getLogger(__name__)
 
 MAX_NODES: Final = 20
 """Nodes that are looked up, of those that tags of servers name; the servers of the others count as nodes."""
+READ_WITHIN: Final = 30.0
+"""Seconds; the call has to leave a minute after the first question at the latest (rule P27)."""
 NO_ADDRESS: Final = UnavailableError("no address of ECS is known for this endpoint: name it in the file of --endpoints")
 
 
 async def inspect(
-    wanted: InspectServers, cloud: CloudClient, servers: ServersClient | None, *, now: Callable[[], datetime]
+    wanted: InspectServers,
+    cloud: CloudClient,
+    servers: ServersClient | None,
+    *,
+    now: Callable[[], datetime],
+    within: float = READ_WITHIN,
 ) -> Inspection:
-    """Read servers, and what else the rules need to know of those that are odd."""
+    """Read servers, and what else the rules need to know of those that are odd; in so many seconds, or not at all."""
     began = now()
     if servers is None:
         return Inspection(began, wanted.server_ids, unread=wanted.server_ids, why=_why(NO_ADDRESS))
-    read = await servers.servers(wanted.server_ids)
-    found, unread, why = dict(read.found), set(read.unread), next(iter(read.unread.values()), None)
-    if wanted.mode is PreflightMode.ENFORCE:
-        try:
-            found = await _with_sizes(servers, found)
-        except CloudError as error:
-            # What must not be sent unread is as good as unread without its disks.
-            found, unread, why = {}, unread | found.keys(), error
-    nodes, subnets = await asyncio.gather(
-        _nodes(cloud, wanted.pool.cluster_id, found.values()), _subnets(servers, wanted.subnets, found.values())
-    )
+    deadline = asyncio.get_running_loop().time() + within
+    nodes, subnets = dict[str, bool](), frozenset[str]()
+    try:
+        async with asyncio.timeout_at(deadline):
+            found, unread, why = await _servers(wanted, servers)
+    except TimeoutError:
+        found, unread, why = {}, set(wanted.server_ids), UnavailableError(f"no answer within {within:g} s")
+    with contextlib.suppress(TimeoutError):
+        # Without them a server that is tagged counts as a node.
+        async with asyncio.timeout_at(deadline):
+            nodes, subnets = await asyncio.gather(
+                _nodes(cloud, wanted.pool.cluster_id, found.values()),
+                _subnets(servers, wanted.subnets, found.values()),
+            )
     if why is not None:
         _log.warning("servers could not be read before an add: %s", troubles.said(why), extra={"servers": len(unread)})
     reason = None if why is None else _why(why)
     return Inspection(began, wanted.server_ids, found, frozenset(unread), reason, nodes, subnets)
+
+
+async def _servers(
+    wanted: InspectServers, servers: ServersClient
+) -> tuple[dict[str, Server], set[str], CloudError | None]:
+    """Servers that were found, those that could not be read, and why."""
+    read = await servers.servers(wanted.server_ids)
+    found, unread, why = dict(read.found), set(read.unread), next(iter(read.unread.values()), None)
+    if wanted.mode is not PreflightMode.ENFORCE:
+        return found, unread, why
+    try:
+        return await _with_sizes(servers, found), unread, why
+    except CloudError as error:
+        # What must not be sent unread is as good as unread without its disks.
+        return {}, unread | found.keys(), error
 
 
 def _why(error: CloudError) -> Unread:

@@ -101,6 +101,11 @@ class Network:
     """Empty where servers of any may join."""
 
 
+def subnets_of(template: Template, network: Network) -> frozenset[str]:
+    """The ids of the subnets that a pool's servers may be in, as the two documents name them."""
+    return template.subnets or frozenset(filter(None, (network.subnet_id,)))
+
+
 @dataclass(frozen=True, slots=True)
 class Unread:
     """Why servers could not be read, in words for the user."""

@@ -19,6 +19,19 @@ BYTES: Final = MAX_GROUPS * (MAX_IDS * 40 + 3 * MAX_TEXT + 200)
 """The most that all of them take in the stored object."""
 
 
+def of_listed(known: Iterable[Finding], listed: Set[str]) -> tuple[Finding, ...]:
+    """What is known, without servers that are on the list no more; of the pool all."""
+    kept = []
+    for finding in known:
+        named = tuple(i for i in finding.server_ids if i in listed)
+        count = min(finding.count - len(finding.server_ids) + len(named), len(listed))
+        if not finding.count:
+            kept.append(finding)
+        elif named:
+            kept.append(replace(finding, count=count, server_ids=named))
+    return tuple(kept)
+
+
 def merged(
     known: Iterable[Finding], looked_at: Set[str], told: Mapping[str, tuple[Found, ...]], pool: Iterable[Found]
 ) -> tuple[Finding, ...]:

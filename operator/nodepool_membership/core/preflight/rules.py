@@ -11,7 +11,16 @@ from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.reasons import FailureReason, FindingReason
-from nodepool_membership.core.preflight.facts import CCE_NODE_TAG, Disk, Group, Inspection, Network, Server, Template
+from nodepool_membership.core.preflight.facts import (
+    CCE_NODE_TAG,
+    Disk,
+    Group,
+    Inspection,
+    Network,
+    Server,
+    Template,
+    subnets_of,
+)
 
 MIN_VCPUS: Final = 2
 MIN_MEMORY_MIB: Final = 4096
@@ -128,7 +137,7 @@ def _tag(server: Server, asked: Asked) -> Mismatch | None:
 
 
 def _subnet(server: Server, asked: Asked) -> Mismatch | None:
-    wanted = asked.template.subnets or frozenset(filter(None, (asked.network.subnet_id,)))
+    wanted = subnets_of(asked.template, asked.network)
     if not server.subnets or not wanted or server.subnets & (wanted | asked.inspection.subnet_ids):
         return None
     return Mismatch(

@@ -98,6 +98,8 @@ class Memory:
     unreadable: str | None = None
     """The resourceVersion of which it was said that its status cannot be understood."""
     absences: Absences = field(default_factory=dict)
+    refused: Mapping[str, datetime] = field(default_factory=dict)
+    """When servers that were read and not sent were read last."""
 
 
 @dataclass(frozen=True, slots=True)

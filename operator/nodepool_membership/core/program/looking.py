@@ -11,10 +11,12 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.decide import Decision, acknowledge, decide
 from nodepool_membership.core.observation import Freshness, Look, Observation, Trouble
+from nodepool_membership.core.preflight.facts import subnets_of
 from nodepool_membership.core.program.effects import (
     AskJobs,
     Connect,
     FindRivals,
+    InspectServers,
     IsListed,
     LookAtCluster,
     Looked,
@@ -55,7 +57,7 @@ class Looking:
 
     def __init__(self, membership: Membership, read_at: datetime, memory: Memory, settings: Settings) -> None:
         self.membership = membership
-        self.seen = Observation(read_at, membership.wire_bytes, absences=memory.absences)
+        self.seen = Observation(read_at, membership.wire_bytes, absences=memory.absences, refused=memory.refused)
         self._failed_before = memory.failed_looks
         self._settings = settings
         self._connected = False
@@ -108,6 +110,8 @@ class Looking:
                 yield from self._could_not_look(reports)
             else:
                 self.seen = replace(self.seen, jobs={**self.seen.jobs, **reports})
+        elif look.servers:
+            yield from self._inspect(look.servers)
         elif look.listing is not None:
             yield from self._look_at_cluster(look.listing)
 
@@ -135,6 +139,13 @@ class Looking:
         """Its credentials were tried, and prove nothing."""
         yield from Looked(self.membership, saw=False)
         self._stop(trouble)
+
+    def _inspect(self, server_ids: frozenset[str]) -> Program[None]:
+        pool, cluster = self.seen.pool, self.seen.cluster
+        subnets = frozenset() if pool is None or cluster is None else subnets_of(pool.template, cluster.network)
+        spec = self.membership.spec
+        found = yield from InspectServers(spec.node_pool, server_ids, subnets, spec.preflight.mode)
+        self.seen = replace(self.seen, inspection=found.merged(self.seen.inspection))
 
     def _stop(self, trouble: Trouble) -> None:
         """Look no further: this is why."""

@@ -112,7 +112,7 @@ def _with_calls(membership: Membership, settings: Settings) -> Program[Membershi
 
 
 def _remembered(memory: Memory, decision: Decision, seen: Observation) -> Memory:
-    memory = replace(memory, absences=decision.absences)
+    memory = replace(memory, absences=decision.absences, refused=decision.refused)
     if decision.intent is not None:
         return memory
     growing = decision.pace is Pace.BACKOFF and (seen.trouble is not None or decision.delay is None)

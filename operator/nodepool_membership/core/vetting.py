@@ -1,0 +1,111 @@
+"""Servers held against the pool before a call names them: which of a plan may go on, and what is told (rule P27).
+
+Not for: the rules (`core.preflight`), or which servers are planned (`plan`).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from nodepool_membership.api.codec import plain_text
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import PREFLIGHT, FailureReason
+from nodepool_membership.api.spec import PreflightMode, Spec
+from nodepool_membership.core.failures import Cause
+from nodepool_membership.core.gates import Blocker
+from nodepool_membership.core.observation import Look, Observation
+from nodepool_membership.core.preflight.facts import Inspection, Unread
+from nodepool_membership.core.preflight.findings import merged, of_listed
+from nodepool_membership.core.preflight.hazards import hazards
+from nodepool_membership.core.preflight.judge import Found, judge
+from nodepool_membership.core.preflight.rules import Asked, Tag
+from nodepool_membership.core.settings import Settings
+from nodepool_membership.core.state import State
+
+MAX_AGE: Final = timedelta(seconds=60)
+"""What was read is not older when its call leaves: an intent is dated by it, and its call leaves in time (P5, P27)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vetted:
+    """What came of a plan: the servers that a call may name. Without any: why, unless all of them failed."""
+
+    state: State
+    passed: frozenset[str]
+    looked: datetime
+    """What the passed are known by began to be read then, by whole seconds: the date of the intent."""
+    blocker: Blocker | None = None
+    stale: bool = False
+    """What was read is too old for a call: it has to be read again."""
+
+
+def vet(membership: Membership, state: State, ids: Iterable[str], seen: Observation, now: datetime) -> Vetted | Look:
+    """Hold servers that a call is about to name against what was read of them, or ask for that."""
+    wanted, preflight = frozenset(ids), membership.spec.preflight
+    if not preflight.reads:
+        return Vetted(state, wanted, now)
+    inspection = seen.inspection
+    if inspection is None or not wanted <= inspection.asked:
+        return Look(servers=wanted if inspection is None else wanted - inspection.asked)
+    judged = judge(_asked(membership, seen, replace(inspection, asked=wanted)), preflight.mode)
+    causes = {i: _cause(found, state.attempts(i)) for i, found in judged.failed.items()}
+    state = with_findings(state.with_causes(causes.items()), membership.spec, seen, wanted, judged.told)
+    looked = inspection.began.replace(microsecond=0)
+    if not timedelta() <= now - looked <= MAX_AGE:
+        return Vetted(state, frozenset(), now, stale=True)
+    blocker = _unread(judged.why, len(judged.waiting)) if judged.waiting and not judged.passed else None
+    return Vetted(state, judged.passed, looked, blocker)
+
+
+def _asked(membership: Membership, seen: Observation, inspection: Inspection) -> Asked:
+    if seen.pool is None or seen.cluster is None:
+        raise ValueError("servers are held against a pool that was not looked at")
+    pool, required = membership.spec.node_pool, membership.spec.preflight.required_tag
+    tag = None
+    if required is not None:
+        tag = Tag(required.key, pool.node_pool_id if required.value is None else required.value)
+    return Asked(pool.project_id, seen.pool.template, seen.cluster.network, inspection, tag)
+
+
+def _cause(found: Found, attempts: int) -> Cause:
+    return Cause(FailureReason(found.reason), plain_text(found.message), attempts)
+
+
+def _unread(why: Unread | None, servers: int) -> Blocker:
+    if why is None:
+        raise ValueError("servers wait without a cause")
+    text = f"spec.preflight asks for servers to be read before they are added, and {servers} cannot be: {why.message}"
+    return Blocker(why.reason, text)
+
+
+def with_findings(
+    state: State,
+    spec: Spec,
+    seen: Observation,
+    looked_at: frozenset[str] = frozenset(),
+    told: Mapping[str, tuple[Found, ...]] | None = None,
+) -> State:
+    """What is told of the pool as it was seen, and of servers that were looked at; nothing while preflight is off."""
+    if spec.preflight.mode is PreflightMode.OFF:
+        return replace(state, findings=())
+    if seen.pool is None:
+        return state
+    pool = hazards(seen.pool.template, len(state.members), None)
+    known = of_listed(state.findings, spec.server_ids)
+    return replace(state, findings=merged(known, looked_at, told or {}, pool))
+
+
+def resting(seen: Observation, now: datetime, settings: Settings) -> frozenset[str]:
+    """Servers that were read and not sent a short while ago: each is read about once a resync interval."""
+    return frozenset(i for i, moment in seen.refused.items() if abs(now - moment) < settings.resync_interval / 2)
+
+
+def refused(state: State, seen: Observation) -> dict[str, datetime]:
+    """What `Observation.refused` is to be next time: when servers that were read and are not sent were read last."""
+    failed = {i for i, cause in state.failures.items() if cause.reason in PREFLIGHT}
+    if not failed:
+        return {}
+    inspection = seen.inspection
+    fresh = {} if inspection is None else dict.fromkeys(failed & inspection.asked, inspection.began)
+    return {**{i: moment for i, moment in seen.refused.items() if i in failed}, **fresh}

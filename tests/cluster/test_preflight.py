@@ -1,0 +1,115 @@
+"""Servers looked at before they are wiped, on a real API server and over the wire: what is sent, what is told.
+
+Not for: the checks one by one (tests/unit/test_preflight_rules.py), or the client (tests/contract/test_cce_servers.py).
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from cce_simulator.config import NODE_POOL_ID, ServerConfig
+from cce_simulator.faults import Answer, FaultRule
+from harness.cluster import Object, condition, is_ready, status
+from harness.scene import Scene, server_ids
+
+ELSEWHERE = {"metadata": {"vpc_id": "ffffffff-0000-4000-8000-000000000001"}}
+MARK = "nodepool-membership"
+
+Stage = Callable[..., Scene]
+
+
+def odd(scene: Scene, *servers: ServerConfig) -> None:
+    """From now on these servers are as told, all others fit."""
+    scene.simulator.post("config", {"servers": [server.to_json() for server in servers]})
+
+
+def marked(*servers: str, value: str = NODE_POOL_ID) -> ServerConfig:
+    return ServerConfig(servers=servers, patch={"tags": [f"{MARK}={value}"]})
+
+
+def failures(membership: Object) -> dict[str, str]:
+    """Reason by server."""
+    groups = status(membership).get("failures", [])
+    assert isinstance(groups, list)
+    return {server: group["reason"] for group in groups for server in group["serverIDs"]}
+
+
+def findings(membership: Object) -> list[str]:
+    found = status(membership).get("findings", [])
+    assert isinstance(found, list)
+    return [str(finding["reason"]) for finding in found]
+
+
+def reads(scene: Scene) -> int:
+    return len(scene.calls("listServers"))
+
+
+def test_a_server_that_is_not_fit_is_not_wiped_and_joins_once_it_is_mended(stage: Stage) -> None:
+    scene = stage()
+    good, other, stopped = server_ids(3)
+    odd(
+        scene,
+        ServerConfig(servers=(other,), patch=ELSEWHERE),
+        ServerConfig(servers=(stopped,), patch={"status": "SHUTOFF"}),
+    )
+    scene.create([good, other, stopped])
+    held = scene.until("two are left out", lambda m: status(m).get("joined") == 1 and status(m).get("failed") == 2)
+    assert failures(held) == {other: "OtherVPC", stopped: "ServerNotRunning"}
+    assert scene.accepted([good, other, stopped]) == {good: 1}
+    scene.until_reason("ServersFailed")
+    odd(scene)
+    scene.until_joined([good, other, stopped])
+
+
+@pytest.mark.parametrize("mode", ["Off", "Report", "Enforce"])
+def test_a_mistyped_id_without_the_mark_is_not_wiped_in_any_mode(stage: Stage, mode: str) -> None:
+    scene = stage()
+    ours, mistyped = server_ids(2)
+    odd(scene, marked(ours), ServerConfig(servers=(mistyped,), patch=ELSEWHERE))
+    scene.create([ours, mistyped], preflight={"mode": mode, "requiredTag": {"key": MARK}})
+    scene.until_reason("RequiredTagMissing")
+    scene.until_called("listServers", times=4)
+    assert scene.accepted([ours, mistyped]) == {ours: 1}
+
+
+def test_what_is_only_documented_is_told_and_sent_or_under_enforce_not(stage: Stage) -> None:
+    scene = stage()
+    (server,) = servers = server_ids(1)
+    odd(scene, ServerConfig(servers=(server,), patch={"flavor": {"id": "tiny"}}))
+    scene.create(servers, preflight={"mode": "Enforce"})
+    membership = scene.until_reason("OtherFlavor")
+    assert "tiny" in str(condition(membership)["message"])
+    scene.edit(preflight={"mode": "Report"})
+    joined = scene.until_joined(servers)
+    assert findings(joined) == ["OtherFlavor"]
+    scene.until("an Event", lambda _: "OtherFlavor" in scene.event_reasons())
+
+
+def answers(code: int, text: str) -> FaultRule:
+    return FaultRule(route="listServers", name="no", answer=Answer(status=code, error_code=text))
+
+
+@pytest.mark.parametrize(("code", "text"), [(403, "Pdp.0001"), (429, "Common.1503"), (500, "Ecs.0000")])
+def test_servers_that_cannot_be_read_stop_nothing_unless_they_must_be_read(stage: Stage, code: int, text: str) -> None:
+    scene = stage()
+    first, second = server_ids(2)
+    scene.simulator.post("faults", answers(code, text).to_json())
+    scene.create([first])
+    joined = scene.until_joined([first])
+    assert findings(joined) == ["ServersUnread"]
+    scene.edit(serverIDs=[first, second], preflight={"mode": "Enforce"})
+    reason = {403: "Forbidden", 429: "Throttled", 500: "CloudUnreachable"}[code]
+    waits = scene.until_waits(reason, text, "spec.preflight")
+    assert (status(waits)["pending"], scene.accepted([second])) == (1, {})
+    scene.simulator.delete("faults?name=no")
+    scene.until(
+        "both joined", lambda m: is_ready(m) and status(m).get("joined") == 2 and "ServersUnread" not in findings(m)[1:]
+    )
+
+
+def test_reads_are_one_for_fifty_servers_and_writes_are_as_without(stage: Stage) -> None:
+    scene = stage()
+    servers = server_ids(450)
+    scene.create(servers)
+    scene.until_joined(servers)
+    assert reads(scene) == 4 + 4 + 1
