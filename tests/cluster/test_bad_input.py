@@ -328,7 +328,7 @@ def test_a_ready_membership_turns_unknown_after_three_looks_that_failed(scene_of
     scene.simulator.post("faults", FaultRule(name="away", method="GET", access_key=key, drop=True).to_json())
     unknown = scene.until_reason("CloudUnreachable")
     assert condition(unknown)["status"] == "Unknown"
-    assert "3 reads of the cloud in a row failed" in str(condition(unknown)["message"])
+    assert "3 consecutive reads of the cloud API failed" in str(condition(unknown)["message"])
     assert status(unknown)["members"] == servers
     scene.simulator.delete("faults?name=away")
     scene.until_joined(servers)

@@ -12,6 +12,7 @@ MAX_LINES: Final = 400
 _REGISTRY: Final = re.compile(r"pypi\.org|pythonhosted\.org|(?:proxy|sum)\.golang\.org|docker\.io|registry\.npmjs")
 _ELSEWHERE: Final = re.compile(
     r"\b[Dd]ossier\b|\bfact page\b|\b[Dd]esign(?:\.md| section| page)\b|\b[Ii]ssue \d|\.\./shared\b|\b[A-F]\.[1-9]\b"
+    r"|\bsections? \d"
 )
 _MACHINE_PATH: Final = re.compile(r"/(?:work|root|home|Users)/[\w.]")
 

@@ -278,7 +278,7 @@ TEXTS: Final[tuple[tuple[frozenset[Entry], re.Pattern[str], Entry], ...]] = (
     ),
     (_INVALID, re.compile(r"\bquota\b|配额", re.IGNORECASE), _LIMIT),
 )
-"""What an entry is for codes that are too general: the text tells (a 403 may be about a state, section 9.2)."""
+"""What an entry is for codes that are too general: the text tells (of a 403: docs/cloud-facts.md)."""
 
 _NO_SUCH_CALL: Final = re.compile(
     r"\bAPI\b.{0,20}\bnot (?:found|exist|published)|\bAPI does not exist|no route matched|404 page not found"

@@ -157,7 +157,7 @@ def _looks_failed(facts: Facts) -> Verdict | None:
     if trouble.reason in STALLING:
         return stalled(trouble.reason, trouble.message)
     if facts.all_joined and not facts.status.halt:
-        text = f"{LOOKS_BEFORE_UNKNOWN} reads of the cloud in a row failed: {trouble.message}"
+        text = f"{LOOKS_BEFORE_UNKNOWN} consecutive reads of the cloud API failed: {trouble.message}"
         return Verdict("Unknown", Reason.CLOUD_UNREACHABLE, text, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
     return waiting(trouble.reason, trouble.message)
 

@@ -51,7 +51,7 @@ def _entry(error: CloudError) -> Entry:
 
 def of_look(error: CloudError, subject: str, clock_offset_seconds: float | None = None) -> Trouble:
     """Why reading `subject` (such as "the node list") failed; a signature may have expired because of our clock."""
-    text = f"reading {subject}: {said(error)}"
+    text = f"reading {subject} failed: {said(error)}"
     skewed = clock.skew(clock_offset_seconds)
     match error:
         case IdentityError():
