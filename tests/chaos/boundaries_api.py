@@ -8,7 +8,7 @@ import copy
 import json
 import ssl
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -53,6 +53,20 @@ class Answer:
 
     async def read(self) -> bytes:
         return self.body
+
+    @property
+    def response(self) -> "Answer":
+        """The client's own answer, of which bytes are read as they arrive."""
+        return self
+
+    content = response
+
+    async def iter_chunked(self, n: int) -> AsyncIterator[bytes]:
+        for start in range(0, len(self.body), n):
+            yield self.body[start : start + n]
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from kubernetes.aio.config.kube_config import load_kube_config
 from nodepool_membership import __version__, redaction
 from nodepool_membership.api.membership import Json
 from nodepool_membership.kube.errors import GoneError, KubeError, UnansweredError, error_for
+from nodepool_membership.kube.pages import Arriving, read_at_most
 from nodepool_membership.kube.sessions import Login, cluster_context, open_session, why
 from nodepool_membership.kube.sockets import Sockets
 from nodepool_membership.net.proxies import Proxy, ProxyError, parse_proxy, proxies_from
@@ -51,6 +52,9 @@ class Response(Protocol):
     """An answer whose body may not have arrived."""
 
     status: int
+
+    @property
+    def response(self) -> Arriving: ...
 
     async def read(self) -> bytes: ...
 
@@ -120,6 +124,13 @@ def _ignore(_kind: str, _outcome: str, _seconds: float) -> None:
     return None
 
 
+async def _read(response: Response, max_bytes: int | None) -> bytes:
+    try:
+        return await response.read() if max_bytes is None else await read_at_most(response.response, max_bytes)
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise UnansweredError(why(error)) from None
+
+
 class KubeApi:
     """Requests to one API server. Use `KubeApi.connect()`."""
 
@@ -183,6 +194,7 @@ class KubeApi:
         content_type: str = "application/json",
         accept: str = "application/json",
         timeout_seconds: float = TIMEOUT_SECONDS,
+        max_bytes: int | None = None,
     ) -> bytes:
         """Send one request and return the answer's body.
 
@@ -190,14 +202,17 @@ class KubeApi:
             kind: what is read or written, for the metrics: status, finalizer, event, lease, membership, secret,
                 discovery, namespace, definition.
             resource: the path, as made by `path`.
+            max_bytes: of the answer's body; None: as many as there are.
 
         Raises:
+            TooLargeError: the body has more.
             StaleError, GoneError, RejectedError, ForbiddenError, UnansweredError: see `kube.errors`.
         """
         started = monotonic()
         outcome = "Cancelled"
         try:
-            status, answer = await self._send(method, resource, query, body, content_type, accept, timeout_seconds)
+            response = await self._send(method, resource, query, body, content_type, accept, timeout_seconds)
+            status, answer = response.status, await _read(response, max_bytes)
             if status >= 400:
                 raise error_for(status, answer)
             outcome = "ok"
@@ -217,7 +232,7 @@ class KubeApi:
         content_type: str,
         accept: str,
         timeout_seconds: float,
-    ) -> tuple[int, bytes]:
+    ) -> Response:
         headers = {
             "Accept": accept,
             "Content-Type": content_type,
@@ -232,8 +247,7 @@ class KubeApi:
                 redaction.register(authorization.strip().rpartition(" ")[2])
                 headers["Authorization"] = authorization.strip()
             timeout = aiohttp.ClientTimeout(total=timeout_seconds)
-            response = await self._client.call_api(method, url, headers, body, None, timeout)
-            return response.status, await response.read()
+            return await self._client.call_api(method, url, headers, body, None, timeout)
         except (aiohttp.ClientError, TimeoutError, OSError, ConfigException) as error:
             raise UnansweredError(why(error)) from None
 

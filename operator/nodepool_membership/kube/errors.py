@@ -44,6 +44,10 @@ class UnansweredError(KubeError, NoAnswerError):
     """Network error, time-out, 5xx or 429: whether a write took effect is unknown."""
 
 
+class TooLargeError(KubeError):
+    """The answer has more bytes than its reader takes; nothing of it was kept."""
+
+
 def _bounded(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _MAX_REASON else line[: _MAX_REASON - 1] + "…"

@@ -7,7 +7,7 @@ returns the new one. Errors: `kube.errors`; none of them is retried here.
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from nodepool_membership import redaction
 from nodepool_membership.api.membership import (
@@ -23,7 +23,8 @@ from nodepool_membership.api.status import Condition, Status
 from nodepool_membership.core.observation import Home
 from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
 from nodepool_membership.kube.budget import ByteBudget
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, RejectedError
+from nodepool_membership.kube.errors import ForbiddenError, GoneError, RejectedError, TooLargeError
+from nodepool_membership.kube.pages import PageSize
 from nodepool_membership.kube.patch import guard, status_patch
 
 _STRICT: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
@@ -34,8 +35,7 @@ _LARGEST_OBJECT: Final = _MIB + _MIB // 2
 
 _EVERYWHERE: Final = path("/apis", GROUP, VERSION, PLURAL)
 _FROM_USER: Final = frozenset({"lastHandledReconcileAt", "lastHandledResetAt"})
-_PAGE: Final = 50
-"""Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
+_PAGE: Final = 200
 
 
 class Memberships:
@@ -44,6 +44,7 @@ class Memberships:
     def __init__(self, api: KubeApi, *, bytes_in_flight: int = _BYTES_IN_FLIGHT) -> None:
         self._api = api
         self._budget = ByteBudget(bytes_in_flight)
+        self._pages = PageSize(_PAGE)
 
     @asynccontextmanager
     async def open(self, namespace: str, name: str) -> AsyncIterator[Membership | UnreadableStatus | None]:
@@ -76,15 +77,32 @@ class Memberships:
         """Namespace and name of every object that is there, of all namespaces if none is given."""
         found: set[tuple[str, str]] = set()
         for scope in [path("/apis", GROUP, VERSION, "namespaces", n, PLURAL) for n in namespaces] or [_EVERYWHERE]:
-            query = {"limit": str(_PAGE)}
-            while True:
-                answer = await self._api.request("membership", "GET", scope, query=query, accept=METADATA_ONLY_LIST)
-                page = json.loads(answer)
+            token: str | None = ""
+            while token is not None:
+                page = await self._page(scope, token)
                 found.update((o["metadata"]["namespace"], o["metadata"]["name"]) for o in page["items"] or ())
-                if not (token := page["metadata"].get("continue")):
-                    break
-                query = {"limit": str(_PAGE), "continue": token}
+                token = page["metadata"].get("continue") or None
         return found
+
+    async def _page(self, scope: str, token: str) -> dict[str, Any]:
+        """The page of metadata that follows `token`, of as many objects as their bytes allow."""
+        while True:
+            query = {"limit": str(self._pages.limit), **({"continue": token} if token else {})}
+            try:
+                answer = await self._api.request(
+                    "membership",
+                    "GET",
+                    scope,
+                    query=query,
+                    accept=METADATA_ONLY_LIST,
+                    max_bytes=self._pages.max_bytes,
+                )
+            except TooLargeError:
+                self._pages.too_large()
+            else:
+                self._pages.answered(len(answer))
+                page: dict[str, Any] = json.loads(answer)
+                return page
 
     async def _fetch(self, namespace: str, name: str) -> bytes | None:
         try:

@@ -3,6 +3,7 @@
 Not for: their contents. Written by kopf's thread; kept from one run of kopf to the next.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import kopf
@@ -25,6 +26,18 @@ def mark_of(body: kopf.Body) -> Mark:
         metadata.deletion_timestamp is not None,
         *(annotations.get(name) for name in _WAKING_ANNOTATIONS),
     )
+
+
+_KEPT: Final = ("name", "namespace", "uid", "resourceVersion", "generation", "deletionTimestamp")
+
+
+def needed_of(metadata: Mapping[str, object]) -> dict[str, object]:
+    """Of an object's metadata what the watch needs, and what its mark is made of."""
+    kept = {name: metadata[name] for name in _KEPT if name in metadata}
+    annotations = metadata.get("annotations")
+    if isinstance(annotations, dict):
+        kept["annotations"] = {name: annotations[name] for name in _WAKING_ANNOTATIONS if name in annotations}
+    return kept
 
 
 class Marks:

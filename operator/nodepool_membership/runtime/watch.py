@@ -22,10 +22,11 @@ import kopf
 
 from nodepool_membership.api.names import GROUP, PLURAL, VERSION
 from nodepool_membership.kube.api import USER_AGENT, KubeApi, path
-from nodepool_membership.kube.errors import KubeError, UnansweredError
+from nodepool_membership.kube.errors import KubeError, TooLargeError, UnansweredError
+from nodepool_membership.kube.pages import PageSize, read_at_most
 from nodepool_membership.kube.sessions import Login, open_session, why
 from nodepool_membership.kube.sockets import Sockets
-from nodepool_membership.runtime.marks import Marks, mark_of
+from nodepool_membership.runtime.marks import Marks, mark_of, needed_of
 from nodepool_membership.runtime.queue import Key
 from nodepool_membership.runtime.streams import INACTIVITY_SECONDS, SERVER_TIMEOUT_SECONDS, Streams
 
@@ -41,8 +42,7 @@ _DISCOVERY_SECONDS: Final = 2.0
 _REMIND_SECONDS: Final = 60.0
 _RESTART_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 2.0
-_CHUNK: Final = 25
-"""Metadata carries annotations: after a client-side `kubectl apply` up to 256 KiB an object."""
+_PAGE: Final = 200
 
 
 class Endless:
@@ -55,7 +55,17 @@ class Endless:
 
 
 class _MetadataResponse(aiohttp.ClientResponse):
-    """The API server writes an empty metadata-only list as `"items": null`, which kopf cannot iterate over."""
+    """A page of metadata, bounded in bytes; of each object only what a mark is made of is kept."""
+
+    async def fits(self, pages: PageSize) -> bool:
+        """Read the page, unless it has more bytes than it may have."""
+        try:
+            self._body = await read_at_most(self, pages.max_bytes)
+        except TooLargeError:
+            pages.too_large()
+            return False
+        pages.answered(len(self._body))
+        return True
 
     async def json(
         self,
@@ -66,7 +76,8 @@ class _MetadataResponse(aiohttp.ClientResponse):
     ) -> object:
         value = await super().json(encoding=encoding, loads=loads, content_type=content_type)
         if isinstance(value, dict) and "items" in value:
-            value["items"] = value["items"] or []
+            # The API server writes an empty list of metadata as null, which kopf cannot iterate over.
+            value["items"] = [{"metadata": needed_of(item["metadata"])} for item in value["items"] or []]
         return value
 
 
@@ -236,6 +247,7 @@ class _KopfThread:
         self._on_key = on_key
         self._on_end = on_end
         self._sockets = Sockets()
+        self._pages = PageSize(_PAGE)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_flag: asyncio.Event | None = None
         self._stopped = False
@@ -308,7 +320,7 @@ class _KopfThread:
         elif "continue" not in request.url.query:
             self._marks.begin_list(self._names[stream])
         self._streams.asked(stream)
-        response = await _asked(request, handler)
+        response = await (_asked(request, handler) if watch else self._page(request, handler))
         self._streams.answered(stream, response.status, watch=watch)
         if response.status == 401:
             try:
@@ -317,6 +329,15 @@ class _KopfThread:
                 response.close()
                 raise
         return response
+
+    async def _page(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        while True:
+            request.url = request.url.update_query(limit=self._pages.limit)
+            response = await _asked(request, handler)
+            if response.status != 200 or not isinstance(response, _MetadataResponse):
+                return response
+            if await response.fits(self._pages):
+                return response
 
     async def _on_event(
         self, *, event: kopf.RawEvent, body: kopf.Body, name: str, namespace: str | None, **_: object
@@ -337,7 +358,7 @@ def _settings(inactivity_seconds: float) -> kopf.OperatorSettings:
     # Storages over none: kopf's own keep a copy of the object in an annotation.
     settings.persistence.diffbase_storage = kopf.MultiDiffBaseStorage([])
     settings.persistence.progress_storage = kopf.MultiProgressStorage([])
-    settings.watching.chunk_size = _CHUNK
+    settings.watching.chunk_size = _PAGE
     settings.watching.reconnect_backoff = 2.0
     settings.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     settings.watching.inactivity_timeout = inactivity_seconds
