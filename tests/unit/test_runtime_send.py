@@ -3,6 +3,7 @@
 Not for: answers of the cloud (`tests/contract`), or the order of writes and calls (`tests/cluster`, `test_program`).
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -83,3 +84,16 @@ def test_what_kept_a_call_from_being_sent_is_no_trouble_of_the_network_unless_it
     answer = troubles.of_call(error)
     assert isinstance(answer, NotSent)
     assert answer.reason is reason
+
+
+def test_a_pool_is_doubted_where_it_was_seen_and_nowhere_else(world: World) -> None:
+    world.sender.doubt(MEMBERSHIP)
+    pool = MEMBERSHIP.spec.node_pool
+    assert world.sender.is_doubted(pool)
+    for other in (
+        replace(pool, endpoint="https://another"),
+        replace(pool, project_id="another"),
+        replace(pool, cluster_id="another"),
+        replace(pool, node_pool_id="another"),
+    ):
+        assert not world.sender.is_doubted(other)

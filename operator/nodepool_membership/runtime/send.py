@@ -34,7 +34,7 @@ class Sender:
         self._now = now
         self._monotonic = monotonic
         self._under_way: set[asyncio.Task[object]] = set()
-        self._doubted: set[str] = set()
+        self._doubted: set[NodePoolRef] = set()
         self._closing = False
 
     async def shielded(self, work: Coroutine[None, None, T], intent: Batch) -> T:
@@ -46,11 +46,11 @@ class Sender:
 
     def doubt(self, membership: Membership) -> None:
         """Take no further refusal by this node pool for certain: one was carried out in part (rule P15)."""
-        self._doubted.add(membership.spec.node_pool.node_pool_id)
+        self._doubted.add(membership.spec.node_pool)
         _log.warning("refusals of this node pool are not atomic", extra=about(membership))
 
     def is_doubted(self, pool: NodePoolRef) -> bool:
-        return pool.node_pool_id in self._doubted
+        return pool in self._doubted
 
     async def close(self) -> None:
         """Start no further call and wait for the records of those under way; cancelled, give them up, and say which."""
