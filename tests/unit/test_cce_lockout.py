@@ -1,6 +1,7 @@
 """A key that is refused is left alone before the gateway locks it (rule P23)."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -11,7 +12,7 @@ from nodepool_membership.cce.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from nodepool_membership.cce.lockout import PAUSE_SECONDS, WRONG_IN_A_ROW, Lockout, Lockouts
+from nodepool_membership.cce.lockout import PAUSE_SECONDS, WRONG_BY_KEY, WRONG_IN_A_ROW, Lockout, Lockouts
 
 WRONG = UnauthenticatedError("verify aksk signature fail", status=401, code="APIGW.0301")
 EXPIRED = UnauthenticatedError("signature expired, signature date: x", status=401, code="APIGW.0301")
@@ -144,26 +145,67 @@ async def test_a_read_that_is_given_up_leaves_room() -> None:
 async def test_a_secret_that_changes_is_tried_at_once() -> None:
     clock = Clock()
     lockouts = Lockouts(clock=clock)
-    old = lockouts.get("https://a", "old")
+    old = lockouts.get("https://a", "old", "old")
     await refused(old, WRONG_IN_A_ROW)
-    assert lockouts.get("https://a", "old") is old
-    assert not await call(lockouts.get("https://a", "old"))
-    assert await call(lockouts.get("https://a", "new"))
-    assert await call(lockouts.get("https://b", "old"))
+    assert lockouts.get("https://a", "old", "old") is old
+    assert not await call(lockouts.get("https://a", "old", "old"))
+    assert await call(lockouts.get("https://a", "new", "new"))
+    assert await call(lockouts.get("https://b", "old", "old"))
 
 
 async def test_the_keys_of_others_do_not_make_one_forgotten() -> None:
     lockouts = Lockouts(clock=Clock())
     for number in range(WRONG_IN_A_ROW):
-        await refused(lockouts.get("https://a", "mine"), 1)
-        assert await call(lockouts.get("https://a", str(number)))
-    assert not await call(lockouts.get("https://a", "mine"))
+        await refused(lockouts.get("https://a", "mine", "mine"), 1)
+        assert await call(lockouts.get("https://a", str(number), str(number)))
+    assert not await call(lockouts.get("https://a", "mine", "mine"))
 
 
 async def test_those_of_old_secrets_are_forgotten() -> None:
     clock = Clock()
     lockouts = Lockouts(clock=clock)
     for day in range(100):
-        await refused(lockouts.get("https://a", str(day)), WRONG_IN_A_ROW)
+        await refused(lockouts.get("https://a", str(day), str(day)), WRONG_IN_A_ROW)
         clock.now += 86_400
     assert len(lockouts._lockouts) <= 2
+
+
+async def test_wrong_secrets_with_one_access_key_count_together_and_stop_nobody_who_was_right() -> None:
+    clock = Clock()
+    lockouts = Lockouts(clock=clock)
+    right = lockouts.get("https://a", "right", "AK")
+    assert await call(right)
+    await refused(lockouts.get("https://a", "wrong1", "AK"), 3)
+    await refused(lockouts.get("https://a", "wrong2", "AK"), 2)
+    for name in ("wrong2", "wrong3"):
+        with pytest.raises(UnauthenticatedError, match="with other secret keys"):
+            async with lockouts.get("https://a", name, "AK").call(changes=False):
+                pytest.fail("called")
+    assert await call(lockouts.get("https://a", "other", "AK2"))
+    assert await call(lockouts.get("https://b", "wrong3", "AK"))
+    assert await call(right)
+    await refused(lockouts.get("https://a", "wrong3", "AK"), 3)
+    clock.now += PAUSE_SECONDS
+    assert await call(lockouts.get("https://a", "wrong1", "AK"))
+
+
+async def test_no_more_unproven_contents_of_an_access_key_are_tried_at_once_than_may_be_wrong() -> None:
+    lockouts = Lockouts(clock=Clock())
+    inside, most, may_end = 0, 0, asyncio.Event()
+
+    async def read(number: int) -> None:
+        nonlocal inside, most
+        with contextlib.suppress(CloudError):
+            async with lockouts.get("https://a", str(number), "AK").call(changes=False):
+                inside += 1
+                most = max(most, inside)
+                await may_end.wait()
+                inside -= 1
+                raise WRONG
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(20):
+            group.create_task(read(number))
+        await asyncio.sleep(0)
+        may_end.set()
+    assert most == WRONG_BY_KEY

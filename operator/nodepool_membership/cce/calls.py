@@ -17,6 +17,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from nodepool_membership import __version__
+from nodepool_membership.cce.breaker import Attempt, Breaker
 from nodepool_membership.cce.credentials import Credentials, Source
 from nodepool_membership.cce.errors import (
     CloudError,
@@ -118,6 +119,7 @@ class Caller:
         now: Callable[[], datetime],
         timeout_seconds: float,
         lockout: Lockout | None = None,
+        breaker: Breaker | None = None,
         observe: Observe = nobody,
     ) -> None:
         """`base` is what every path follows: scheme, host and port, without a slash at the end, or more."""
@@ -128,6 +130,7 @@ class Caller:
         self._now = now
         self._timeout = timeout_seconds
         self._lockout = lockout or Lockout(clock=monotonic)
+        self._breaker = breaker or Breaker(clock=monotonic)
         self._observe = observe
         self.clock_offset_seconds: float | None = None
         """The cloud's clock (its last `Date` header) minus ours (rule P21); None before the first answer."""
@@ -185,30 +188,40 @@ class Caller:
         )
         request.extensions["trace"] = leaves.trace
         auth = authentication(credentials, now=self._now)
+        with self._breaker.call() as attempt:
+            answer, content = await self._exchanged(request, auth, leaves, attempt, changes=changes)
+            attempt.answered = True
+        self._note_clock(answer)
+        if not answer.is_success:
+            raise from_answer(answer, content, changes=changes)
+        return Answer(content, answer.status_code, request_id_of(answer.headers.get("X-Request-Id")))
+
+    async def _exchanged(
+        self, request: httpx.Request, auth: httpx.Auth, leaves: _Leaves, attempt: Attempt, *, changes: bool
+    ) -> tuple[httpx.Response, bytes]:
         try:
             # httpx limits the gaps between bytes; this limits the whole call.
             async with asyncio.timeout(self._timeout):
                 answer = await self._http.send(request, auth=auth, stream=True, follow_redirects=False)
                 try:
-                    content = await read_bounded(answer)
+                    return answer, await read_bounded(answer)
                 finally:
                     await answer.aclose()
         except NotSentError:
             raise
         except TimeoutError:
-            text = f"no answer within {self._timeout:.0f} s"
+            text = attempt.silence = f"no answer within {self._timeout:.0f} s"
             raise from_transport(httpx.ReadTimeout(text), changes=changes, sent=leaves.sent) from None
         except (httpx.HTTPError, OSError) as error:
-            raise from_transport(error, changes=changes, sent=leaves.sent) from None
+            failure = from_transport(error, changes=changes, sent=leaves.sent)
+            if isinstance(error, (httpx.ConnectError, httpx.TimeoutException)):
+                attempt.silence = failure.message
+            raise failure from None
         except Exception as error:
             # Whatever it was, a call that changes something may have left before (rule P6).
             if changes:
                 raise from_transport(error, changes=True) from error
             raise
-        self._note_clock(answer)
-        if not answer.is_success:
-            raise from_answer(answer, content, changes=changes)
-        return Answer(content, answer.status_code, request_id_of(answer.headers.get("X-Request-Id")))
 
     def _note_clock(self, answer: httpx.Response) -> None:
         try:

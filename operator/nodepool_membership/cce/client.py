@@ -13,6 +13,7 @@ import httpx
 from pydantic import TypeAdapter, ValidationError
 
 from nodepool_membership.cce import wire
+from nodepool_membership.cce.breaker import Breaker
 from nodepool_membership.cce.calls import FEW_VALUES, Answer, Caller, Fence, Observe, always_open, nobody, path_of, read
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import NotFoundError, OutcomeUnknownError, UnavailableError
@@ -47,6 +48,7 @@ class CloudClient:
         now: Callable[[], datetime],
         timeout_seconds: float,
         lockout: Lockout | None = None,
+        breaker: Breaker | None = None,
         observe: Observe = nobody,
     ) -> None:
         base = endpoint + path_of("api", "v3", "projects", project_id)
@@ -59,6 +61,7 @@ class CloudClient:
             now=now,
             timeout_seconds=timeout_seconds,
             lockout=lockout,
+            breaker=breaker,
             observe=observe,
         )
 

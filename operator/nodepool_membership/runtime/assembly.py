@@ -13,6 +13,7 @@ from typing import Final
 
 import httpx
 
+from nodepool_membership.cce.breaker import Breakers
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Credentials
@@ -70,6 +71,7 @@ async def make_reconciler(
     timeout = options.http_timeout.total_seconds()
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
     lockouts = Lockouts(clock=monotonic)
+    breakers = Breakers(clock=monotonic)
     async with open_http(timeout, options.proxies, options.ca_file) as http:
 
         def connect(endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
@@ -80,7 +82,8 @@ async def make_reconciler(
                 credentials,
                 now=now,
                 timeout_seconds=timeout,
-                lockout=lockouts.get(endpoint, credentials.fingerprint),
+                lockout=lockouts.get(endpoint, credentials.fingerprint, credentials.identity),
+                breaker=breakers.get(endpoint),
                 observe=metrics.cloud_request,
             )
 
@@ -95,7 +98,7 @@ async def make_reconciler(
                 credentials,
                 now=now,
                 timeout_seconds=timeout,
-                lockout=lambda place: lockouts.get(place, credentials.fingerprint),
+                lockout=lambda place: lockouts.get(place, credentials.fingerprint, credentials.identity),
                 observe=metrics.cloud_request,
             )
 
