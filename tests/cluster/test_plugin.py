@@ -63,7 +63,8 @@ def test_a_membership_at_work_is_explained_by_its_state_alone(stage: Stage, edit
     before = json.loads(editor.npmem("explain", "m", "-o", "json").stdout)
     assert (before["doing"], before["wiped"]["certainly"]) == ("Working", 3)
     assert job in before["waits"][0]["what"]
-    ready = {"type": "Ready", "status": "Unknown", "reason": "Pending"}
+    moment = "2026-01-01T00:00:00Z"
+    ready = {"type": "Ready", "status": "Unknown", "reason": "Pending", "message": "", "lastTransitionTime": moment}
     scene.edit_status(conditions=[ready])
     after = json.loads(editor.npmem("explain", "m", "-o", "json").stdout)
     assert after.pop("told") != before.pop("told")

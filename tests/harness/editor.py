@@ -55,6 +55,6 @@ class Person:
             capture_output=True,
             text=True,
             env={**environment, "KUBECONFIG": str(self.kubeconfig)},
-            timeout=120,
+            timeout=280,
             check=False,
         )
