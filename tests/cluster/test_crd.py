@@ -351,21 +351,27 @@ def test_status_is_bounded(client: Client, field: str, value: object, words: str
 def test_get_shows_what_is_wanted_and_how_far_it_is(client: Client) -> None:
     client.create("gpu-workers")
     header, new = client.kubectl("get", "npmem").splitlines()
-    assert header.split() == ["NAME", "READY", "REASON", "JOINED", "DESIRED", "FAILED", "AGE"]
+    shown = ["NAME", "READY", "REASON", "JOINED", "JOINING", "PENDING", "FAILED", "DESIRED", "NEXT", "AGE"]
+    assert header.split() == shown
     assert new.split()[:3] == ["gpu-workers", "Unknown", "Pending"]
-    client.write_status("gpu-workers", wire(replace(running("job-1"), joined=400, desired=450, failed=5)))
+    status = replace(running("job-1"), joined=400, joining=30, pending=15, failed=5, desired=450)
+    client.write_status("gpu-workers", wire(status))
     (row,) = client.kubectl("get", "npmem", "--no-headers").splitlines()
-    assert row.split()[:6] == ["gpu-workers", "False", "Progressing", "400", "450", "5"]
+    assert row.split()[:8] == ["gpu-workers", "False", "Progressing", "400", "30", "15", "5", "450"]
+    assert len(row.split()) == 9, "nothing is planned, so NEXT is empty"
+    client.write_status("gpu-workers", wire(replace(status, next_time=datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))))
+    (row,) = client.kubectl("get", "npmem", "--no-headers").splitlines()
+    assert row.split()[8] == "2030-01-02T03:04:05Z"
 
 
-def test_get_wide_shows_job_pool_cluster_and_message(client: Client) -> None:
+def test_get_wide_shows_message_job_pool_and_cluster(client: Client) -> None:
     client.create("gpu-workers")
     client.write_status("gpu-workers", wire(running("job-1")))
     header, row = client.kubectl("get", "npmem", "--output=wide").splitlines()
-    names = ["AGE", "LAST JOB", "POOL", "CLUSTER", "MESSAGE"]
+    names = ["AGE", "MESSAGE", "LAST JOB", "POOL", "CLUSTER"]
     starts = [header.index(name) for name in names]
     cells = [row[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
-    assert cells[1:] == ["job-1", POOL["nodePoolID"], POOL["clusterID"], "1 batch under way"]
+    assert cells[1:] == ["1 batch under way", "job-1", POOL["nodePoolID"], POOL["clusterID"]]
 
 
 def test_kubectl_finds_it_by_short_name_and_category_and_explains_its_fields(client: Client) -> None:

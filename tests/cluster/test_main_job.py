@@ -59,8 +59,8 @@ def test_450_servers_join_by_three_calls(stage: Stage, control_plane: ControlPla
     assert reasons.count("BatchSucceeded") == 3
     assert len(reasons) <= 4 * 3
     shown = control_plane.kubectl("get", "npmem", scene.name, "-n", scene.namespace).stdout.split()
-    assert shown[:6] == ["NAME", "READY", "REASON", "JOINED", "DESIRED", "FAILED"]
-    assert shown[7:12] == [scene.name, "True", "Succeeded", "450", "450"]
+    assert shown[:8] == ["NAME", "READY", "REASON", "JOINED", "JOINING", "PENDING", "FAILED", "DESIRED"]
+    assert shown[10:18] == [scene.name, "True", "Succeeded", "450", "0", "0", "0", "450"]
     described = control_plane.kubectl("describe", "npmem", scene.name, "-n", scene.namespace).stdout
     assert "BatchSubmitted" in described
 

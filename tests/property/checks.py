@@ -55,6 +55,7 @@ def check_decision(membership: Membership, decision: Decision, seen: Observation
         doubted = {i for i, absence in decision.absences.items() if absence.looks < LOOKS and i not in table}
         there = table.active_in(POOL, spec.server_ids) | doubted
         assert there >= spec.server_ids, "Ready, but not every server is Active, or absent for a moment only (P13)"
+    assert after.next_time is None or after.next_time > now, "NEXT is not to come"
     judged = seen.trouble is None and not seen.is_skewed and not decision.doubted
     if table is not None and table.begun >= seen.read_at and judged:
         for batch in after.open_batches:

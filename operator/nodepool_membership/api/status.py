@@ -239,6 +239,8 @@ class Status:
     plan: Plan | None = None
     findings: tuple[Finding, ...] = ()
     surplus_since: Moment | None = None
+    next_time: Moment | None = None
+    """When something next happens by itself, as far as that is known. Output: never read back."""
     last_handled_reconcile_at: str | None = None
     last_handled_reset_at: str | None = None
 

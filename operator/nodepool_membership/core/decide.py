@@ -11,8 +11,9 @@ Not for: doing it (`runtime`). Pure: the time is an argument, and what has to be
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
@@ -32,6 +33,7 @@ from nodepool_membership.core import (
     rivals,
     servers,
     texts,
+    upcoming,
     vetting,
 )
 from nodepool_membership.core.carry import apply_spec, carry_over, is_lost
@@ -45,6 +47,9 @@ from nodepool_membership.core.servers import Snapshot
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
 from nodepool_membership.core.verdict import Facts, Verdict, conditions, verdict_of
+
+TOLD_FROM: Final = 15.0
+"""Seconds: a call that waits for less is not told of, since to tell costs a write."""
 
 
 class Pace(StrEnum):
@@ -127,7 +132,7 @@ def _told(membership: Membership, facts: Facts) -> Status:
     """The status with its conditions."""
     status, verdict = facts.status, verdict_of(facts)
     told = conditions(membership.status, verdict, status.observed_generation, facts.now)
-    return replace(status, conditions=told)
+    return replace(status, conditions=told, next_time=facts.next_time)
 
 
 def decide(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Decision | Look:
@@ -184,6 +189,13 @@ class _Pipeline:
         """The membership without the servers that others have the right to, or an earlier call for."""
         return replace(self._membership, spec=rivals.ours(self._spec, self._seen.rivals or {}))
 
+    def _turn(self, *steps: Step) -> datetime | None:
+        """When the write budget has a place, if that takes long enough for a person to ask."""
+        waits = [step.turn for step in steps if step.turn is not None]
+        if not waits or min(waits) < TOLD_FROM:
+            return None
+        return upcoming.rounded(self._now + timedelta(seconds=min(waits)), self._membership.status.next_time)
+
     def _braked(self, state: State) -> State:
         failed = batches.must_brake(state) if state.halt is None else None
         if failed is None:
@@ -228,6 +240,7 @@ class _Pipeline:
             remove_blocker=removed.blocker,
             watch_blocker=gates.implausible() if uncertain else None,
             more=added.more or removed.more or added.intent is not None or removed.intent is not None,
+            turn=self._turn(added, removed),
             overdue=overdue,
             theirs=rivals.withheld(spec, state, seen.rivals or {}),
             vanished=len(_unseen(state, spec, seen.listing)),
@@ -331,6 +344,7 @@ def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answere
     return replace(
         status,
         conditions=conditions(membership.status, verdict, status.observed_generation, facts.now),
+        next_time=facts.next_time,
         last_handled_reconcile_at=look if answered and look else status.last_handled_reconcile_at,
         # The reset has been worked into the state above, so it is answered with it.
         last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at,

@@ -40,6 +40,8 @@ class Step:
     """Seconds until the next call may be made, if that is known."""
     more: bool = False
     """Servers could be named in a call but wait for a place: a running job, or the budget."""
+    turn: float | None = None
+    """Seconds until the write budget may have a place, where that is what a call waits for."""
     doubted: bool = False
     """A refused call was carried out in part: no later refusal of this pool is to be trusted (rule P15)."""
 
@@ -59,10 +61,10 @@ def before_call(
     pool_id = membership.spec.node_pool.node_pool_id
     if state.recovers(now) and state.recovery is not None:
         return Step(state, blocker=STATUS_LOST, delay=seconds(state.recovery.until - now))
+    if (blocker := paused_object(membership)) is not None:
+        return Step(state, blocker=blocker)
     if (wait := state.waits_until(operation, now)) is not None:
         return Step(state, blocker=Blocker(wait.reason, wait.message), delay=seconds(wait.until - now))
-    if (paused := requests.paused(membership.metadata)) is not None:
-        return Step(state, blocker=_paused("this object", paused))
     if (blocker := not_usable(seen, pool_id)) is not None:
         return Step(state, blocker=blocker)
     spare = plan.KEPT_FOR_REMOVALS + findings.BYTES if operation is Operation.ADD else 0
@@ -82,7 +84,8 @@ def before_call(
     if seen.write_wait is None:
         return Look(write=True)
     if seen.write_wait > 0:
-        return Step(state, blocker=_THROTTLED if seen.throttled else None, delay=seen.write_wait, more=True)
+        blocker = _THROTTLED if seen.throttled else None
+        return Step(state, blocker=blocker, delay=seen.write_wait, more=True, turn=seen.write_wait)
     return None
 
 
@@ -104,6 +107,12 @@ _CROWDED: Final = Blocker(
 _THROTTLED: Final = Blocker(
     Reason.THROTTLED, "the cloud throttled the writes of this access key; the operator waits before the next one"
 )
+
+
+def paused_object(membership: Membership) -> Blocker | None:
+    """Why no call is started, where the object itself says so."""
+    why = requests.paused(membership.metadata)
+    return None if why is None else _paused("this object", why)
 
 
 def _paused(where: str, why: str) -> Blocker:

@@ -14,8 +14,8 @@ from nodepool_membership.api.codec import plain_text, rfc3339
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import DRIFT, FailureReason, Reason
 from nodepool_membership.api.status import Condition, Failure, Operation, Status, Wait
-from nodepool_membership.core import texts
-from nodepool_membership.core.gates import STATUS_LOST, Blocker
+from nodepool_membership.core import texts, upcoming
+from nodepool_membership.core.gates import STATUS_LOST, Blocker, paused_object
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.rivals import Rivals, told
 from nodepool_membership.core.settings import Settings
@@ -57,6 +57,8 @@ class Facts:
     watch_blocker: Blocker | None = None
     """Why open batches cannot be judged."""
     more: bool = False
+    turn: datetime | None = None
+    """When the write budget has a place, where that is what the next call waits for."""
     overdue: tuple[int, ...] = ()
     """Batches whose job should long have ended."""
     theirs: Rivals = field(default_factory=dict)
@@ -84,6 +86,15 @@ class Facts:
     @property
     def blocker(self) -> Blocker | None:
         return self.add_blocker or self.remove_blocker
+
+    @property
+    def next_time(self) -> datetime | None:
+        """When something next happens by itself."""
+        ends = self.blocker is not None and (self.blocker.stalls or self.blocker.reason is Reason.PAUSED)
+        ends = ends or (self.trouble is not None and self.trouble.reason in STALLING)
+        return upcoming.next_time(
+            self.membership, self.status, self.now, self.settings, theirs=len(self.theirs), stopped=ends, turn=self.turn
+        )
 
 
 def verdict_of(facts: Facts) -> Verdict:
@@ -184,6 +195,8 @@ def _halted(facts: Facts) -> Verdict | None:
 def _blocked(facts: Facts) -> Verdict | None:
     """Why the next call is not made now."""
     blocker = facts.blocker
+    if blocker is None and (facts.status.pending or facts.status.surplus):
+        blocker = paused_object(facts.membership)
     if blocker is None and not facts.looked:
         # Nobody asked whether a call could be made: what was stored about the next one still holds.
         wait = facts.wait(Operation.ADD) if facts.status.pending else facts.wait(Operation.REMOVE)
