@@ -24,7 +24,7 @@ from nodepool_membership.core.observation import (
     Trouble,
 )
 from nodepool_membership.core.preflight import findings
-from nodepool_membership.core.state import State
+from nodepool_membership.core.state import BYTES_PER_ID, State
 from unit.core_builders import (
     JOB,
     NOW,
@@ -163,7 +163,7 @@ def test_a_full_write_budget_is_waited_for_without_a_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [0, ROOM - 2 * plan.BYTES_PER_ID - plan.BYTES_PER_OUTCOME - KEPT_FREE, MAX_OBJECT_BYTES]
+    "size", [0, ROOM - 2 * BYTES_PER_ID - plan.BYTES_PER_OUTCOME - KEPT_FREE, MAX_OBJECT_BYTES]
 )
 def test_an_intent_is_made_only_if_its_worst_outcome_fits(size: int) -> None:
     run = Run(replace(an_object(a_spec(A)), wire_bytes=size))
@@ -182,10 +182,10 @@ def test_an_intent_is_made_only_if_its_worst_outcome_fits(size: int) -> None:
 
 def test_every_open_batch_is_counted_into_what_must_fit() -> None:
     """With its text, and its server once more: it may stand among the failures before it leaves the batch."""
-    room = ROOM - 400 * plan.BYTES_PER_ID
+    room = ROOM - 400 * BYTES_PER_ID
     none, one = State.of(Status()), State.of(Status(jobs=(a_batch(Phase.RUNNING, A),)))
     for state, outcomes in ((none, 1), (one, 2)):
-        limit = room - outcomes * plan.BYTES_PER_OUTCOME - (outcomes - 1) * plan.BYTES_PER_ID
+        limit = room - outcomes * plan.BYTES_PER_OUTCOME - (outcomes - 1) * BYTES_PER_ID
         assert plan.fits(limit, state, 200)
         assert not plan.fits(limit + 1, state, 200)
 

@@ -21,6 +21,18 @@ class InvalidObjectError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class FieldsOwner:
+    """An entry of `metadata.managedFields`: who wrote which fields when, as the API server keeps it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    manager: str = ""
+    time: Moment | None = None
+    subresource: str = ""
+    fields_v1: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """The part of `ObjectMeta` that decisions and guarded writes need."""
 
@@ -35,6 +47,13 @@ class Metadata:
     deletion_timestamp: Moment | None = None
     finalizers: tuple[str, ...] = ()
     annotations: dict[str, str] = field(default_factory=dict)
+    managed_fields: tuple[FieldsOwner, ...] = ()
+
+    @property
+    def last_edit(self) -> FieldsOwner | None:
+        """Who wrote to the spec last, as far as the API server tells; a client names itself as it likes."""
+        owners = [o for o in self.managed_fields if "f:spec" in o.fields_v1 and not o.subresource]
+        return max(owners, key=lambda o: (o.time is not None, o.time and o.time.timestamp()), default=None)
 
     @property
     def deleting(self) -> bool:

@@ -75,6 +75,8 @@ class Batch:
     interrupted: bool | None = None
     """The operator stopped between the intent and the record of its answer."""
     message: str | None = None
+    called_ids: tuple[LowerID, ...] = ()
+    """Whom the call has named, once some or all of it is over: for people. The oldest go where the object grows."""
 
     def __post_init__(self) -> None:
         if self.operation is Operation.REMOVE and len(self.node_ids) != len(self.server_ids):

@@ -98,7 +98,7 @@ def acknowledge(membership: Membership, now: datetime, settings: Settings) -> St
     if membership.spec.suspend:
         # What the last look said would be done was about another spec.
         membership = replace(membership, status=replace(membership.status, plan=None))
-    status = _about_now(membership, to_status(membership.status, membership.spec, state))
+    status = _about_now(membership, to_status(membership.status, membership.spec, state, membership.wire_bytes))
     # A request is answered by looking, not by this: an unanswered one must survive a crash. But a reset found beside
     # a lost status may be an old one whose answer was lost too: it must not end the wait.
     reset = reset_requested(membership) if is_lost(membership) else None
@@ -119,7 +119,7 @@ def remembered(membership: Membership, known: Ledger, now: datetime, settings: S
 
 def recorded(membership: Membership, state: State, now: datetime, settings: Settings) -> Status:
     """The status with a call's answer in it. It is about the generation that the call was decided for."""
-    status = to_status(membership.status, membership.spec, state)
+    status = to_status(membership.status, membership.spec, state, membership.wire_bytes)
     status = replace(status, observed_generation=max(status.observed_generation, 0))
     return _told(membership, Facts(membership, status, now, settings))
 
@@ -225,7 +225,8 @@ class _Pipeline:
     def _concluded(self, added: Step, removed: Step) -> Decision:
         membership, spec, seen, now = self._membership, self._spec, self._seen, self._now
         state = removed.state
-        status = _about_now(membership, replace(to_status(membership.status, spec, state), plan=self._plan))
+        status = to_status(membership.status, spec, state, membership.wire_bytes)
+        status = _about_now(membership, replace(status, plan=self._plan))
         overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, spec, now))
         late = [b for b in status.open_batches if b.settling_since is not None]
         uncertain = late and seen.is_fresh and not seen.proves_absence(spec.node_pool.node_pool_id)
@@ -295,7 +296,7 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
     trouble = seen.trouble
     if trouble is None:
         raise ValueError("called without a trouble")
-    status = _about_now(membership, to_status(membership.status, membership.spec, state))
+    status = _about_now(membership, to_status(membership.status, membership.spec, state, membership.wire_bytes))
     overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, membership.spec, now))
     facts = Facts(membership, status, now, settings, trouble=trouble, failed_looks=seen.failed_looks, overdue=overdue)
     status = _answered(membership, facts, verdict_of(facts), answered=False)

@@ -14,9 +14,8 @@ from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.failures import MAX_GROUPS
 from nodepool_membership.core.observation import NodeTable
-from nodepool_membership.core.state import State, without_old
+from nodepool_membership.core.state import BYTES_PER_ID, State, without_called, without_old
 
-BYTES_PER_ID: Final = 40
 BYTES_PER_OUTCOME: Final = 2_600
 """A finished batch or a group of failures, with a long message of three bytes a character."""
 PARTS_PER_REFUSAL: Final = 2
@@ -128,7 +127,7 @@ def fits(object_bytes: int, state: State, servers: int, *, spare: int = 0) -> bo
     """
     texts = len(state.open_batches) + 1 + MAX_GROUPS
     ids = 2 * servers + sum(len(batch.server_ids) for batch in state.open_batches)
-    worst = object_bytes + BYTES_PER_ID * ids + BYTES_PER_OUTCOME * texts
+    worst = without_called(object_bytes, state.batches) + BYTES_PER_ID * ids + BYTES_PER_OUTCOME * texts
     return worst + spare <= MAX_OBJECT_BYTES
 
 

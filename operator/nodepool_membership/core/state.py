@@ -25,6 +25,9 @@ from nodepool_membership.api.status import (
 from nodepool_membership.core.failures import MAX_GROUPS, Cause, Failures, fold, unfold
 
 KEPT_FINISHED: Final = 10
+BYTES_PER_ID: Final = 40
+ROOM_FOR_CALLED: Final = 1_000_000
+"""Bytes of an object up to which finished batches keep the ids that they named."""
 MAX_HOLDS: Final = 16
 """Groups of `status.holds`; where there are more moments than that, the older ones are merged to the later."""
 _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
@@ -213,8 +216,11 @@ def count(spec: Spec, state: State) -> Counts:
     return Counts(len(desired), len(joined), len(joining), len(failed), rest)
 
 
-def to_status(status: Status, spec: Spec, state: State) -> Status:
-    """The status that stores `state`; conditions, generation and answered requests stay the caller's."""
+def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -> Status:
+    """The status that stores `state`; conditions, generation and answered requests stay the caller's.
+
+    `object_bytes`: how large the object is now, which says for how many finished batches the ids are kept.
+    """
     failures = fold(state.failures) if state.failures or status.failures else ()
     if len(failures) == MAX_GROUPS:
         # Servers that were folded together count as what they are now stored as.
@@ -234,7 +240,7 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         surplus=len(state.owed),
         last_batch=state.last_batch,
         last_job_id=state.last_job_id,
-        jobs=without_old(state.batches),
+        jobs=_with_called(status, without_old(state.batches), object_bytes),
         holds=_grouped(state.holds),
         members=status.members if same_members else tuple(sorted(recorded)),
         failures=failures,
@@ -245,6 +251,27 @@ def to_status(status: Status, spec: Spec, state: State) -> Status:
         findings=state.findings,
         surplus_since=state.surplus_since if leaving else None,
     )
+
+
+def without_called(object_bytes: int, batches: Iterable[Batch]) -> int:
+    """The bytes of an object less those of ids that are kept for people only: they make room for all else."""
+    return object_bytes - BYTES_PER_ID * sum(len(batch.called_ids) for batch in batches)
+
+
+def _with_called(status: Status, batches: tuple[Batch, ...], object_bytes: int) -> tuple[Batch, ...]:
+    """Batches of which something is over, with whom they named: the newest, as many as there is room for."""
+    before = {batch.batch: batch for batch in status.jobs}
+    room = (ROOM_FOR_CALLED - without_called(object_bytes, status.jobs)) // BYTES_PER_ID
+    told = []
+    for batch in reversed(batches):
+        known = before.get(batch.batch)
+        called = batch.called_ids
+        if known is not None and not called and len(batch.server_ids) < len(known.server_ids) == known.servers:
+            called = known.server_ids
+        room -= len(called)
+        called = called if room >= 0 else ()
+        told.append(batch if called == batch.called_ids else replace(batch, called_ids=called))
+    return tuple(reversed(told))
 
 
 def _held(holds: Iterable[Hold]) -> dict[str, Held]:

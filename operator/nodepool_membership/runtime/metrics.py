@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from nodepool_membership import __version__
 from nodepool_membership.api.status import OPEN_PHASES, Condition, Phase, Status
 from nodepool_membership.cce.errors import CloudError
+from nodepool_membership.core.outcomes import removed, wiped
 from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.runtime.progress import request_ended
 from nodepool_membership.runtime.queue import Key
@@ -181,6 +182,16 @@ class Metrics:
             ("phase",),
             registry=self.registry,
         )
+        self._wiped = Counter(
+            f"{_PREFIX}_servers_wiped_total",
+            "Servers that accepted adds have wiped; where an answer was lost, those that it left with a node",
+            registry=self.registry,
+        )
+        self._removed = Counter(
+            f"{_PREFIX}_servers_removed_total",
+            "Servers whose node was removed, which reinstalls them",
+            registry=self.registry,
+        )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -208,11 +219,13 @@ class Metrics:
         request_ended()
 
     def stored(self, namespace: str, name: str, old: Status, new: Status) -> None:
-        """A status was written: count the batches that it finishes, and show it."""
+        """A status was written: count the batches that it finishes, and the servers that it tells of, and show it."""
         before = {batch.batch: batch.phase for batch in old.jobs}
         for batch in new.jobs:
             if batch.phase in _FINISHED and before.get(batch.batch) != batch.phase:
                 self._batches.labels(batch.phase.value).inc()
+        self._wiped.inc(wiped(old, new))
+        self._removed.inc(removed(old, new))
         self.show(namespace, name, new)
 
     def show(self, namespace: str, name: str, status: Status) -> None:

@@ -52,7 +52,7 @@ from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.memberships import Memberships
-from nodepool_membership.runtime import leftovers
+from nodepool_membership.runtime import audit, leftovers
 from nodepool_membership.runtime.census import Census
 from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Clouds
@@ -141,6 +141,7 @@ class Run:
         self._held = AsyncExitStack()
         self._shielded = False
         self._answer: Answer | None = None
+        self._template = ""
         self.found: Membership | UnreadableStatus | None = None
         """The object as it was read first."""
         self._change: int | None = None
@@ -179,6 +180,8 @@ class Run:
     async def _see_through(self, program: Program[T], shield: Shield) -> T:
         """The rest of a program from its call on, in a task of its own."""
         self._answer = shield.answer
+        if shield.answer is not None:
+            audit.answered(shield.membership, shield.intent, "notSent")
         try:
             return await self.to_the_end(program)
         except asyncio.CancelledError:
@@ -287,10 +290,14 @@ class Run:
                 text = remark.value if detail is None else f"{remark.value}: {detail}"
                 _log.log(_LEVELS.get(remark, logging.WARNING), text, extra=about_key(key, batch))
             case TellStored(before, after):
+                audit.intended(before, after, self._template)
                 self._parts.store.tell(before, after)
             case TellDecided(membership, decision, seen):
+                self._template = seen.pool.template.digest if seen.pool is not None else ""
+                audit.decided(membership, decision.status)
                 leftovers.tell_of_failed(membership, decision.status, seen)
             case TellReleased(membership, status, seen):
+                audit.abandoned(membership, status)
                 leftovers.tell_on_release(membership, status, seen)
             case TellWithheld(membership, withheld):
                 self._parts.store.tell_withheld(membership, withheld)

@@ -8,15 +8,15 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import NodePoolRef
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledError
-from nodepool_membership.core.calls import Accepted, Answer, NotSent, too_late
-from nodepool_membership.runtime import troubles
+from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown, too_late
+from nodepool_membership.runtime import audit, troubles
 from nodepool_membership.runtime.clouds import Access
 from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.store import about
@@ -24,6 +24,8 @@ from nodepool_membership.runtime.store import about
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_STAGES: Final = {NotSent: "notSent", NotNow: "refused", Refused: "refused", Unknown: "unknown", Accepted: "accepted"}
 
 
 class Sender:
@@ -77,10 +79,10 @@ class Sender:
         """Send the call, once, unless it must not be sent any more; what comes of it is the answer."""
         pool = membership.spec.node_pool
         signed_at, what = intent.submit_time, intent.operation.value.lower()
-        if signed_at is None:
-            return NotSent("the intent has no time", Reason.PROGRESSING)
-        if (reason := self._why_not(signed_at)) is not None:
-            return NotSent(reason, Reason.PROGRESSING)
+        reason = "the intent has no time" if signed_at is None else self._why_not(signed_at)
+        if signed_at is None or reason is not None:
+            audit.answered(membership, intent, "notSent")
+            return NotSent(reason or "", Reason.PROGRESSING)
 
         def fence() -> str | None:
             return self._why_not(signed_at)
@@ -100,13 +102,17 @@ class Sender:
                 access.budget.passed()
             extra = {**about(membership, intent), "requestID": error.request_id}
             _log.warning("%s call: %s", what, troubles.said(error), extra=extra)
-            return troubles.of_call(error)
+            answer = troubles.of_call(error)
+            audit.answered(membership, intent, _STAGES[type(answer)], request_id=error.request_id)
+            return answer
         except Exception:  # noqa: BLE001 - a call of unknown outcome must be recorded as one, whatever was raised
             # The request may have left: the servers are looked for, not sent again (rule P6).
             _log.exception("%s call: unexpected error, its outcome is unknown", what, extra=about(membership, intent))
+            audit.answered(membership, intent, "unknown")
             return troubles.UNEXPECTED
         access.budget.passed()
         # Before the first try to store it: a job id that is nowhere else must be in the log at least (rule P9).
         extra = {**about(membership, intent), "jobID": accepted.job_id, "requestID": accepted.request_id}
         _log.info("%s call accepted", what, extra=extra)
+        audit.answered(membership, intent, "accepted", job_id=accepted.job_id, request_id=accepted.request_id)
         return Accepted(accepted.job_id)
