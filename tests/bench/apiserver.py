@@ -14,7 +14,7 @@ from prometheus_client.samples import Sample
 _REQUESTS: Final = "apiserver_request_total"
 _BYTES: Final = "apiserver_request_body_size_bytes_sum"
 _MEMBERSHIPS: Final = ("cce.nodepools.dev", "nodepoolmemberships")
-_EVENTS: Final = ("events.k8s.io", "events")
+_EVENTS: Final = ("", "events")
 _CHANGES: Final = frozenset({"PUT", "PATCH", "APPLY", "DELETE", "update", "patch", "apply", "delete"})
 _CREATES: Final = frozenset({"POST", "create"})
 

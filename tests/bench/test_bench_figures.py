@@ -9,7 +9,7 @@ from bench.fleets import GIB, Fleet, lacks_memory
 _REQUESTS = "apiserver_request_total"
 _BYTES = "apiserver_request_body_size_bytes_sum"
 _MEMBERSHIPS = ("cce.nodepools.dev", "nodepoolmemberships")
-_EVENTS = ("events.k8s.io", "events")
+_EVENTS = ("", "events")
 
 
 def _sample(name: str, kind: tuple[str, str], verb: str, value: int, subresource: str = "", code: str = "200") -> str:

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -350,27 +351,21 @@ def test_status_is_bounded(client: Client, field: str, value: object, words: str
 
 def test_get_shows_what_is_wanted_and_how_far_it_is(client: Client) -> None:
     client.create("gpu-workers")
-    header, new = client.kubectl("get", "npmem").splitlines()
-    shown = ["NAME", "READY", "REASON", "JOINED", "JOINING", "PENDING", "FAILED", "DESIRED", "NEXT", "AGE"]
-    assert header.split() == shown
-    assert new.split()[:3] == ["gpu-workers", "Unknown", "Pending"]
-    status = replace(running("job-1"), joined=400, joining=30, pending=15, failed=5, desired=450)
-    client.write_status("gpu-workers", wire(status))
-    (row,) = client.kubectl("get", "npmem", "--no-headers").splitlines()
-    assert row.split()[:8] == ["gpu-workers", "False", "Progressing", "400", "30", "15", "5", "450"]
-    assert len(row.split()) == 9, "nothing is planned, so NEXT is empty"
-    client.write_status("gpu-workers", wire(replace(status, next_time=datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))))
-    (row,) = client.kubectl("get", "npmem", "--no-headers").splitlines()
-    assert row.split()[8] == "2030-01-02T03:04:05Z"
+    header = client.kubectl("get", "npmem").splitlines()[0].split()
+    assert " ".join(header) == "NAME READY REASON JOINED JOINING PENDING FAILED DESIRED NEXT AGE"
+    for planned, told in ((None, []), (datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC), ["2030-01-02T03:04:05Z"])):
+        state = replace(running("job-1"), joined=400, joining=30, pending=15, failed=5, desired=450, next_time=planned)
+        client.write_status("gpu-workers", wire(state))
+        row = client.kubectl("get", "npmem", "--no-headers").split()
+        assert row[:-1] == ["gpu-workers", "False", "Progressing", "400", "30", "15", "5", "450", *told]
 
 
 def test_get_wide_shows_message_job_pool_and_cluster(client: Client) -> None:
     client.create("gpu-workers")
     client.write_status("gpu-workers", wire(running("job-1")))
     header, row = client.kubectl("get", "npmem", "--output=wide").splitlines()
-    names = ["AGE", "MESSAGE", "LAST JOB", "POOL", "CLUSTER"]
-    starts = [header.index(name) for name in names]
-    cells = [row[start:end].strip() for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    starts = [*map(header.index, ["AGE", "MESSAGE", "LAST JOB", "POOL", "CLUSTER"]), None]
+    cells = [row[start:end].strip() for start, end in pairwise(starts)]
     assert cells[1:] == ["1 batch under way", "job-1", POOL["nodePoolID"], POOL["clusterID"]]
 
 
@@ -391,9 +386,8 @@ def test_ten_thousand_servers_fit_and_are_applied_on_the_server(client: Client, 
     batches = tuple(replace(running(secrets.token_hex(18)).jobs[0], batch=n, server_ids=()) for n in range(11))
     client.write_status("large", wire(replace(status, jobs=batches)), "--validate=strict")
     client.kubectl("apply", "--server-side", f"--filename={file}")
-    stored = client.stored("large")
     assert len(client.read("large").status.members) == MAX_SERVERS
-    assert len(stored) < MAX_OBJECT_BYTES
+    assert len(stored := client.stored("large")) < MAX_OBJECT_BYTES
     assert len(json.dumps(json.loads(stored)["metadata"]["managedFields"])) < 8_000
 
 

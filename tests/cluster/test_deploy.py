@@ -145,8 +145,8 @@ OWN: Final = {
     ("cce.nodepools.dev", "nodepoolmemberships/status", "patch"),
     ("", "secrets", "get"),
     ("", "namespaces", "get"),
-    ("events.k8s.io", "events", "create"),
-    ("events.k8s.io", "events", "patch"),
+    ("", "events", "create"),
+    ("", "events", "patch"),
 }
 
 OWN_LEASE: Final = {
@@ -188,7 +188,7 @@ def test_the_rights_are_exactly_these(installed: ControlPlane, operator: Path) -
         ("update", "nodepoolmemberships"),
         ("delete", "nodepoolmemberships"),
         ("deletecollection", "nodepoolmemberships"),
-        ("delete", "events.events.k8s.io"),
+        ("delete", "events"),
         ("list", "namespaces"),
         ("list", "nodes"),
         ("get", "customresourcedefinitions"),

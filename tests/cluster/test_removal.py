@@ -87,7 +87,7 @@ def test_a_member_that_left_the_list_is_removed_after_the_delay(stage: Stage) ->
     scene = joined(stage, options=SEEN)
     scene.edit(serverIDs=KEPT)
     owed = scene.until("owed", lambda m: status(m).get("surplus") == 1)
-    assert "1 to be removed and REINSTALLED from " in str(condition(owed)["message"])
+    assert "1 member to be removed and REINSTALLED (" in str(condition(owed)["message"])
     assert condition(owed, "Reconciling")["status"] == "True"
     assert removed(scene) == []
     done = scene.until_ready()

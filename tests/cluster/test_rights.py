@@ -66,7 +66,7 @@ HOMES = (
     ),
 )
 """Needed when a membership is deleted under `deletionPolicy: Remove` only."""
-COUNTING = Right("ClusterRole", "events.k8s.io", "events", "patch")
+COUNTING = Right("ClusterRole", "", "events", "patch")
 
 
 RIGHTS: Sequence[Right] = [
@@ -153,8 +153,7 @@ def tell_twice(scene: Scene) -> None:
 
 def told_twice(scene: Scene) -> bool | None:
     found = [event for event in scene.cluster.events(scene.namespace) if event["reason"] == "Succeeded"]
-    series = [event.get("series") for event in found]
-    return True if any(isinstance(s, dict) and s["count"] >= 2 for s in series) else None
+    return True if any(int(str(event["deprecatedCount"])) >= 2 for event in found) else None
 
 
 def check_done(scene: Scene) -> None:

@@ -169,7 +169,16 @@ def check_status(membership: Membership, status: Status) -> None:
         assert status.joined == status.desired, "Ready, but not all joined"
         assert not status.surplus, "Ready, but removals are owed"
         assert (ready.reason is Reason.SUSPENDED) == spec.suspend, "Suspended"
-    _check_text(status_json(status), ())
+    ours = spec.server_ids.union(status.members, named, *(g.server_ids for g in status.failures))
+    ours |= {b.job_id for b in status.jobs if b.job_id}
+    wire = status_json(status)
+    conditions = wire.pop("conditions", [])
+    assert isinstance(conditions, list)
+    for told in conditions:
+        assert isinstance(told, dict)
+        assert len(str(told["message"])) <= 1024, "a message is too long"
+        assert set(_UUID.findall(str(told["message"]))) <= ours, f"a message names what is not ours: {told['message']}"
+    _check_text(wire, ())
 
 
 def _check_counts(membership: Membership, status: Status, open_ids: set[str]) -> None:

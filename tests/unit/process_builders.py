@@ -178,7 +178,7 @@ class Process:
         census = Census(api, (), self.woken.append, clock=lambda: self.seconds)
         parts = self.parts = Parts(
             memberships=api,
-            store=Store(api, Quiet(), Metrics(), claims, self.cloud),
+            store=Store(api, Quiet(), Metrics(), claims, self.cloud, SETTINGS),
             sender=self.calls,
             clouds=self.cloud,
             memories=Memories(claims, census, self.cloud, Metrics(), now=lambda: NOW),

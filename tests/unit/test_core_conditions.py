@@ -235,10 +235,14 @@ def test_true_goes_with_no_abnormal_condition() -> None:
         Verdict("True", Reason.SUCCEEDED, "done", "Reconciling")
 
 
-def test_a_message_is_one_line_without_ids() -> None:
-    told = verdict.waiting(Reason.FORBIDDEN, f"no right\nfor {A} (request {'0f' * 16})")
+def test_a_message_is_one_line_and_what_the_cloud_said_in_it_has_no_ids() -> None:
+    told = verdict.waiting(Reason.FORBIDDEN, f"no right\nfor {A}")
     (ready, also) = verdict.conditions(Status(), told, 1, NOW)
-    assert ready.message == also.message == "no right for <id> (request <id>)"
+    assert ready.message == also.message == f"no right for {A}"
+    run = new()
+    run.cloud.trouble = Trouble(Reason.FORBIDDEN, f"no right\nfor {A} (request {'0f' * 16})")
+    run.step()
+    assert run.ready.message == "no right for <id> (request <id>)"
 
 
 @pytest.mark.parametrize("looks", [1, 2])
@@ -308,9 +312,9 @@ def test_what_only_a_person_can_change_is_stalled(reason: Reason) -> None:
 
 def test_messages_tell_the_story() -> None:
     assert joining().ready.message == "0 of 2 servers joined, 2 joining in 1 batch"
-    assert done().ready.message == "1 of 1 servers are Active members of the pool"
+    assert done().ready.message == "1 of 1 server is an Active member of the pool"
     assert empty().ready.message == "0 of 0 servers: the list is empty"
-    assert used_up().ready.message == "0 of 1 servers joined, 1 failed; 1 NeverAppeared: why"
+    assert used_up().ready.message == f"0 of 1 server joined, 1 failed; 1 NeverAppeared ({A}): why"
     assert two_causes().ready.message.endswith("; 1 more cause in status.failures")
     assert "Upgrading" in cluster_not_ready().ready.message
 
@@ -321,5 +325,5 @@ def test_a_server_that_somebody_else_is_installing_is_waited_for() -> None:
     decision = run.step()
     assert (decision.intent, run.status.pending) == (None, 1)
     assert run.ready.reason is FailureReason.INSTALLING
-    assert run.ready.message.startswith("1 of 2 servers joined, 1 pending; 1 Installing: its node is Installing")
-    assert "next attempt at 2026-01-02T04:00:00Z" in run.ready.message
+    assert run.ready.message.startswith(f"1 of 2 servers joined, 1 pending; 1 Installing ({B}): its node is Installing")
+    assert "; waited for until 2026-01-02T04:00:00Z" in run.ready.message

@@ -162,9 +162,7 @@ def test_a_full_write_budget_is_waited_for_without_a_word() -> None:
     assert run.ready.reason is Reason.PROGRESSING
 
 
-@pytest.mark.parametrize(
-    "size", [0, ROOM - 2 * BYTES_PER_ID - plan.BYTES_PER_OUTCOME - KEPT_FREE, MAX_OBJECT_BYTES]
-)
+@pytest.mark.parametrize("size", [0, ROOM - 2 * BYTES_PER_ID - plan.BYTES_PER_OUTCOME - KEPT_FREE, MAX_OBJECT_BYTES])
 def test_an_intent_is_made_only_if_its_worst_outcome_fits(size: int) -> None:
     run = Run(replace(an_object(a_spec(A)), wire_bytes=size))
     decision = run.step()
@@ -211,7 +209,7 @@ def test_a_retry_is_announced_with_its_moment() -> None:
     run = Run(an_object(a_spec(A), Status(1, last_batch=1, jobs=(batch,), failures=failures)))
     decision = run.step()
     assert decision.delay == 33.0
-    assert "next attempt at 2026-01-02T03:00:33Z" in run.ready.message
+    assert "; attempt 2 of 3 at 2026-01-02T03:00:33Z" in run.ready.message
     run.now = moment
     assert run.step().intent is not None
 

@@ -110,7 +110,7 @@ def test_a_node_of_a_foreign_job_is_reported_once_and_still_counts(
     assert run.status.members == (A, B)
     told = [note for note in notes(before, run.status) if note.reason is EventReason.FOREIGN_ADD]
     assert [note.kind for note in told] == ["Warning"]
-    assert told[0].text.startswith("batch 1: 1 servers became nodes through a job that is not of this operator")
+    assert told[0].text.startswith("batch 1: 1 server became nodes through a job that is not of this operator")
     assert notes(run.status, run.status) == ()
 
 

@@ -195,7 +195,7 @@ def test_what_somebody_has_to_repair_does_not_use_up_all_attempts_within_minutes
     run.step()
     stalled = run.condition("Stalled")
     assert stalled is not None
-    assert "check" in stalled.message or "reset annotation" in stalled.message
+    assert "check" in stalled.message or "reset-requested-at" in stalled.message
 
 
 def test_a_request_ends_the_wait_for_somebody() -> None:

@@ -109,7 +109,8 @@ def test_a_deletion_tells_why_the_removal_waits_and_tells_it_once() -> None:
     assert (run.ready.status, run.ready.reason) == ("False", Reason.DELETING)
     (wait,) = run.status.waits
     assert run.ready.message == (
-        "1 to be removed and REINSTALLED (spec.deletionPolicy); spec.deletionPolicy: Retain stops it; at the latest"
+        f"1 member to be removed and REINSTALLED ({A}) from {rfc3339(wait.until)} on; spec.deletionPolicy: Retain stops"
+        " it; at the latest"
         f" 2026-01-02T04:32:00Z; the cluster is busy; next attempt at {rfc3339(wait.until)}"
     )
     told = run.status
@@ -125,4 +126,4 @@ def test_a_deletion_tells_what_is_in_the_way_of_a_removal() -> None:
     assert "the cluster is in phase Upgrading" in run.ready.message
     run.cloud.cluster = ClusterReport("Available")
     run.step(Accepted(JOB))
-    assert run.ready.message.startswith("waiting for batch 2 (job <id>) to end; at the latest 2026-01-02T04:32:00Z")
+    assert run.ready.message.startswith(f"waiting for batch 2 (job {JOB}) to end; at the latest 2026-01-02T04:32:00Z")

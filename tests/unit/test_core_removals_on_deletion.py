@@ -44,7 +44,7 @@ from unit.removal_builders import (
 def test_a_deletion_removes_all_recorded_members_after_the_delay() -> None:
     run = deleted(A, B)
     assert removal(run) == ()
-    assert "2 to be removed and REINSTALLED (spec.deletionPolicy) from 2026-01-02T03:02:00Z on" in run.ready.message
+    assert f"2 members to be removed and REINSTALLED ({A}, {B}) from 2026-01-02T03:02:00Z on" in run.ready.message
     run.wait(DELAY)
     run.cloud.nodes += active([C])
     assert removal(run, Accepted(JOB)) == (A, B)
@@ -59,7 +59,7 @@ def test_every_batch_of_a_deletion_asks_whether_the_namespace_goes_too() -> None
     run.delete()
     due(run)
     assert removal(run, Accepted(JOB)) == (A,)
-    assert "1 to be removed" in run.ready.message
+    assert "1 member to be removed" in run.ready.message
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([B])
     run.cloud.home = Home("the namespace is being deleted, too")
     decision = run.step()

@@ -73,7 +73,7 @@ def test_a_member_that_leaves_the_list_is_owed_and_removed_after_the_delay_by_it
     run = owing(A)
     assert (run.status.members, run.status.surplus, run.status.surplus_since) == ((A, D), 1, NOW)
     assert (run.ready.status, run.ready.reason) == ("False", Reason.PROGRESSING)
-    assert "1 to be removed and REINSTALLED from 2026-01-02T03:02:00Z on" in run.ready.message
+    assert f"1 member to be removed and REINSTALLED ({A}) from 2026-01-02T03:02:00Z on; back on" in run.ready.message
     run.wait(DELAY - SECOND)
     assert run.step().delay == 1.0
     run.wait(SECOND)

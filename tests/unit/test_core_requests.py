@@ -208,7 +208,7 @@ def test_suspension_says_what_is_open_and_failed_and_follows_open_batches() -> N
     run = Run(an_object(a_spec(A, B, C, suspend=True), status), Cloud(jobs=a_job(JobPhase.RUNNING)))
     decision = run.step()
     assert run.ready.message == (
-        "suspended; would add 1 in 1 call, which WIPES them, adopt 0; 1 joining in 1 open batch; 1 failed"
+        "suspended; would add 1 in 1 call, which WIPES it, adopt 0; 1 joining in 1 open batch; 1 failed"
     )
     assert (decision.pace, decision.holds) == (Pace.POLL, True)
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
@@ -231,7 +231,7 @@ def test_what_the_preview_said_stays_said_while_a_job_is_asked() -> None:
 def test_a_suspended_object_that_was_not_looked_at_says_so() -> None:
     ready = condition_of(acknowledge(an_object(a_spec(A, suspend=True)), NOW, SETTINGS), "Ready")
     assert ready is not None
-    assert ready.message == "suspended; 0 of 1 servers joined, 1 pending; the cloud was not looked at yet"
+    assert ready.message == "suspended; 0 of 1 server joined, 1 pending; the cloud was not looked at yet"
 
 
 def test_a_lost_status_is_waited_out_by_time() -> None:
@@ -326,7 +326,7 @@ def test_the_finalizer_is_released_when_the_last_batch_of_a_deleted_object_ends(
         an_object(a_spec(A, B), status, deleted=NOW, finalizers=(FINALIZER,)), Cloud(jobs=a_job(JobPhase.RUNNING))
     )
     assert run.step().holds
-    assert run.ready.message.startswith("waiting for batch 1 (job <id>) to end; at the latest 2026-01-02T0")
+    assert run.ready.message.startswith(f"waiting for batch 1 (job {JOB}) to end; at the latest 2026-01-02T0")
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
     decision = run.step()
     assert (decision.holds, decision.intent, run.newest.phase) == (False, None, Phase.SUCCEEDED)

@@ -5,9 +5,10 @@ import pytest
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Phase, Status
+from nodepool_membership.core import texts
 from nodepool_membership.core.calls import Accepted
 from nodepool_membership.core.observation import JobPhase
-from nodepool_membership.core.rivals import Rival, Rivals, told
+from nodepool_membership.core.rivals import Rival, Rivals
 from nodepool_membership.core.story import notes
 from unit.core_builders import (
     ELSEWHERE,
@@ -62,7 +63,7 @@ def test_a_conflict_with_nothing_else_to_do_is_stalled_and_names_the_owner() -> 
     assert decision.intent is None
     assert stalled(run)
     assert (run.ready.status, run.ready.reason) == ("False", Reason.CONFLICT)
-    assert "1 by other/owner" in run.ready.message
+    assert f"1 server of other/owner ({A})" in run.ready.message
     assert counts(run) == (2, 1, 0, 0, 1)
     assert [note.reason for note in notes(old, run.status)] == [Reason.CONFLICT]
     before = run.status
@@ -182,7 +183,7 @@ def test_a_server_of_ours_that_waits_for_a_retry_is_no_conflict() -> None:
     also = run.condition("Reconciling")
     assert also is not None
     assert also.reason is Reason.PROGRESSING_WITH_RETRY
-    assert "claimed first: 1 by other/owner;" in run.ready.message
+    assert "1 server of other/owner" in run.ready.message
 
 
 def test_a_part_of_a_refused_batch_that_another_has_the_right_to_is_not_sent() -> None:
@@ -198,8 +199,8 @@ def test_the_preview_leaves_out_what_is_anothers_and_says_so() -> None:
     run.cloud.nodes = active([C])
     run.step()
     assert run.ready.reason is Reason.SUSPENDED
-    assert "would add 1 in 1 call, which WIPES them, adopt 1" in run.ready.message
-    assert "1 by other/owner" in run.ready.message
+    assert "would add 1 in 1 call, which WIPES it, adopt 1" in run.ready.message
+    assert f"1 server of other/owner ({A})" in run.ready.message
 
 
 def test_nothing_is_added_or_adopted_before_all_memberships_were_read() -> None:
@@ -237,7 +238,12 @@ def test_a_batch_is_followed_before_all_memberships_were_read() -> None:
 
 
 def test_a_few_owners_are_named_and_the_rest_counted() -> None:
-    assert "1 by another namespace;" in told({A: Rival("secret/name", better=True, foreign=True)})
+    text = texts.conflict({A: Rival("secret/name", better=True, foreign=True)}, "team/mine")
+    assert text.startswith(f"1 server of another namespace ({A}) is on the list of team/mine, too")
+    assert "secret" not in text
     rivals = {server(n): Rival(f"ns/m{min(n, 6)}", better=True) for n in range(10)}
-    text = told(rivals)
-    assert "4 by ns/m6, 1 by ns/m0, 1 by ns/m1 and others by 4 more" in text
+    text = texts.conflict(rivals, "team/mine")
+    assert text.startswith(
+        f"4 servers of ns/m6 ({server(6)}, {server(7)}, {server(8)} and 1 more in both lists), 1 server"
+    )
+    assert " and 4 more in the other lists are on the list of team/mine, too: take them off one of the lists" in text

@@ -1,15 +1,17 @@
 """The Events that tell a change of status: one per change, none per look, nothing secret, few per batch."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
+from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Condition, Phase, Status
 from nodepool_membership.core.calls import Accepted, NotNow, NotSent, Refused, Unknown, record
 from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.observation import JobPhase
-from nodepool_membership.core.story import Note, notes
+from nodepool_membership.core.story import Note, notes, owed
 from nodepool_membership.core.verdict import Verdict, conditions
 from unit.core_builders import (
     JOB,
@@ -67,7 +69,9 @@ def test_a_batch_that_goes_well_is_told_in_two_events_and_ready_in_one() -> None
     for _ in range(3):
         told.step()
     assert told.told == [("Normal", "BatchSubmitted"), ("Normal", "BatchSucceeded"), ("Normal", "Succeeded")]
-    assert told.notes[0].text == f"batch 1 (2 servers, attempt 1) is Running, job {JOB}"
+    assert (
+        told.notes[0].text == f"batch 1, add of 2 servers ({A}, {B}), attempt 1, job {JOB}: accepted, which WIPES them"
+    )
     assert told.notes[2].text == "2 of 2 servers are Active members of the pool"
 
 
@@ -92,7 +96,7 @@ def test_the_longest_life_of_a_batch_is_told_in_four_events() -> None:
     ("answer", "reason"),
     [
         (NotSent("no connection"), EventReason.BATCH_WITHDRAWN),
-        (NotNow(Reason.LOCKED, "locked"), EventReason.BATCH_REFUSED),
+        (NotNow(Reason.QUOTA_EXCEEDED, "no quota"), EventReason.BATCH_REFUSED),
         (Refused(refusal(400, ""), "no"), EventReason.BATCH_REFUSED),
         (Unknown("lost"), EventReason.BATCH_VERIFYING),
     ],
@@ -116,7 +120,8 @@ def test_a_batch_that_failed_is_a_warning(phase: Phase, reason: EventReason) -> 
     old = Status(jobs=(a_batch(Phase.RUNNING, A, job_id=JOB),))
     new = Status(jobs=(a_batch(phase, job_id=JOB, message="failed: 1 NodeError"),))
     (note,) = notes(old, new)
-    assert note == Note("Warning", reason, f"batch 1 (1 servers, attempt 1) is {phase}, job {JOB}: failed: 1 NodeError")
+    assert (note.kind, note.reason) == ("Warning", reason)
+    assert note.text.startswith(f"batch 1, add of 1 server ({A}), attempt 1, job {JOB}: ")
 
 
 @pytest.mark.parametrize("phase", [Phase.QUEUED, Phase.SUBMITTING])
@@ -161,10 +166,70 @@ def test_progress_is_told_by_its_batches() -> None:
     assert notes(ready(Verdict("True", Reason.SUCCEEDED, "done")), ready(moving)) == ()
 
 
-def test_no_event_names_a_server_or_a_request() -> None:
+def test_an_event_names_our_servers_and_nothing_that_the_cloud_names() -> None:
     told = Told(Run(an_object(a_spec(A))))
-    told.call(Refused(refusal(400, ""), f"server {server(1)} is bad (request {'0f' * 16})"))
+    told.call(Refused(refusal(400, ""), f"server {server(9)} is bad (request {'0f' * 16})"))
     assert told.notes
     for note in told.notes:
-        assert server(1) not in note.text
+        assert server(9) not in note.text
         assert "0f0f" not in note.text
+    assert A in told.notes[0].text
+
+
+def owing(*left: str) -> tuple[Run, Status]:
+    spec = a_spec(A, B, C, removal=RemovalPolicy.REMOVE)
+    run = Run(an_object(spec, Status(1, last_batch=1, members=(A, B, C))))
+    run.cloud.nodes = active([A, B, C])
+    run.step()
+    before = run.status
+    run.edit(replace(spec, server_ids=frozenset(left)))
+    return run, before
+
+
+def test_members_that_become_owed_are_announced_with_time_and_remedy() -> None:
+    run, _ = owing(A)
+    before = run.membership
+    run.step()
+    (note,) = owed(before, run.membership, SETTINGS)
+    assert (note.kind, note.reason) == ("Warning", EventReason.REMOVAL_OWED)
+    assert note.text == (
+        f"2 members to be removed and REINSTALLED ({B}, {C}) from 2026-01-02T03:02:00Z on; back on spec.serverIDs, or"
+        " under spec.removalPolicy: Retain, they stay"
+    )
+    before = run.membership
+    run.step()
+    assert list(owed(before, run.membership, SETTINGS)) == [], "once"
+
+
+def test_a_removal_is_told_by_what_it_does_and_by_its_outcome() -> None:
+    run, _ = owing(A)
+    run.step()
+    run.wait(SETTINGS.removal_delay)
+    told = Told(run)
+    told.call(Accepted(JOB))
+    subject = f"batch 2, removal of 2 servers ({B}, {C}), attempt 1, job {JOB}"
+    assert told.notes[0].text == f"{subject}: accepted, which REINSTALLS them"
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
+    told.step()
+    assert (told.notes[1].kind, told.notes[1].reason) == ("Normal", EventReason.BATCH_SUCCEEDED)
+    assert told.notes[1].text == f"{subject}: 2 removed and REINSTALLED"
+
+
+def test_a_failed_add_names_who_failed_and_why() -> None:
+    told = Told(Run(an_object(a_spec(A, B, C))))
+    told.call(Accepted(JOB))
+    told.run.cloud.jobs, told.run.cloud.nodes = a_job(JobPhase.FAILED), [*active([A, B]), a_node(C, "Error")]
+    told.step()
+    assert told.notes[1].text.endswith(f"job {JOB}: 2 joined, 1 failed: 1 NodeError ({C})")
+
+
+def test_what_passes_by_itself_is_no_warning() -> None:
+    for answer in (NotNow(Reason.LOCKED, "locked"), NotSent("the operator is stopping", Reason.PROGRESSING)):
+        told = Told(Run(an_object(a_spec(A))))
+        told.call(answer)
+        assert told.notes[0].kind == "Normal"
+    told = Told(Run(an_object(a_spec(A))))
+    told.call(Accepted(JOB))
+    told.run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+    told.step()
+    assert (told.notes[1].kind, told.notes[1].reason) == ("Normal", EventReason.BATCH_VERIFYING)

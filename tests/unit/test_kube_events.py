@@ -29,7 +29,7 @@ class Server(KubeApi):
 
     async def request(self, kind: str, method: str, resource: str, **rest: object) -> bytes:
         assert kind == "event"
-        assert resource.startswith("/apis/events.k8s.io/v1/namespaces/ns/events")
+        assert resource.startswith("/api/v1/namespaces/ns/events")
         if self.gate is not None:
             await self.gate.wait()
         if self.refuse:
@@ -59,16 +59,20 @@ async def test_an_event_says_all_that_kubernetes_wants() -> None:
     assert metadata["namespace"] == "ns"
     assert metadata["name"].startswith("pool.")
     assert event == {
-        "apiVersion": "events.k8s.io/v1",
+        "apiVersion": "v1",
         "kind": "Event",
         "eventTime": "2026-01-02T03:04:05.000678Z",
-        "reportingController": "cce.nodepools.dev/nodepool-membership-operator",
+        "firstTimestamp": "2026-01-02T03:04:05Z",
+        "lastTimestamp": "2026-01-02T03:04:05Z",
+        "count": 1,
+        "source": {"component": "nodepool-membership-operator"},
+        "reportingComponent": "cce.nodepools.dev/nodepool-membership-operator",
         "reportingInstance": "pod-1",
         "type": "Normal",
         "reason": "BatchSubmitted",
         "action": "Submit",
-        "note": "batch 1",
-        "regarding": {
+        "message": "batch 1",
+        "involvedObject": {
             "apiVersion": "cce.nodepools.dev/v1alpha1",
             "kind": "NodePoolMembership",
             "namespace": "ns",
@@ -89,9 +93,8 @@ async def test_repeats_are_counted_in_one_event() -> None:
         post(events, name="other")
     assert len(server.posted) == 3
     [patch] = server.patched
-    series = patch["series"]
-    assert isinstance(series, dict)
-    assert series["count"] == 6
+    assert patch["count"] == 6
+    assert str(patch["lastTimestamp"]) >= str(server.posted[0]["firstTimestamp"])
 
 
 async def test_a_forgotten_event_is_made_again() -> None:
@@ -102,7 +105,7 @@ async def test_a_forgotten_event_is_made_again() -> None:
         server.refuse.append(GoneError("404"))
         post(events)
     assert len(server.posted) == 2
-    assert "series" not in server.posted[1]
+    assert server.posted[1]["count"] == 1
 
 
 async def test_long_after_it_is_another_event() -> None:
@@ -119,7 +122,7 @@ async def test_notes_fit_and_stay_readable() -> None:
     server = Server()
     async with Events(server, instance="x") as events:
         post(events, note="ü" * 600)
-    note = server.posted[0]["note"]
+    note = server.posted[0]["message"]
     assert isinstance(note, str)
     assert 1000 < len(note.encode()) <= 1024
     assert note.endswith("ü…")
@@ -134,7 +137,7 @@ async def test_failures_are_logged_once_at_a_time_and_block_nothing(caplog: pyte
         await settled(events)
         server.refuse.append(UnansweredError("500"))
         post(events, note="later")
-    assert [event["note"] for event in server.posted] == ["3"]
+    assert [event["message"] for event in server.posted] == ["3"]
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 2
 
 

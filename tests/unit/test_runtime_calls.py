@@ -128,7 +128,7 @@ class Process:
         self.sender = Sender(now=now, monotonic=lambda: 0.0, may_call=lambda: True)
         self.parts = Parts(
             memberships=memory,
-            store=Store(memory, events, metrics, claims, clouds),
+            store=Store(memory, events, metrics, claims, clouds, SETTINGS),
             sender=self.sender,
             clouds=clouds,
             memories=Memories(claims, census, clouds, metrics, now=now),

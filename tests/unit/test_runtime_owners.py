@@ -20,7 +20,7 @@ from nodepool_membership.runtime import claims
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.store import Store
 from nodepool_membership.runtime.unread import Unread
-from unit.core_builders import NOW, a_spec, active, servers
+from unit.core_builders import NOW, SETTINGS, a_spec, active, servers
 from unit.process_builders import Api, Process, Quiet
 
 X, Y = servers(2)
@@ -169,7 +169,7 @@ async def test_removals_that_are_withheld_are_told_to_their_owner(caplog: pytest
         def post(self, *event: object) -> None:
             posted.append(event)
 
-    store = Store(api, Posted(), Metrics(), process.claims, process.cloud)
+    store = Store(api, Posted(), Metrics(), process.claims, process.cloud, SETTINGS)
     theirs = {X: Rival("ns/a", better=True), Y: Rival("secret/list", better=True, foreign=True)}
     store.tell_withheld(api.objects[YOUNG], theirs)
     ((_, reason, kind, _, text),) = posted

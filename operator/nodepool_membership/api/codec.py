@@ -57,7 +57,10 @@ def plain_text(text: str, limit: int = MAX_MESSAGE) -> str:
 
     Ids are taken out because they would make every server a group of its own (`status.failures`).
     """
-    text = _CONTROL.sub(" ", text)
-    text = _HEX.sub("<id>", _UUID.sub("<id>", text))
-    text = " ".join(text.split())
+    return one_line(_HEX.sub("<id>", _UUID.sub("<id>", _CONTROL.sub(" ", text))), limit)
+
+
+def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Make a text of our own, which may name servers, fit for status: one line, at most `limit` characters."""
+    text = " ".join(_CONTROL.sub(" ", text).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

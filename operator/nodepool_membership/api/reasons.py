@@ -179,5 +179,6 @@ class EventReason(StrEnum):
     BATCH_REFUSED = "BatchRefused"
     BATCH_WITHDRAWN = "BatchWithdrawn"
     BATCH_VERIFYING = "BatchVerifying"
+    REMOVAL_OWED = "RemovalOwed"
     FOREIGN_ADD = "ForeignAdd"
     REMOVAL_WITHHELD = "RemovalWithheld"

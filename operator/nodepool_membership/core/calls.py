@@ -236,7 +236,9 @@ _MAY_REMOVE: Final = "grant cce:node:remove to the owner of the key, and check s
 
 
 def _closed(intent: Batch, phase: Phase, message: str, now: datetime) -> Batch:
-    return replace(intent, phase=phase, server_ids=(), node_ids=(), finish_time=now, message=plain_text(message))
+    told = plain_text(message)
+    ids = intent.server_ids
+    return replace(intent, phase=phase, server_ids=(), node_ids=(), called_ids=ids, finish_time=now, message=told)
 
 
 def _later(

@@ -58,13 +58,15 @@ _FAILURES: Final = {reason.value: reason for reason in FailureReason}
 # Refusals that would be the same again until somebody does something.
 
 _QUOTA: Final = Entry(
-    About.QUOTA, FailureReason.QUOTA_EXCEEDED, "raise the quota, or free some of it, then set the reset annotation"
+    About.QUOTA,
+    FailureReason.QUOTA_EXCEEDED,
+    "raise the quota, or free some of it, then set the annotation cce.nodepools.dev/reset-requested-at",
 )
 _LIMIT: Final = Entry(
     About.QUOTA,
     FailureReason.QUOTA_EXCEEDED,
     "raise the quota, or free some of it; if it is a limit of the server's own flavor, choose another server; then set"
-    " the reset annotation",
+    " the annotation cce.nodepools.dev/reset-requested-at",
     may_be_one=True,
 )
 _SIZE: Final = Entry(
@@ -75,39 +77,45 @@ _SIZE: Final = Entry(
 _SOLD_OUT: Final = Entry(
     About.QUOTA,
     FailureReason.QUOTA_EXCEEDED,
-    "the region has no more of the flavor or disk type: choose another one in the node pool, then set the reset"
-    " annotation",
+    "the region has no more of the flavor or disk type: choose another one in the node pool, then set"
+    " the annotation cce.nodepools.dev/reset-requested-at",
     may_be_one=True,
 )
 _BALANCE: Final = Entry(
-    About.ACCOUNT, FailureReason.INSUFFICIENT_BALANCE, "top up the account, then set the reset annotation"
+    About.ACCOUNT,
+    FailureReason.INSUFFICIENT_BALANCE,
+    "top up the account, then set the annotation cce.nodepools.dev/reset-requested-at",
 )
 _FORBIDDEN: Final = Entry(
     About.ACCOUNT,
     FailureReason.FORBIDDEN,
-    "grant cce:node:add (and cce:node:create) to the owner of the key, check spec.nodePool.projectID, then set the"
-    " reset annotation",
+    "grant cce:node:add (and cce:node:create) to the owner of the key, check spec.nodePool.projectID, then set"
+    " the annotation cce.nodepools.dev/reset-requested-at",
 )
 _RESTRICTED: Final = Entry(
-    About.ACCOUNT, FailureReason.FORBIDDEN, "the account is restricted: ask its owner, then set the reset annotation"
+    About.ACCOUNT,
+    FailureReason.FORBIDDEN,
+    "the account is restricted: ask its owner, then set the annotation cce.nodepools.dev/reset-requested-at",
 )
 _AGENCY: Final = Entry(
     About.ACCOUNT,
     FailureReason.FORBIDDEN,
-    "CCE's own agency lacks a right: grant it again in the CCE console, then set the reset annotation",
+    "CCE's own agency lacks a right: grant it again in the CCE console, then set"
+    " the annotation cce.nodepools.dev/reset-requested-at",
 )
 _NOT_AUTHORISED: Final = Entry(
     About.ACCOUNT,
     FailureReason.FORBIDDEN,
     "the account has not authorized CCE to use its other services: let its owner open the CCE console in this region"
-    " and confirm the authorization (agency cce_admin_trust), then set the reset annotation",
+    " and confirm the authorization (agency cce_admin_trust), then set"
+    " the annotation cce.nodepools.dev/reset-requested-at",
     spares=True,
 )
 _NOT_LET_IN: Final = Entry(
     About.ACCOUNT,
     FailureReason.FORBIDDEN,
-    "the gateway lets this user or address in no more: check its access rules and the account, then set the reset"
-    " annotation",
+    "the gateway lets this user or address in no more: check its access rules and the account, then set"
+    " the annotation cce.nodepools.dev/reset-requested-at",
 )
 _LOGIN: Final = Entry(
     About.ACCOUNT, FailureReason.UNAUTHENTICATED, "check the keys in the Secret named by spec.credentialsRef"
@@ -120,13 +128,14 @@ _TOKEN: Final = Entry(
 _TEMPLATE: Final = Entry(
     About.POOL,
     FailureReason.POOL_NOT_READY,
-    "correct the node pool's template in CCE, or choose a server that fits it, then set the reset annotation",
+    "correct the node pool's template in CCE, or choose a server that fits it, then set"
+    " the annotation cce.nodepools.dev/reset-requested-at",
     may_be_one=True,
 )
 _PROTECTED: Final = Entry(
     About.POOL,
     FailureReason.REFUSED,
-    "end the deletion protection in CCE, then set the reset annotation",
+    "end the deletion protection in CCE, then set the annotation cce.nodepools.dev/reset-requested-at",
     may_be_one=True,
 )
 _MISSING: Final = Entry(
@@ -147,10 +156,12 @@ _MANGLED: Final = Entry(
     About.POOL,
     FailureReason.REFUSED,
     "the gateway did not take the request as it came: check proxies on the way, try a smaller spec.batchSize, then set"
-    " the reset annotation",
+    " the annotation cce.nodepools.dev/reset-requested-at",
 )
 _OTHER: Final = Entry(
-    About.ACCOUNT, FailureReason.REFUSED, "look the code up in the error codes of CCE, then set the reset annotation"
+    About.ACCOUNT,
+    FailureReason.REFUSED,
+    "look the code up in the error codes of CCE, then set the annotation cce.nodepools.dev/reset-requested-at",
 )
 
 # About servers.

@@ -147,7 +147,8 @@ def searched(state: State, intent: Batch, cause: Cause) -> tuple[State, dict[str
 
 
 def _closed(state: State, intent: Batch, cause: Cause, now: datetime) -> State:
-    closed = replace(intent, phase=Phase.REFUSED, server_ids=(), finish_time=now, message=cause.message)
+    ids = intent.server_ids
+    closed = replace(intent, phase=Phase.REFUSED, server_ids=(), called_ids=ids, finish_time=now, message=cause.message)
     return state.with_batch(closed)
 
 

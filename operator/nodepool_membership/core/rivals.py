@@ -1,6 +1,6 @@
-"""Servers that another membership claims too: which of them are ours, and what is said of the others (rule P16).
+"""Servers that another membership claims too: which of them are ours (rule P16).
 
-Not for: finding out who claims what (`runtime.claims`).
+Not for: finding out who claims what (`runtime.claims`), or what is said of the others (`texts`).
 """
 
 from collections import Counter
@@ -65,14 +65,6 @@ def withheld(spec: Spec, state: State, rivals: Rivals) -> Rivals:
     settled = state.members | state.called
     final = {i for i, cause in state.failures.items() if cause.is_final(spec.max_attempts)}
     return {i: r for i, r in rivals.items() if r.better and i in spec.server_ids and i not in settled | final}
-
-
-def told(theirs: Rivals) -> str:
-    """Who has how many of the servers, and what ends the conflict."""
-    return (
-        f"servers claimed first: {_owners(theirs)}; take them off one of the lists, they are taken over once the owner"
-        " lets go"
-    )
 
 
 def told_withheld(theirs: Rivals) -> str:

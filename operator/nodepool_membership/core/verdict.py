@@ -10,14 +10,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal
 
-from nodepool_membership.api.codec import plain_text, rfc3339
+from nodepool_membership.api.codec import one_line, plain_text, rfc3339
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import DRIFT, FailureReason, Reason
 from nodepool_membership.api.status import Condition, Failure, Operation, Status, Wait
 from nodepool_membership.core import texts, upcoming
 from nodepool_membership.core.gates import STATUS_LOST, Blocker, paused_object
 from nodepool_membership.core.observation import Trouble
-from nodepool_membership.core.rivals import Rivals, told
+from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
 
 LOOKS_BEFORE_UNKNOWN: Final = 3
@@ -71,6 +71,16 @@ class Facts:
         return next((w for w in self.status.waits if w.operation is operation and w.until > self.now), None)
 
     @property
+    def why(self) -> str:
+        """What keeps us from looking; without ids, which differ from one answer of the cloud to the next."""
+        return "" if self.trouble is None else plain_text(self.trouble.message)
+
+    @property
+    def conflict(self) -> str:
+        meta = self.membership.metadata
+        return texts.conflict(self.theirs, f"{meta.namespace}/{meta.name}")
+
+    @property
     def looks_fail(self) -> bool:
         return self.trouble is not None and self.failed_looks >= LOOKS_BEFORE_UNKNOWN
 
@@ -122,14 +132,14 @@ def _deleting(facts: Facts) -> Verdict | None:
     """A deletion is told as one, whatever else is so; why it waits is in its message."""
     if not facts.membership.metadata.deleting:
         return None
-    why = [facts.trouble.message] if facts.trouble is not None else []
+    why = [facts.why] if facts.trouble is not None else []
     wait = facts.wait(Operation.REMOVE)
     if facts.remove_blocker is not None:
         why.append(facts.remove_blocker.message)
     elif wait is not None:
         why.append(f"{wait.message}; next attempt at {rfc3339(wait.until)}")
     reason = Reason.DELETING if facts.trouble is None else facts.trouble.reason
-    message = texts.deleting(facts.membership, facts.status, facts.now, facts.settings, why)
+    message = texts.deleting(facts.membership, facts.status, facts.settings, why)
     return Verdict("False", reason, message, "Reconciling", Reason.DELETING)
 
 
@@ -140,19 +150,19 @@ def _suspended(facts: Facts) -> Verdict | None:
     status, plan = facts.status, facts.status.plan
     parts = ["suspended"]
     if facts.trouble is not None:
-        parts.append(f"the cloud could not be looked at: {facts.trouble.message}")
+        parts.append(f"the cloud could not be looked at: {facts.why}")
     nothing = plan is not None and not (plan.add or plan.adopt or plan.remove)
     done = facts.all_joined and facts.is_current and nothing
     if done and not (status.joining or facts.looks_fail or facts.vanished):
         return Verdict("True", Reason.SUSPENDED, f"{'; '.join(parts)}; {texts.members(status)}")
     if plan is None:
-        parts += [texts.progress(status), "the cloud was not looked at yet"]
+        parts += [texts.counts(status), "the cloud was not looked at yet"]
     else:
         parts += texts.preview(plan, status)
     if facts.vanished:
         parts.append(f"{texts.counted(facts.vanished, 'member')} not Active in the pool")
     if facts.theirs:
-        parts.append(told(facts.theirs))
+        parts.append(facts.conflict)
     return Verdict("False", Reason.SUSPENDED, "; ".join(parts))
 
 
@@ -166,11 +176,11 @@ def _looks_failed(facts: Facts) -> Verdict | None:
     if (facts.all_joined or any(told)) and not facts.looks_fail and (trouble.reason in PASSING or facts.all_joined):
         return None
     if trouble.reason in STALLING:
-        return stalled(trouble.reason, trouble.message)
+        return stalled(trouble.reason, facts.why)
     if facts.all_joined and not facts.status.halt:
-        text = f"{LOOKS_BEFORE_UNKNOWN} consecutive reads of the cloud API failed: {trouble.message}"
+        text = f"{LOOKS_BEFORE_UNKNOWN} consecutive reads of the cloud API failed: {facts.why}"
         return Verdict("Unknown", Reason.CLOUD_UNREACHABLE, text, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
-    return waiting(trouble.reason, trouble.message)
+    return waiting(trouble.reason, facts.why)
 
 
 STALLING: Final = frozenset({Reason.REGION_UNKNOWN, Reason.ENDPOINT_NOT_ALLOWED})
@@ -189,7 +199,7 @@ def _halted(facts: Facts) -> Verdict | None:
     halt = facts.status.halt
     if halt is None or facts.all_joined:
         return None
-    return stalled(halt.reason, f"{texts.progress(facts.status)}; {halt.message}; {texts.HALTED}")
+    return stalled(halt.reason, f"{texts.counts(facts.status)}; {halt.message}; {texts.HALTED}")
 
 
 def _blocked(facts: Facts) -> Verdict | None:
@@ -205,7 +215,7 @@ def _blocked(facts: Facts) -> Verdict | None:
     if blocker is None:
         return None
     if blocker.stalls:
-        return stalled(blocker.reason, f"{texts.progress(facts.status)}; {blocker.message}")
+        return stalled(blocker.reason, f"{texts.counts(facts.status)}; {blocker.message}")
     wait = facts.wait(Operation.ADD) if blocker is facts.add_blocker else facts.wait(Operation.REMOVE)
     when = f"; next attempt at {rfc3339(wait.until)}" if wait is not None and wait.reason is blocker.reason else ""
     return waiting(blocker.reason, f"{blocker.message}{when}")
@@ -235,7 +245,7 @@ def _progressing(facts: Facts) -> Verdict | None:
 
 
 def _progress(facts: Facts) -> Verdict:
-    message = texts.progress(facts.status, facts.settings)
+    message = texts.progress(facts.membership, facts.status, facts.settings, facts.turn)
     return Verdict("False", Reason.PROGRESSING, message, "Reconciling", Reason.PROGRESSING)
 
 
@@ -247,7 +257,7 @@ def _removing(facts: Facts) -> Verdict | None:
     stuck = [g for g in status.failures if g.reason is FailureReason.REMOVAL_FAILED and g.attempts >= spec.max_attempts]
     if sum(g.count for g in stuck) < status.surplus:
         return _progress(facts)
-    return stalled(FailureReason.REMOVAL_FAILED, f"{texts.progress(status)}; {texts.causes(stuck)}")
+    return stalled(FailureReason.REMOVAL_FAILED, f"{texts.counts(status)}; {texts.causes(stuck, spec.max_attempts)}")
 
 
 def _settled(facts: Facts) -> Verdict:
@@ -262,11 +272,11 @@ def _settled(facts: Facts) -> Verdict:
     if not groups and (others_wait or not facts.theirs):
         return _progress(facts)
     reason = Reason.CONFLICT if facts.theirs else _shared_reason(groups)
-    parts = [texts.progress(status)]
+    parts = [texts.counts(status)]
     if facts.theirs:
-        parts.append(told(facts.theirs))
+        parts.append(facts.conflict)
     if groups:
-        parts.append(texts.causes(groups))
+        parts.append(texts.causes(groups, spec.max_attempts))
     if others_wait:
         return Verdict("False", reason, "; ".join(parts), "Reconciling", Reason.PROGRESSING_WITH_RETRY)
     return stalled(reason, "; ".join(parts))
@@ -315,7 +325,7 @@ def _condition(
     message: str,
     generation: int,
 ) -> Condition:
-    return Condition(kind, value, reason, plain_text(message), generation)
+    return Condition(kind, value, reason, one_line(message), generation)
 
 
 def _since(old: Condition | None, new: Condition, now: datetime) -> Condition:

@@ -1,4 +1,6 @@
-"""Kubernetes Events about memberships (events.k8s.io/v1): posted in the background, repeats counted in one Event.
+"""Kubernetes Events about memberships: posted in the background, repeats counted in one Event.
+
+By the core API, not by events.k8s.io/v1: that one refuses first and last times and counts, by which kubectl sorts.
 
 Not for: deciding what is worth an Event, or anything that matters: an Event that is refused, late or dropped changes
 nothing but what `kubectl describe` tells.
@@ -16,6 +18,7 @@ from typing import Final, Literal, Self
 from uuid import uuid4
 
 from nodepool_membership import redaction
+from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.membership import Json, Metadata
 from nodepool_membership.api.names import API_VERSION, COMPONENT, FIELD_MANAGER, GROUP, KIND
 from nodepool_membership.kube.api import METADATA_ONLY, KubeApi, path
@@ -25,10 +28,10 @@ _logger = logging.getLogger(__name__)
 
 EventType = Literal["Normal", "Warning"]
 
-_EVENTS: Final = "/apis/events.k8s.io/v1/namespaces"
+_EVENTS: Final = "/api/v1/namespaces"
 _MAX_NOTE_BYTES: Final = 1024
 _MAX_NAME: Final = 253 - 33
-"""The API server's limits for `note` and for a name, less the suffix that makes it unique."""
+"""The API server's limits for a message and for a name, less the suffix that makes it unique."""
 _REMEMBERED: Final = 1000
 _QUEUED: Final = 1000
 _SERIES_SECONDS: Final = 3000.0
@@ -174,17 +177,20 @@ class Events:
     async def _create(self, series: _Series) -> None:
         name = f"{series.object_name[:_MAX_NAME].rstrip('.-')}.{uuid4().hex}"
         body: dict[str, Json] = {
-            "apiVersion": "events.k8s.io/v1",
+            "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": name, "namespace": series.namespace},
             "eventTime": _micro_time(series.first),
-            "reportingController": f"{GROUP}/{COMPONENT}",
+            "firstTimestamp": rfc3339(series.first),
+            **_repeats(series),
+            "source": {"component": COMPONENT},
+            "reportingComponent": f"{GROUP}/{COMPONENT}",
             "reportingInstance": self._instance,
             "type": series.type,
             "reason": series.reason,
             "action": series.action,
-            "note": series.note,
-            "regarding": {
+            "message": series.note,
+            "involvedObject": {
                 "apiVersion": API_VERSION,
                 "kind": KIND,
                 "namespace": series.namespace,
@@ -192,8 +198,6 @@ class Events:
                 "uid": series.uid,
             },
         }
-        if series.count > 1:
-            body["series"] = _series_json(series)
         await self._api.request(
             "event",
             "POST",
@@ -208,7 +212,7 @@ class Events:
         """Store the count in the Event that is there; False if the API server has forgotten it."""
         if series.name is None:
             return False
-        body: dict[str, Json] = {"series": _series_json(series)}
+        body = _repeats(series)
         try:
             await self._api.request(
                 "event",
@@ -242,8 +246,8 @@ class _Bucket:
         return max(0.0, -self._tokens / self._per_second)
 
 
-def _series_json(series: _Series) -> dict[str, Json]:
-    return {"count": series.count, "lastObservedTime": _micro_time(series.last)}
+def _repeats(series: _Series) -> dict[str, Json]:
+    return {"count": series.count, "lastTimestamp": rfc3339(series.last)}
 
 
 def _micro_time(moment: datetime) -> str:

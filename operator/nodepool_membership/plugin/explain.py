@@ -145,7 +145,7 @@ class _Explainer:
 
     def _summary(self, doing: Doing) -> str:
         status, meta = self._status, self._membership.metadata
-        progress = texts.progress(status)
+        progress = texts.progress(self._membership, status, Settings())
         match doing:
             case Doing.UNSEEN if status.last_batch is None:
                 return "the operator has not looked at it yet"

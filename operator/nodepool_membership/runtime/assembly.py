@@ -116,7 +116,7 @@ async def make_reconciler(
         census = Census(memberships, options.namespaces, wake, clock=monotonic)
         parts = Parts(
             memberships=memberships,
-            store=Store(memberships, events, metrics, claims, clouds),
+            store=Store(memberships, events, metrics, claims, clouds, settings),
             sender=Sender(now=now, monotonic=monotonic, may_call=may_call),
             clouds=clouds,
             memories=Memories(claims, census, clouds, metrics, now=now),

@@ -281,6 +281,7 @@ class Run:
             case Remember(key, memory):
                 memories.remember(key, memory)
             case Forget(key):
+                _log.info("the object is gone", extra=about_key(key))
                 memories.forget(key)
                 self._parts.unread.read(key, self._change)
 

@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.reasons import EventReason
+from nodepool_membership.api.reasons import EventReason, Reason
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.core import story
 from nodepool_membership.core.observation import Home
@@ -21,6 +21,7 @@ from nodepool_membership.core.program.effects import (
     WriteStatus,
 )
 from nodepool_membership.core.rivals import Rivals, told_withheld
+from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.claims import Claims
@@ -49,13 +50,20 @@ class Store:
     """Writes through guarded patches, each of which answers the new resourceVersion."""
 
     def __init__(
-        self, memberships: Memberships, events: Events, metrics: Metrics, claims: Claims, clouds: Clouds
+        self,
+        memberships: Memberships,
+        events: Events,
+        metrics: Metrics,
+        claims: Claims,
+        clouds: Clouds,
+        settings: Settings,
     ) -> None:
         self._memberships = memberships
         self._events = events
         self._metrics = metrics
         self._claims = claims
         self._clouds = clouds
+        self._settings = settings
 
     async def perform(self, effect: ObjectEffect[object]) -> str | Home:
         """Perform a write, or ask for the home of an object.
@@ -73,6 +81,8 @@ class Store:
             case RemoveFinalizer(meta):
                 version = await self._memberships.remove_finalizer(meta)
                 self._clouds.forget(meta.uid)
+                text = "released: the deleted object goes" if meta.deleting else "released: nothing is open or owed"
+                _log.info(text, extra=about_key((meta.namespace, meta.name)))
                 return version
             case ReadHome(namespace):
                 return await self._memberships.home(namespace)
@@ -87,10 +97,13 @@ class Store:
         return version
 
     def tell(self, before: Membership, after: Membership) -> None:
-        """Post the Events that tell a stored status from the one before it."""
-        for note in story.notes(before.status, after.status):
-            if note.reason is EventReason.FOREIGN_ADD:
-                _log.warning(note.text, extra=about(before))
+        """Post the Events that tell a stored status from the one before it, and log them; so each change of reason."""
+        turned = story.turned(before.status, after.status)
+        if turned is not None and turned.reason in {Reason.PROGRESSING, Reason.PENDING}:
+            _log.info("%s: %s", turned.reason.value, turned.message, extra=about(before))
+        for note in (*story.notes(before.status, after.status), *story.owed(before, after, self._settings)):
+            level = logging.WARNING if note.reason is EventReason.FOREIGN_ADD else logging.INFO
+            _log.log(level, "%s: %s", note.reason.value, note.text, extra=about(before))
             self._events.post(after.metadata, note.reason.value, note.kind, "Reconcile", note.text)
 
     def tell_withheld(self, membership: Membership, withheld: Rivals) -> None:

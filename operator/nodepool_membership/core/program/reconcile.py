@@ -152,7 +152,8 @@ def _report(found: UnreadableStatus, memory: Memory, settings: Settings) -> Prog
         told = verdict.stalled(
             Reason.STATUS_INVALID,
             f"the status cannot be understood ({found.problem}); nothing is called: correct it with"
-            " kubectl edit --subresource=status, or set the reset annotation to start over with an empty one",
+            " kubectl edit --subresource=status, or set the annotation cce.nodepools.dev/reset-requested-at to start"
+            " over with an empty one",
         )
         wanted = verdict.conditions(Status(), told, meta.generation, now)
         version = yield from WriteConditions(meta, wanted)
