@@ -7,19 +7,21 @@ import sys
 
 import click
 
+from mutants.defects import DEFECTS
 from mutants.rules import MUTANTS
 from mutants.run import MutantError
 
 
 @click.command()
-@click.option("--only", multiple=True, metavar="RULE", help="Such as P8; may be repeated.")
+@click.option("--only", multiple=True, metavar="RULE", help="Such as P8, or a defect such as a; may be repeated.")
 def main(only: tuple[str, ...]) -> None:
-    """Each safety rule taken out in turn, and the test that failed."""
-    rules = {mutant.rule for mutant in MUTANTS}
+    """Each safety rule taken out in turn, each known defect put back, and the test that failed."""
+    mutants = (*MUTANTS, *(defect for defect in DEFECTS if defect.edits))
+    rules = {mutant.rule for mutant in mutants}
     if unknown := [rule for rule in only if rule not in rules]:
         raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(sorted(rules))}", param_hint="--only")
     survivors = 0
-    for mutant in MUTANTS:
+    for mutant in mutants:
         if only and mutant.rule not in only:
             continue
         try:

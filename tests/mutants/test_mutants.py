@@ -10,14 +10,15 @@ from typing import Final
 
 import pytest
 
+from mutants.defects import DEFECTS
 from mutants.rules import MUTANTS
 from mutants.run import ROOT, Edit, Mutant, MutantError
 
 ON_THE_MACHINE: Final = {"P1", "P2", "P5", "P6", "P8", "P13", "P15"}
-SAMPLE: Final = ("P1", "P22", "P25")
+SAMPLE: Final = ("P1", "P22", "P25", "u")
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[m.rule for m in MUTANTS])
+@pytest.mark.parametrize("mutant", [*MUTANTS, *DEFECTS], ids=[m.rule for m in (*MUTANTS, *DEFECTS)])
 def test_every_mutant_can_be_made(mutant: Mutant, tmp_path: Path) -> None:
     for edit in mutant.edits:
         path = tmp_path / "operator" / "nodepool_membership" / edit.module
@@ -25,7 +26,16 @@ def test_every_mutant_can_be_made(mutant: Mutant, tmp_path: Path) -> None:
         shutil.copy(ROOT / "operator" / "nodepool_membership" / edit.module, path)
         edit.apply(tmp_path)
         compile(path.read_text(), str(path), "exec")
-    assert all((ROOT / test).is_file() for test in mutant.tests)
+    for test in mutant.tests:
+        file, _, name = test.partition("::")
+        text = (ROOT / file).read_text()
+        assert not name or f"def {name}(" in text
+    assert mutant.tests
+
+
+def test_every_defect_that_was_handed_over_has_a_test_that_finds_it() -> None:
+    assert "".join(defect.rule for defect in DEFECTS) == "abcdefghijklmnopqrstuvwx"
+    assert all("::" in test for defect in DEFECTS for test in defect.tests)
 
 
 def test_every_rule_that_code_can_hold_has_a_mutant_and_the_model_holds_those_it_can_reach() -> None:
@@ -53,5 +63,5 @@ def test_a_mutant_that_no_test_notices_is_told_of() -> None:
 
 @pytest.mark.parametrize("rule", SAMPLE)
 def test_the_tests_notice_when_a_rule_is_taken_out(rule: str) -> None:
-    (mutant,) = (m for m in MUTANTS if m.rule == rule)
+    (mutant,) = (m for m in (*MUTANTS, *DEFECTS) if m.rule == rule)
     assert mutant.killer()

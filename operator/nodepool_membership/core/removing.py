@@ -13,7 +13,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core import batches, gates, plan
-from nodepool_membership.core.gates import Step
+from nodepool_membership.core.gates import Blocker, Step
 from nodepool_membership.core.observation import ACTIVE, BROKEN, Look, Node, Observation
 from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
@@ -100,6 +100,10 @@ def next_removal(
     settled = settled_at(state, now, settings)
     if now < settled:
         return Step(state, delay=gates.seconds(settled - now))
+    wait = state.waits_until(Operation.REMOVE, now)
+    if wait is not None and any(state.attempts(i) < spec.max_attempts for i in state.owed):
+        # Also where nobody looked for it: what is waited for is told as long as that is so.
+        return Step(state, blocker=Blocker(wait.reason, wait.message), delay=gates.seconds(wait.until - now))
     nodes = due(membership, state, seen, now, settings)
     if not nodes:
         moments = [m for i in state.owed if (m := _not_before(i, state, now)) > now]

@@ -134,10 +134,10 @@ def _deleting(facts: Facts) -> Verdict | None:
         return None
     why = [facts.why] if facts.trouble is not None else []
     wait = facts.wait(Operation.REMOVE)
-    if facts.remove_blocker is not None:
-        why.append(facts.remove_blocker.message)
-    elif wait is not None:
+    if wait is not None:
         why.append(f"{wait.message}; next attempt at {rfc3339(wait.until)}")
+    elif facts.remove_blocker is not None:
+        why.append(facts.remove_blocker.message)
     reason = Reason.DELETING if facts.trouble is None else facts.trouble.reason
     message = texts.deleting(facts.membership, facts.status, facts.settings, why)
     return Verdict("False", reason, message, "Reconciling", Reason.DELETING)
