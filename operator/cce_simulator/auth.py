@@ -38,7 +38,7 @@ class SignedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """`name`: the access key, or `token:` and 8 hex digits."""
+    """`name`: the access key, or `token:` and 8 hex digits; of temporary keys for a user or agency that one's name."""
 
     name: str
     project_id: str
@@ -91,6 +91,11 @@ def signature(secret_key: str, date: str, canonical: str) -> str:
     return hmac.new(secret_key.encode(), text.encode(), hashlib.sha256).hexdigest()
 
 
+def mapped_user(provider: str, subject: str) -> str:
+    """The name of the user that a provider's rule maps a subject to."""
+    return f"{provider}/{subject}"
+
+
 class Authenticator:
     """Checks credentials against the configuration in force and against what IAM has issued."""
 
@@ -99,12 +104,16 @@ class Authenticator:
         self._failures: dict[str, _Failures] = {}
         self._issued_keys: dict[str, AccessKeyConfig] = {}
         self._issued_tokens: dict[str, TokenConfig] = {}
+        self._users: dict[str, str] = {}
+        """Of issued keys and tokens, by their value."""
         self.configure(config)
 
     def configure(self, config: SimulatorConfig) -> None:
         """Take over changed keys and tokens; what IAM has issued stays valid."""
         self._keys = {key.access_key: key for key in config.access_keys}
         self._tokens = {token.value: token for token in config.tokens}
+        self._denied = {mapped_user(p.name, m.subject): m.deny for p in config.identity_providers for m in p.mappings}
+        self._denied |= {agency.urn: agency.deny for agency in config.agencies}
 
     def identify(self, request: SignedRequest) -> Identity:
         """The caller. Raises ApiError 401."""
@@ -121,7 +130,16 @@ class Authenticator:
             raise bad_credentials("decrypt token fail")
         if token.expires_at is not None and token.expires_at <= self._clock():
             raise ApiError(401, "APIGW.0307", "The token must be updated.")
-        return Identity(_token_name(value), token.project_id, frozenset(token.deny))
+        return self._identity(value, _token_name(value), token)
+
+    def by_token(self, value: str) -> Identity:
+        """Whom a token is of. Raises ApiError 401."""
+        return self._by_token(value)
+
+    def _identity(self, value: str, name: str, given: AccessKeyConfig | TokenConfig) -> Identity:
+        user = self._users.get(value)
+        denied = (*given.deny, *self._denied.get(user or "", ()))
+        return Identity(user or name, given.project_id, frozenset(denied))
 
     def _by_key(self, request: SignedRequest) -> Identity:
         header = _AUTHORIZATION.match(request.headers["authorization"])
@@ -142,7 +160,7 @@ class Authenticator:
             raise bad_credentials(f"verify aksk signature fail, canonicalRequest:{echo}")
         failures.in_a_row = 0
         self._check_security_token(key, request.headers.get("x-security-token"))
-        return Identity(key.access_key, key.project_id, frozenset(key.deny))
+        return self._identity(key.access_key, key.access_key, key)
 
     def _check_date(self, date: str) -> None:
         try:
@@ -163,14 +181,19 @@ class Authenticator:
         if key.security_token != sent or expired:
             raise bad_credentials("decrypt token fail")
 
-    def issue_token(self, project_id: str, seconds: float) -> TokenConfig:
-        """A new token of IAM."""
+    def issue_token(self, project_id: str, seconds: float, user: str = "") -> TokenConfig:
+        """A new token of IAM, of `user` if that one's rights shall count."""
         token = TokenConfig(value=secrets.token_urlsafe(48), project_id=project_id, expires_at=self._clock() + seconds)
         self._issued_tokens[token.value] = token
+        self._note(token.value, user)
         return token
 
-    def issue_key(self, project_id: str, seconds: float) -> AccessKeyConfig:
-        """A new temporary access key with its security token."""
+    def _note(self, value: str, user: str) -> None:
+        if user:
+            self._users[value] = user
+
+    def issue_key(self, project_id: str, seconds: float, user: str = "") -> AccessKeyConfig:
+        """A new temporary access key with its security token, of `user` if that one's rights shall count."""
         key = AccessKeyConfig(
             access_key=secrets.token_hex(10).upper(),
             secret_key=secrets.token_urlsafe(30),
@@ -179,4 +202,5 @@ class Authenticator:
             expires_at=self._clock() + seconds,
         )
         self._issued_keys[key.access_key] = key
+        self._note(key.access_key, user)
         return key

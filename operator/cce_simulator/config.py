@@ -16,6 +16,9 @@ Top level (* = may be changed while running, `POST /_sim/config` or `Simulator.c
 | accessKeys[] * | one | accessKey, secretKey, projectID, securityToken, expiresAt, deny[] |
 | tokens[] * | none | value, projectID, expiresAt, deny[] |
 | users[] * | none | name, password, domain, projectID (for POST /v3/auth/tokens) |
+| identityProviders[] * | none | IdentityProviderConfig: whose service accounts' tokens are taken, and for whom |
+| agencies[] * | none | AgencyConfig: who may be assumed, and by whom |
+| agent * | none | AgentConfig: the pod identity agent of a node, POST /v1/credentials |
 | behaviour * | | Behaviour: one switch per thing the public documents do not say |
 | badServers[] * | none | BadServer: servers[], way, naming, nodePhase, reason, errorCode, status, times |
 | unknownServers[] * | none | server ids that do not exist (any other UUID does) |
@@ -127,6 +130,61 @@ class UserConfig(Record):
     project_id: ProjectId = PROJECT_ID
 
 
+class MappingConfig(Record):
+    """A rule of a provider of the old IAM: whom a subject is taken for, and what that one may not do."""
+
+    subject: str  # system:serviceaccount:<namespace>:<name>
+    project_id: ProjectId = PROJECT_ID
+    deny: tuple[str, ...] = ()
+
+
+class IdentityProviderConfig(Record):
+    """An OpenID Connect provider: by its `name` one of the old IAM, by its `urn` one of the new."""
+
+    name: str
+    urn: str = ""
+    issuer: str
+    client_ids: tuple[str, ...] = Field(min_length=1)  # audiences that are taken
+    keys: tuple[dict[str, str], ...] = ()  # of the cluster's JWKS
+    mappings: tuple[MappingConfig, ...] = ()
+    console_only: bool = False  # 403 IAM.0081
+
+
+class TrustConfig(Record):
+    """Whose tokens assume an agency."""
+
+    provider_urn: str
+    subject: str
+    audience: str
+
+
+class AgencyConfig(Record):
+    """An agency of the account `domain_name`/`domain_id`; the new IAM calls it by its URN."""
+
+    name: str
+    domain_name: str = "acct"
+    domain_id: str = "d78cbac186b744899480f25bd022f468"
+    project_id: ProjectId = PROJECT_ID
+    trusts: tuple[TrustConfig, ...] = ()  # of a trust agency, for assume-with-oidc
+    callers: tuple[str, ...] = ()  # access keys, or names of issued keys' users, that may assume it
+    external_id: str | None = None
+    max_session_seconds: int = Field(default=3600, ge=3600, le=43_200)
+    deny: tuple[str, ...] = ()
+
+    @property
+    def urn(self) -> str:
+        """What STS calls it."""
+        return f"iam::{self.domain_id}:agency:{self.name}"
+
+
+class AgentConfig(Record):
+    """Gives keys of an agency to whoever sends the present content of a file as `Authorization`."""
+
+    token_file: str
+    agency: str  # a name of agencies[]
+    trust_agency: bool = True  # else the answer names no assumed agency
+
+
 class Range(Record):
     min: Seconds
     max: Seconds
@@ -221,6 +279,8 @@ class Behaviour(Record):
     bms_in_ecs: bool = True  # whether ECS knows bare metal servers by their ids
     removal_clears_tags: bool = True
     failed_adoption_leaves_tags: bool = True  # where failedNodes is vanish
+    session_seconds: Annotated[float, Field(gt=0, le=86_400)] | None = None  # of temporary keys, whatever is asked for
+    expiry_digits: Literal[0, 3, 6] | None = None  # of a key's expiry; None: as each service writes it
 
 
 def _default_keys() -> tuple[AccessKeyConfig, ...]:
@@ -239,6 +299,9 @@ class SimulatorConfig(Record):
     access_keys: tuple[AccessKeyConfig, ...] = Field(default_factory=_default_keys)
     tokens: tuple[TokenConfig, ...] = ()
     users: tuple[UserConfig, ...] = ()
+    identity_providers: tuple[IdentityProviderConfig, ...] = ()
+    agencies: tuple[AgencyConfig, ...] = ()
+    agent: AgentConfig | None = None
     behaviour: Behaviour = Behaviour()
     bad_servers: tuple[BadServer, ...] = ()
     unknown_servers: tuple[Uuid, ...] = ()
@@ -256,6 +319,8 @@ class SimulatorConfig(Record):
         _refuse_repeats("nodePools id", [pool.id for pool in pools])
         _refuse_repeats("servers of nodePools", [s for pool in pools for s in pool.all_servers(self.seed)])
         _refuse_repeats("accessKeys accessKey", [key.access_key for key in self.access_keys])
+        _refuse_repeats("identityProviders name", [provider.name for provider in self.identity_providers])
+        _refuse_repeats("agencies urn", [agency.urn for agency in self.agencies])
         return self
 
     def changed(self, patch: dict[str, object]) -> Self:
@@ -271,8 +336,8 @@ class SimulatorConfig(Record):
 
 LIVE_FIELDS = frozenset(
     {
-        "accessKeys", "tokens", "users", "behaviour", "badServers", "unknownServers", "servers", "writesPerMinute",
-        "readsPerSecond", "clockSkewSeconds", "ledgerReads",
+        "accessKeys", "tokens", "users", "identityProviders", "agencies", "agent", "behaviour", "badServers",
+        "unknownServers", "servers", "writesPerMinute", "readsPerSecond", "clockSkewSeconds", "ledgerReads",
     }
 )  # fmt: skip
 

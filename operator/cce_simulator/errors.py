@@ -19,6 +19,7 @@ _TITLES = {
     500: "Internal error.",
 }
 _WRAPPED = ("Ecs.", "BMS.", "EVS.", "VPC.", "Pdp.", "Common.")  # services whose errors stand one level deeper
+_PLAIN = ("APIGW.", "IAM.", "STS5.")  # the gateway, and the services that give keys
 # The second family rides along for these; for other statuses no public sample shows one.
 _SECOND_FAMILY = {400: ("CCE_CM.0004", "Request is invalid"), 404: ("CCE_CM.0003", "Resource not found")}
 
@@ -33,13 +34,13 @@ class ApiError(Exception):
         self.detail = detail
 
     def body(self, style: ErrorBody, request_id: str) -> bytes:
-        """The answer's JSON. Gateway codes have one form; CCE codes have the three seen in the field."""
+        """The answer's JSON. Codes of gateway, IAM and STS have one form, CCE's the three seen in the field."""
         return json.dumps(self._document(style, request_id)).encode()
 
     def _document(self, style: ErrorBody, request_id: str) -> dict[str, object]:
         if self.code.startswith(_WRAPPED):
             return {"error": {"code": self.code, "message": self.detail}}
-        if self.code.startswith("APIGW."):
+        if self.code.startswith(_PLAIN):
             return {"error_msg": self.detail, "error_code": self.code, "request_id": request_id}
         title = _TITLES.get(self.status, "Request failed.")
         if style == "documented":

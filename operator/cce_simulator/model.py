@@ -15,7 +15,7 @@ class ConfigError(ValueError):
 def _json_name(name: str) -> str:
     """`cluster_id` -> `clusterID`, `server_ids` -> `serverIDs`, `job_seconds` -> `jobSeconds`."""
     first, *rest = name.split("_")
-    return first + "".join({"id": "ID", "ids": "IDs"}.get(part, part.capitalize()) for part in rest)
+    return first + "".join({"id": "ID", "ids": "IDs", "urn": "URN"}.get(part, part.capitalize()) for part in rest)
 
 
 class Record(BaseModel):

@@ -50,6 +50,11 @@ ROUTES = (
     Route("showSubnet", "GET", "/v1/{project_id}/subnets/{subnet_id}", "vpc:subnets:get"),
     Route("createToken", "POST", "/v3/auth/tokens", None),
     Route("createSecurityToken", "POST", "/v3.0/OS-CREDENTIAL/securitytokens", None),
+    Route("createTokenByIdToken", "POST", "/v3.0/OS-AUTH/id-token/tokens", None),
+    Route("assumeAgencyWithOidc", "POST", "/v5/agencies/assume-with-oidc", None),
+    Route("assumeAgency", "POST", "/v5/agencies/assume", None),
+    Route("callerIdentity", "GET", "/v5/caller-identity", None),
+    Route("agentCredentials", "POST", "/v1/credentials", None),
 )
 
 

@@ -30,6 +30,7 @@ from cce_simulator.iam import Iam
 from cce_simulator.ledger import Entry, Ledger, Summary
 from cce_simulator.limits import CallLimit
 from cce_simulator.routes import Call, Reply, Route, find_route, named_servers
+from cce_simulator.sts import Sts
 from cce_simulator.world import AddEffects, World
 
 MAX_BODY = 12 * 1024 * 1024
@@ -74,6 +75,7 @@ class Simulator:
         self._reads = CallLimit("second", clock)
         self._api = CceApi(self.world)
         self._iam = Iam(lambda: self.config, self._authenticator, self._cloud_time)
+        self._sts = Sts(lambda: self.config, self._authenticator, self._cloud_time)
         self._control = Control(self.world, self.ledger, self.faults, self.configure)
         self._runner: web.AppRunner | None = None
 
@@ -219,7 +221,8 @@ class Simulator:
 
     def _let_in(self, call: Call, signed: SignedRequest) -> Reply:
         if call.route.action is None:
-            return self._iam.handle(call.route.name, signed)
+            answer = self._sts.handle(call.route.name, signed)
+            return self._iam.handle(call.route.name, signed) if answer is None else answer
         caller = self._authenticator.identify(signed)
         if signed.method == "GET":
             self._reads.count(caller.name, self.config.reads_per_second)

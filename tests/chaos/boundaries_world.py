@@ -32,6 +32,7 @@ from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.runtime.assembly import make_reconciler
 from nodepool_membership.runtime.metrics import Metrics
 from nodepool_membership.runtime.options import Options
@@ -183,6 +184,7 @@ class World:
                     OPTIONS,
                     Memberships(api),
                     secrets,
+                    ServiceAccounts(api),
                     events,
                     metrics,
                     lambda: True,

@@ -24,6 +24,7 @@ from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.runtime import logs, process
 from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.metrics import Metrics
@@ -258,6 +259,7 @@ async def test_the_process_works_keys_answers_probes_and_ends_in_order(
         _options: Options,
         memberships: Memberships,
         _secrets: Secrets,
+        _accounts: ServiceAccounts,
         events: Events,
         _metrics: Metrics,
         may_call: MayCall,

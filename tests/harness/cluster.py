@@ -51,7 +51,8 @@ class MembershipSpec:
     cluster_id: str = CLUSTER_ID
     node_pool_id: str = NODE_POOL_ID
     project_id: str = PROJECT_ID
-    secret: str = "cce-credentials"
+    secret: str | None = "cce-credentials"
+    """None: `more` has an identityRef."""
     more: Mapping[str, object] = field(default_factory=dict)
     """Further fields of spec."""
 
@@ -63,7 +64,7 @@ class MembershipSpec:
                 "clusterID": self.cluster_id,
                 "nodePoolID": self.node_pool_id,
             },
-            "credentialsRef": {"name": self.secret},
+            **({} if self.secret is None else {"credentialsRef": {"name": self.secret}}),
             "serverIDs": list(self.server_ids),
             **self.more,
         }

@@ -16,6 +16,7 @@ from nodepool_membership.api.membership import (
     status_json,
 )
 from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.spec import FederationRef, IdentityMethod, IdentityRef, SecretRef, STSRef
 from nodepool_membership.api.status import (
     Batch,
     Condition,
@@ -112,7 +113,25 @@ def test_metadata_and_spec_are_read_and_ids_are_a_set_in_lower_case() -> None:
     assert (spec.node_pool.project_id, spec.node_pool.cluster_id, spec.node_pool.node_pool_id) == ("ab" * 16, A, B)
     assert (spec.node_pool.region, spec.node_pool.endpoint) == ("cn-north-4", None)
     assert (spec.batch_size, spec.max_parallel_jobs, spec.max_attempts) == (50, 2, 4)
-    assert (spec.join_timeout_seconds, spec.suspend, spec.credentials_ref.name) == (60, True, "cce-credentials")
+    assert (spec.join_timeout_seconds, spec.suspend) == (60, True)
+    assert (spec.credentials_ref, spec.identity_ref) == (SecretRef("cce-credentials"), None)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "read_as"),
+    [
+        ("Federation", {"federation": {"identityProvider": "cce"}}, (FederationRef("cce"), None)),
+        ("STS", {"sts": {"providerURN": "p", "agencyURN": "a"}}, (None, STSRef("p", "a", 3600))),
+    ],
+)
+def test_an_identity_is_read(
+    method: str, settings: dict[str, Json], read_as: tuple[FederationRef | None, STSRef | None]
+) -> None:
+    data = json.loads(raw())
+    del data["spec"]["credentialsRef"]
+    data["spec"]["identityRef"] = {"serviceAccountName": "a", "audience": "b", "method": method, **settings}
+    spec = read(json.dumps(data).encode()).spec
+    assert (spec.credentials_ref, spec.identity_ref) == (None, IdentityRef("a", "b", IdentityMethod(method), *read_as))
 
 
 def test_a_long_list_takes_no_more_memory_than_its_ids_need() -> None:

@@ -26,13 +26,16 @@ class Way:
         self.now = 0.0
         self.asked = 0
         self.error: IdentityError | None = None
+        self.crash = False
         self.open = asyncio.Event()
         self.open.set()
-        self.source = Renewing("a-way", self.fetch, monotonic=lambda: self.now, random=lambda: 0.0)
+        self.source = Renewing("a-user", "a-way", self.fetch, monotonic=lambda: self.now, random=lambda: 0.0)
 
     async def fetch(self) -> Lease:
         self.asked += 1
         await self.open.wait()
+        if self.crash:
+            raise ZeroDivisionError
         if self.error is not None:
             raise self.error
         key = AccessKey(f"ACCESS-{self.asked}", f"secret-of-the-key-{self.asked}", f"token-of-the-key-{self.asked}")
@@ -116,8 +119,45 @@ async def test_refused_keys_are_renewed_once_for_all() -> None:
 async def test_refused_keys_stay_to_blame_if_there_are_no_others() -> None:
     way = Way()
     first = await way.source.current()
-    way.error = IdentityError("the trust was revoked")
+    way.error = IdentityError("IAM is away", reason=Reason.CLOUD_UNREACHABLE)
     assert not await way.source.renewed(first)
+    assert await way.source.current() == first
+
+
+async def test_refused_keys_are_given_up_when_the_trust_is_revoked_too() -> None:
+    """What is wrong is then told by whoever gives keys, and CCE is not asked with them again."""
+    way = Way()
+    first = await way.source.current()
+    way.error = IdentityError("the trust was revoked")
+    outcomes = await asyncio.gather(*(way.source.renewed(first) for _ in range(9)), return_exceptions=True)
+    assert [str(outcome) for outcome in outcomes] == ["the trust was revoked"] * 9
+    assert way.asked == 2
+    with pytest.raises(IdentityError, match="revoked"):
+        await way.current()
+    way.now, way.error = 2.0, None
+    assert await way.current() == "ACCESS-3"
+
+
+async def test_an_error_that_is_told_often_keeps_nothing_of_whoever_asked() -> None:
+    way = Way()
+    way.error = IdentityError("no")
+    caught = []
+    for _ in range(3):
+        with pytest.raises(IdentityError) as error:
+            await way.current()
+        caught.append(error.value)
+    assert len({id(error) for error in (*caught, way.error)}) == 4
+
+
+async def test_an_exchange_that_fails_unexpectedly_is_logged_and_asked_again(caplog: pytest.LogCaptureFixture) -> None:
+    way = Way()
+    way.crash = True
+    with pytest.raises(IdentityError, match="see the operator's log") as caught:
+        await way.current()
+    assert caught.value.reason is Reason.CLOUD_UNREACHABLE
+    assert "ZeroDivisionError" in caplog.text
+    way.now, way.crash = 2.0, False
+    assert await way.current() == "ACCESS-2"
 
 
 async def test_its_name_in_budgets_lockouts_and_listings_outlives_its_keys() -> None:
@@ -125,7 +165,7 @@ async def test_its_name_in_budgets_lockouts_and_listings_outlives_its_keys() -> 
     before = way.source.identity, way.source.fingerprint
     await way.source.renewed(await way.source.current())
     assert (way.source.identity, way.source.fingerprint) == before
-    assert "a-way" not in "".join(before)
+    assert not {"a-user", "a-way"} & set(before)
 
 
 async def test_its_keys_are_known_to_the_redaction_at_each_use() -> None:

@@ -3,7 +3,7 @@
 Not for: the budget itself (`test_cce_budget`), or what is decided without credentials (`test_core_requests`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email.utils import format_datetime
@@ -17,14 +17,17 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
-from nodepool_membership.cce.credentials import AccessKey, Credentials
+from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
+from nodepool_membership.cce.services import PUBLIC_ONLY
 from nodepool_membership.core.observation import Freshness, JobPhase, JobReport, Observation
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import ForbiddenError, KubeError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.runtime.clouds import Access, Clouds
+from nodepool_membership.runtime.identities import Identities
 from nodepool_membership.runtime.troubles import TroubleError
 from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, servers
 
@@ -49,12 +52,28 @@ class FakeSecrets(Secrets):
         return self.data
 
 
+class Sources(Identities):
+    """Whose keys nobody asks for."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        super().__init__(
+            httpx.AsyncClient(),
+            ServiceAccounts(KubeApi.__new__(KubeApi)),
+            PUBLIC_ONLY,
+            frozenset(),
+            now=lambda: NOW,
+            monotonic=monotonic,
+            random=lambda: 0.0,
+            timeout_seconds=1,
+        )
+
+
 @dataclass
 class Site:
     """A process that has just started."""
 
     secrets: FakeSecrets
-    connected: list[Credentials] = field(default_factory=list)
+    connected: list[Source] = field(default_factory=list)
     now: float = 5000.0
     answer: httpx.Response = field(default_factory=lambda: httpx.Response(500))
 
@@ -62,13 +81,19 @@ class Site:
         budgets = Budgets(PER_MINUTE, random=lambda: 0.0, clock=lambda: self.now)
         listings = Listings(keep_seconds=1, now=lambda: NOW)
         self.clouds = Clouds(
-            self._connect, self.secrets, AllowList.parse(()), budgets, listings, monotonic=lambda: self.now
+            self._connect,
+            self.secrets,
+            Sources(lambda: self.now),
+            AllowList.parse(()),
+            budgets,
+            listings,
+            monotonic=lambda: self.now,
         )
 
-    def _connect(self, endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
-        self.connected.append(credentials)
+    def _connect(self, endpoint: str, project_id: str, source: Source) -> CloudClient:
+        self.connected.append(source)
         http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: self.answer))
-        return CloudClient(http, endpoint, project_id, credentials, now=lambda: NOW, timeout_seconds=1)
+        return CloudClient(http, endpoint, project_id, source, now=lambda: NOW, timeout_seconds=1)
 
     async def waits(self, membership: Membership) -> float:
         """Seconds until the next write of this membership."""

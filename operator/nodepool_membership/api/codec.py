@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, ConfigDict, PlainSerializer, StringConstraints
 
-_ACRONYMS: Final = {"id": "ID", "ids": "IDs"}
+_ACRONYMS: Final = {"id": "ID", "ids": "IDs", "urn": "URN"}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 """Half of a surrogate pair, which JSON can spell, has no UTF-8: a status with one could not be sent."""
 _UUID: Final = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b")

@@ -33,6 +33,47 @@ class SecretRef:
     name: str
 
 
+class IdentityMethod(StrEnum):
+    """Which service of the cloud gives temporary keys for a service account's token."""
+
+    FEDERATION = "Federation"
+    STS = "STS"
+
+
+@dataclass(frozen=True, slots=True)
+class FederationRef:
+    """An OpenID Connect identity provider of the old IAM (v3)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    identity_provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class STSRef:
+    """A provider and a trust agency of the new IAM. `duration_seconds` 900..43200, at most the agency's maximum."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    provider_urn: str
+    agency_urn: str
+    duration_seconds: int = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityRef:
+    """A service account of the membership's namespace, and who takes its token. What `method` names is set (CEL)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    service_account_name: str
+    audience: str
+    method: IdentityMethod
+    federation: FederationRef | None = None
+    sts: STSRef | None = None
+    endpoint: str | None = None
+
+
 class RemovalPolicy(StrEnum):
     """What becomes of the nodes of servers that are wanted no more: off the list, or their resource deleted."""
 
@@ -83,13 +124,17 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """The desired state. Server ids are a set in lower case: order and duplicates mean nothing."""
+    """The desired state. Server ids are a set in lower case: order and duplicates mean nothing.
+
+    Exactly one of `credentials_ref` and `identity_ref` is set (CEL).
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
     node_pool: NodePoolRef
-    credentials_ref: SecretRef
     server_ids: LowerIDs
+    credentials_ref: SecretRef | None = None
+    identity_ref: IdentityRef | None = None
     batch_size: int = 200
     max_parallel_jobs: int = 1
     max_attempts: int = 3

@@ -22,6 +22,7 @@ from nodepool_membership.cce.credentials import Credentials, Source
 from nodepool_membership.cce.errors import (
     CloudError,
     EndedKeyError,
+    IdentityError,
     NotSentError,
     UnauthenticatedError,
     UnavailableError,
@@ -161,7 +162,7 @@ class Caller:
                     answer = await self._send(request, credentials)
                 except UnauthenticatedError as error:
                     # Keys can end before their time: they are renewed before they are blamed.
-                    if not await self._source.renewed(credentials):
+                    if not await self._has_others(credentials, changes=method != "GET"):
                         raise
                     if method != "GET":
                         raise EndedKeyError.of(error) from None
@@ -174,6 +175,16 @@ class Caller:
             return answer
         finally:
             self._observe(route, outcome, monotonic() - begun)
+
+    async def _has_others(self, refused: Credentials, *, changes: bool) -> bool:
+        """Whether refused credentials are not used again, for others or for none."""
+        try:
+            return await self._source.renewed(refused)
+        except IdentityError:
+            # A call that was refused was sent: that there are no keys any more is for the next one to say.
+            if changes:
+                return True
+            raise
 
     async def _send(self, wanted: Request, credentials: Credentials) -> Answer:
         leaves = _Leaves(wanted.fence)

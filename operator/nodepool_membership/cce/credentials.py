@@ -112,7 +112,10 @@ class Source(Protocol):
         """Those that are good now. Raises CloudError: none can be had, and nothing was sent to CCE."""
 
     async def renewed(self, refused: Credentials) -> bool:
-        """Whether there are others than those that the cloud refused; they are asked for, if need be."""
+        """Whether there are others than those that the cloud refused; they are asked for, if need be.
+
+        Raises CloudError: there are none any more.
+        """
 
 
 def _hash(*parts: str) -> str:

@@ -59,6 +59,11 @@ class IdentityError(NotSentError):
         self.reason = reason
         self.retry_after = retry_after
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether somebody said no, or something is missing, which passes only when it is corrected."""
+        return self.reason in {Reason.IDENTITY_REFUSED, Reason.CREDENTIALS_INVALID}
+
 
 class WithheldError(NotSentError):
     """Certainly not sent: whoever called decided against it at the last moment."""

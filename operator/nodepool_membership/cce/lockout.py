@@ -24,8 +24,8 @@ _EXPIRED: Final = "signature expired"
 _LET_IN: Final = frozenset({400, 403, 404})
 """Refusals that come after the signature was found good."""
 _TEXT: Final = (
-    f"; not called again: refused {WRONG_IN_A_ROW} times in a row, the cloud would lock the key; it is used when its"
-    f" Secret changes, or {PAUSE_SECONDS / 60:.0f} minutes after the last refusal"
+    f"; not called again: refused {WRONG_IN_A_ROW} times in a row, the cloud would lock the key; tried again"
+    f" {PAUSE_SECONDS / 60:.0f} minutes after the last refusal, or at once with other credentials"
 )
 _BY_OTHERS: Final = (
     f"not called: this access key was refused {WRONG_BY_KEY} times in a row with other secret keys, and the cloud would"
@@ -49,7 +49,7 @@ class AccessKeyCount:
 
 
 class Lockout:
-    """One endpoint and one Secret's content."""
+    """One endpoint and one source."""
 
     def __init__(self, *, clock: Callable[[], float], key: AccessKeyCount | None = None) -> None:
         self._clock = clock

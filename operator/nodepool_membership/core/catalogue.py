@@ -118,7 +118,9 @@ _NOT_LET_IN: Final = Entry(
     " the annotation cce.nodepools.dev/reset-requested-at",
 )
 _LOGIN: Final = Entry(
-    About.ACCOUNT, FailureReason.UNAUTHENTICATED, "check the keys in the Secret named by spec.credentialsRef"
+    About.ACCOUNT,
+    FailureReason.UNAUTHENTICATED,
+    "check the keys in the Secret named by spec.credentialsRef, or the identity in spec.identityRef",
 )
 _TOKEN: Final = Entry(
     About.ACCOUNT,

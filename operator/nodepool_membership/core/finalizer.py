@@ -13,9 +13,9 @@ from nodepool_membership.api.status import Operation, Phase, Status
 from nodepool_membership.core.observation import Trouble
 from nodepool_membership.core.settings import Settings
 
-NO_CREDENTIALS: Final = frozenset({Reason.SECRET_NOT_FOUND, Reason.CREDENTIALS_INVALID})
+NO_CREDENTIALS: Final = frozenset({Reason.SECRET_NOT_FOUND, Reason.CREDENTIALS_INVALID, Reason.IDENTITY_REFUSED})
 WITHOUT_CREDENTIALS: Final = timedelta(minutes=10)
-"""How long a deleted object is held that cannot be followed up, because its Secret is gone (rule P20)."""
+"""How long a deleted object is held that cannot be followed up, because its credentials are gone (rule P20)."""
 
 
 def is_needed(membership: Membership, status: Status) -> bool:

@@ -16,8 +16,8 @@ import httpx
 from nodepool_membership.cce.breaker import Breakers
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient
-from nodepool_membership.cce.credentials import Credentials
-from nodepool_membership.cce.endpoints import AllowList
+from nodepool_membership.cce.credentials import Source
+from nodepool_membership.cce.endpoints import AllowList, origin_of
 from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.lockout import Lockouts
 from nodepool_membership.cce.servers import Places, ServersClient
@@ -26,10 +26,12 @@ from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.net.proxies import Proxies
 from nodepool_membership.runtime.census import Census
 from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Clouds
+from nodepool_membership.runtime.identities import Identities
 from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.memory import Memories
 from nodepool_membership.runtime.metrics import Metrics
@@ -53,6 +55,7 @@ async def make_reconciler(
     options: Options,
     memberships: Memberships,
     secrets: Secrets,
+    accounts: ServiceAccounts,
     events: Events,
     metrics: Metrics,
     may_call: MayCall,
@@ -74,20 +77,20 @@ async def make_reconciler(
     breakers = Breakers(clock=monotonic)
     async with open_http(timeout, options.proxies, options.ca_file) as http:
 
-        def connect(endpoint: str, project_id: str, credentials: Credentials) -> CloudClient:
+        def connect(endpoint: str, project_id: str, source: Source) -> CloudClient:
             return CloudClient(
                 http,
                 endpoint,
                 project_id,
-                credentials,
+                source,
                 now=now,
                 timeout_seconds=timeout,
-                lockout=lockouts.get(endpoint, credentials.fingerprint, credentials.identity),
+                lockout=lockouts.get(endpoint, source.fingerprint, source.identity),
                 breaker=breakers.get(endpoint),
                 observe=metrics.cloud_request,
             )
 
-        def connect_servers(endpoint: str, project_id: str, credentials: Credentials) -> ServersClient | None:
+        def connect_servers(endpoint: str, project_id: str, source: Source) -> ServersClient | None:
             known = options.services.of(endpoint)
             if known.ecs is None:
                 return None
@@ -95,16 +98,27 @@ async def make_reconciler(
                 http,
                 Places(known.ecs, known.bms or "", known.evs or "", known.vpc or ""),
                 project_id,
-                credentials,
+                source,
                 now=now,
                 timeout_seconds=timeout,
-                lockout=lambda place: lockouts.get(place, credentials.fingerprint, credentials.identity),
+                lockout=lambda place: lockouts.get(place, source.fingerprint, source.identity),
                 observe=metrics.cloud_request,
             )
 
+        identities = Identities(
+            http,
+            accounts,
+            options.services,
+            frozenset(origin_of(endpoint) for endpoint in options.allow_endpoints),
+            now=now,
+            monotonic=monotonic,
+            random=random.random,
+            timeout_seconds=timeout,
+        )
         clouds = Clouds(
             connect,
             secrets,
+            identities,
             AllowList.parse((*options.allow_endpoints, *options.services.cce_endpoints())),
             Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
             Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=now),
@@ -126,4 +140,7 @@ async def make_reconciler(
             may_call=may_call,
             unread=unread,
         )
-        yield Reconciler(parts, settings)
+        try:
+            yield Reconciler(parts, settings)
+        finally:
+            await identities.close()

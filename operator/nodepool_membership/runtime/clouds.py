@@ -16,7 +16,7 @@ from nodepool_membership.api.spec import NodePoolRef
 from nodepool_membership.api.status import Batch, Phase
 from nodepool_membership.cce.budget import WINDOW_SECONDS, Budgets, Taken, WriteBudget
 from nodepool_membership.cce.client import CloudClient
-from nodepool_membership.cce.credentials import Credentials, CredentialsError, parse_credentials
+from nodepool_membership.cce.credentials import CredentialsError, Source, parse_credentials
 from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
 from nodepool_membership.cce.errors import CloudError, is_about_the_document
 from nodepool_membership.cce.listings import ListingKey, Listings
@@ -37,17 +37,18 @@ from nodepool_membership.kube.errors import ForbiddenError as KubeForbiddenError
 from nodepool_membership.kube.errors import RejectedError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.runtime import inspecting, troubles
+from nodepool_membership.runtime.identities import Identities
 from nodepool_membership.runtime.troubles import TroubleError
 
 _log = logging.getLogger(__name__)
 
-Connect = Callable[[str, str, Credentials], CloudClient]
-"""Makes a client for endpoint, project id and credentials."""
-ConnectServers = Callable[[str, str, Credentials], ServersClient | None]
+Connect = Callable[[str, str, Source], CloudClient]
+"""Makes a client for endpoint, project id and source of credentials."""
+ConnectServers = Callable[[str, str, Source], ServersClient | None]
 """Makes one that reads servers, where their services' addresses are known."""
 
 
-def _unknown(_endpoint: str, _project_id: str, _credentials: Credentials) -> None:
+def _unknown(_endpoint: str, _project_id: str, _source: Source) -> None:
     """No address is known."""
 
 
@@ -62,7 +63,7 @@ class Access:
     client: CloudClient
     listing_key: ListingKey
     identity: str
-    """Of the credentials."""
+    """Of the source of the credentials."""
     budgets: Budgets
     servers: ServersClient | None = None
     """None where no address of ECS is known."""
@@ -90,6 +91,7 @@ class Clouds:
         self,
         connect: Connect,
         secrets: Secrets,
+        identities: Identities,
         allow: AllowList,
         budgets: Budgets,
         listings: Listings,
@@ -100,13 +102,14 @@ class Clouds:
     ) -> None:
         self._connect = connect
         self._secrets = secrets
+        self._identities = identities
         self._allow = allow
         self._budgets = budgets
         self._listings = listings
         self._monotonic = monotonic
         self._connect_servers = connect_servers
         self._now = now
-        self._kept: dict[str, Credentials] = {}
+        self._kept: dict[str, Source] = {}
         """The last good ones of objects that have the finalizer, by uid; in memory only."""
 
     async def access(self, membership: Membership, *, fresh_secret: bool = False) -> Access:
@@ -121,13 +124,13 @@ class Clouds:
             endpoint = resolve_endpoint(pool.region, pool.endpoint, self._allow)
         except (EndpointNotAllowedError, UnknownRegionError) as error:
             raise TroubleError(troubles.of_setup(error)) from None
-        credentials = await self._credentials(membership, fresh=fresh_secret)
+        source = await self._source(membership, endpoint, fresh=fresh_secret)
         return Access(
-            client=self._connect(endpoint, pool.project_id, credentials),
-            listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.fingerprint),
-            identity=credentials.identity,
+            client=self._connect(endpoint, pool.project_id, source),
+            listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint),
+            identity=source.identity,
             budgets=self._budgets,
-            servers=self._connect_servers(endpoint, pool.project_id, credentials),
+            servers=self._connect_servers(endpoint, pool.project_id, source),
         )
 
     async def recall(self, membership: Membership, now: datetime) -> None:
@@ -153,28 +156,33 @@ class Clouds:
         """The object has no finalizer any more: its credentials are not needed after it."""
         self._kept.pop(uid, None)
 
-    async def _credentials(self, membership: Membership, *, fresh: bool) -> Credentials:
-        """Those in the Secret, else of a deleting object the last good ones (rule P20): both are deleted together."""
+    async def _source(self, membership: Membership, endpoint: str, *, fresh: bool) -> Source:
+        """That of the spec, else of a deleting object the last good one (rule P20): its Secret is deleted with it."""
         meta = membership.metadata
         try:
-            credentials = await self._parsed(membership, fresh=fresh)
+            source = await self._asked_for(membership, endpoint, fresh=fresh)
         except TroubleError:
             kept = self._kept.get(meta.uid) if meta.deleting else None
             if kept is None:
                 raise
             return kept
         if FINALIZER in meta.finalizers:
-            self._kept[meta.uid] = credentials
-        return credentials
+            self._kept[meta.uid] = source
+        return source
 
-    async def _parsed(self, membership: Membership, *, fresh: bool) -> Credentials:
+    async def _asked_for(self, membership: Membership, endpoint: str, *, fresh: bool) -> Source:
+        spec, namespace = membership.spec, membership.metadata.namespace
+        if spec.identity_ref is not None:
+            return self._identities.of(namespace, spec.identity_ref, endpoint)
+        if spec.credentials_ref is None:
+            text = "neither spec.credentialsRef nor spec.identityRef is set: set one of them"
+            raise TroubleError(Trouble(Reason.CREDENTIALS_INVALID, text))
         try:
-            return parse_credentials(await self._secret(membership, fresh=fresh))
+            return parse_credentials(await self._secret(namespace, spec.credentials_ref.name, fresh=fresh))
         except CredentialsError as error:
             raise TroubleError(troubles.of_setup(error)) from None
 
-    async def _secret(self, membership: Membership, *, fresh: bool) -> Mapping[str, bytes]:
-        namespace, name = membership.metadata.namespace, membership.spec.credentials_ref.name
+    async def _secret(self, namespace: str, name: str, *, fresh: bool) -> Mapping[str, bytes]:
         try:
             data = await self._secrets.read(namespace, name, fresh=fresh)
         except UnusableSecretError as error:

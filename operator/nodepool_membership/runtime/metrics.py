@@ -64,6 +64,7 @@ KINDS: Final = (
     "event",
     "lease",
     "secret",
+    "token",
     "namespace",
     "definition",
     "discovery",

@@ -19,6 +19,7 @@ from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.lease import LeaseObject, lease_namespace
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
+from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.net.proxies import describe
 from nodepool_membership.net.trust import CaFileError
 from nodepool_membership.runtime import health, logs, watchdog
@@ -33,7 +34,8 @@ from nodepool_membership.runtime.workers import WORKERS, Reconciler, Workers
 _logger = logging.getLogger(__name__)
 
 MakeReconciler = Callable[
-    [Options, Memberships, Secrets, Events, Metrics, MayCall, OnKey, Unread], AbstractAsyncContextManager[Reconciler]
+    [Options, Memberships, Secrets, ServiceAccounts, Events, Metrics, MayCall, OnKey, Unread],
+    AbstractAsyncContextManager[Reconciler],
 ]
 """Opens what a reconciler needs of the cloud, once this process leads; left after the last look has ended."""
 
@@ -110,7 +112,15 @@ async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.
             _logger.info("leading")
             # Only here: what a reconciler remembers begins with the term of its leader.
             brings = make_reconciler(
-                options, Memberships(api), Secrets(api), events, metrics, leadership.may_call, queue.add, unread
+                options,
+                Memberships(api),
+                Secrets(api),
+                ServiceAccounts(api),
+                events,
+                metrics,
+                leadership.may_call,
+                queue.add,
+                unread,
             )
             async with brings as reconciler:
                 clean = await _work(options, queue, reconciler, metrics, checks, leadership, ends)

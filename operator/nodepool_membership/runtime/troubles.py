@@ -13,6 +13,7 @@ from nodepool_membership.cce.credentials import CredentialsError
 from nodepool_membership.cce.endpoints import EndpointNotAllowedError, UnknownRegionError
 from nodepool_membership.cce.errors import (
     CloudError,
+    EndedKeyError,
     ForbiddenError,
     IdentityError,
     NotFoundError,
@@ -61,12 +62,15 @@ def of_look(error: CloudError, subject: str, clock_offset_seconds: float | None 
         case ThrottledError():
             return Trouble(Reason.THROTTLED, f"{text}; {_entry(error).remedy}", error.retry_after)
         case UnauthenticatedError():
-            remedy = "check the keys (or the expired token) in the Secret named by spec.credentialsRef"
+            remedy = (
+                "check the keys (or the expired token) in the Secret named by spec.credentialsRef, or the identity in"
+                " spec.identityRef"
+            )
             return Trouble(Reason.UNAUTHENTICATED, f"{text}; {remedy}")
         case ForbiddenError():
             remedy = (
                 "check spec.nodePool.projectID, and grant cce:node:list, cce:node:get, cce:nodepool:get,"
-                " cce:cluster:get and cce:job:get to the owner of the key"
+                " cce:cluster:get and cce:job:get to the owner of the key, or to the identity's user group or agency"
             )
             return Trouble(Reason.FORBIDDEN, f"{text}; {remedy}")
         case NotFoundError():
@@ -92,6 +96,9 @@ def of_call(error: CloudError) -> Answer:
             # It has a status if an answer to an earlier call is the reason: the key is not used for a while.
             reason = _entry(error).condition if error.status else Reason.CLOUD_UNREACHABLE
             return NotSent(f"the call was not sent: {text}", reason)
+        case EndedKeyError():
+            told = f"the temporary keys ended before the call, it is made again with new ones: {text}"
+            return NotNow(Reason.UNAUTHENTICATED, told, by_gateway=is_gateways(error))
         case RefusedError():
             entry = _entry(error)
             if entry.about is not About.MOMENT:

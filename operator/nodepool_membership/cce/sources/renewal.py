@@ -1,7 +1,7 @@
 """Keys that renew themselves: once for all who share them, at about half of their life.
 
-Not for: how keys are had (the ways). What is kept by a source - budgets, lockout, listings - is kept by its name, so a
-renewal resets nothing. Times are seconds of a monotonic clock.
+Not for: how keys are had (the ways). What is kept by a source - budgets, lockout, listings - is kept by its names,
+not by its keys, so a renewal resets nothing. Times are seconds of a monotonic clock.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.exchange import Lease
@@ -26,6 +27,10 @@ _LAST_SECONDS: Final = 30.0
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 IDLE_SECONDS: Final = 3600.0
+_NONE: Final = IdentityError("the keys ended while new ones were asked for", reason=Reason.CLOUD_UNREACHABLE)
+_UNEXPECTED: Final = IdentityError(
+    "no keys: an unexpected error, see the operator's log; it is asked again", reason=Reason.CLOUD_UNREACHABLE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +46,16 @@ class Renewing:
 
     def __init__(
         self,
+        user: str,
         name: str,
         fetch: Callable[[], Awaitable[Lease]],
         *,
         monotonic: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
-        """`name` stands for whoever the cloud takes us for, the same for as long as the process lives."""
-        digest = hashlib.sha256(name.encode()).hexdigest()[:32]
-        self.identity = f"source:{digest}"
-        self.fingerprint = digest
+        """`user` stands for whom the cloud takes us for, and counts writes of; `name` for who asks, and for what."""
+        self.identity = f"source:{_hash(user)}"
+        self.fingerprint = _hash(name)
         self._fetch = fetch
         self._monotonic = monotonic
         self._random = random
@@ -75,15 +80,24 @@ class Renewing:
             self._start()
         live = self._live
         if live is None or self._monotonic() >= live.ends_at:
-            raise self._error or IdentityError("the keys ended while new ones were asked for")
+            raise _again(self._error or _NONE)
         live.key.register()
         return live.key
 
     async def renewed(self, refused: Credentials) -> bool:
-        """Whether there are other keys than those that were refused: asks for them, unless somebody did already."""
+        """Whether there are other keys than those that were refused: asks for them, unless somebody did already.
+
+        Raises:
+            IdentityError: others are refused, too, so that those at hand are given up.
+        """
         if self._live is not None and self._live.key == refused:
             await self._renew()
-        return self._live is not None and self._live.key != refused
+        if self._live is not None and self._live.key != refused:
+            return True
+        if self._error is not None and self._error.is_refusal:
+            self._live = None
+            raise _again(self._error)
+        return False
 
     @property
     def is_idle(self) -> bool:
@@ -117,6 +131,9 @@ class Renewing:
             lease = await self._fetch()
         except IdentityError as error:
             self._failed(error)
+        except Exception:  # noqa: BLE001 - whoever waits for keys must not take it for an answer of the cloud
+            _log.exception("an exchange for keys failed unexpectedly", extra={"source": self.identity})
+            self._failed(_UNEXPECTED)
         else:
             self._error, self._pauses, self._not_before = None, 0, float("-inf")
             life = lease.seconds
@@ -139,3 +156,12 @@ class Renewing:
             left = max(self._live.ends_at - self._monotonic(), 0.0)
             extra = {"source": self.identity, "left": round(left)}
             _log.warning("keys not renewed, those at hand are kept: %s", error, extra=extra)
+
+
+def _again(error: IdentityError) -> IdentityError:
+    """The same to raise once more: one that is raised again and again would keep every frame it passed."""
+    return IdentityError(error.message, reason=error.reason, retry_after=error.retry_after)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
