@@ -131,8 +131,9 @@ class Scene:
             **(pool or {}),
         }
         more = {"nodePool": {k: v for k, v in node_pool.items() if v is not None}, **spec}
+        secret = None if "identityRef" in spec else corner.secret_name
         self.cluster.create(
-            MembershipSpec(self.name, servers, self.simulator.url, self.namespace, secret=corner.secret_name, more=more)
+            MembershipSpec(self.name, servers, self.simulator.url, self.namespace, secret=secret, more=more)
         )
 
     def secret(self, data: Mapping[str, str]) -> None:
