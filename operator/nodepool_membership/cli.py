@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Generic, TypeVar, get_args
+from typing import Final, Generic, Literal, TypeVar, get_args
 
 import click
 
@@ -19,6 +19,8 @@ from nodepool_membership.plugin.cli import VERBS
 from nodepool_membership.runtime.logs import LogFormat, LogLevel
 from nodepool_membership.runtime.options import (
     Bind,
+    OidcFile,
+    OperatorIdentity,
     Options,
     format_duration,
     parse_bind,
@@ -26,8 +28,10 @@ from nodepool_membership.runtime.options import (
     parse_duration,
     parse_endpoint,
     parse_endpoints_file,
+    parse_identity_grant,
     parse_namespace,
     parse_object_name,
+    parse_operator_identity,
 )
 
 _PROGRAM: Final = "nodepool-membership"
@@ -143,6 +147,36 @@ def cli() -> None:
     " changes.",
 )
 @click.option(
+    "--operator-identity",
+    type=_Parsed("pod-identity|oidc-file:PATH", parse_operator_identity),
+    default=None,
+    show_default="none",
+    help="Identity of the operator's own, for memberships with identityRef.operator: CCE Pod Identity, or a token in a"
+    " file, read at each exchange.",
+)
+@click.option(
+    "--operator-identity-provider",
+    default=None,
+    show_default="none",
+    help="Who takes the token of oidc-file: the name of an identity provider of IAM v3, or, with an agency, the URN of"
+    " a provider of STS.",
+)
+@click.option(
+    "--operator-identity-agency",
+    default=None,
+    show_default="none",
+    help="URN of the trust agency that STS gives keys of for the token of oidc-file.",
+)
+@click.option(
+    "--operator-identity-for",
+    type=_Parsed("NAMESPACE/PROJECT/CLUSTER", parse_identity_grant),
+    multiple=True,
+    envvar=f"{_PREFIX}_OPERATOR_IDENTITY_FOR",
+    show_default="nobody",
+    help="Namespace whose memberships may use the operator's identity, for this project id and cluster id; may be"
+    " repeated.",
+)
+@click.option(
     "--leader-elect/--no-leader-elect",
     default=_DEFAULTS.leader_elect,
     help="Whether replicas agree by a Lease on the one that works; without, there must be one replica only.",
@@ -190,6 +224,10 @@ def run(
     writes_per_minute: int,
     http_timeout: timedelta,
     ca_file: Path | None,
+    operator_identity: Path | Literal["pod-identity"] | None,
+    operator_identity_provider: str | None,
+    operator_identity_agency: str | None,
+    operator_identity_for: tuple[tuple[str, str, str], ...],
     leader_elect: bool,
     lease_name: str,
     lease_namespace: str | None,
@@ -210,6 +248,9 @@ def run(
             f"--renew-deadline ({format_duration(renew_deadline)}) must be shorter than --lease-duration"
             f" ({format_duration(lease_duration)})"
         )
+    own = _own_identity(operator_identity, operator_identity_provider, operator_identity_agency)
+    if own is None and operator_identity_for:
+        raise click.UsageError("--operator-identity-for without --operator-identity: name the identity, too")
     try:
         proxies = proxies_from(os.environ)
     except ProxyError as error:
@@ -233,6 +274,8 @@ def run(
         log_format=log_format,
         log_level=log_level,
         ca_file=ca_file,
+        operator_identity=own,
+        operator_identity_for=operator_identity_for,
         proxies=proxies,
     )
     import asyncio
@@ -241,6 +284,27 @@ def run(
     from nodepool_membership.runtime.assembly import make_reconciler
 
     return asyncio.run(process.run(options, make_reconciler))
+
+
+def _own_identity(
+    kind: Path | Literal["pod-identity"] | None, provider: str | None, agency: str | None
+) -> OperatorIdentity | None:
+    """What three options say together. Raises UsageError."""
+    if not isinstance(kind, Path):
+        if provider is not None or agency is not None:
+            raise click.UsageError(
+                "--operator-identity-provider and --operator-identity-agency are for --operator-identity=oidc-file:PATH"
+            )
+        return kind
+    if provider is None:
+        raise click.UsageError("--operator-identity=oidc-file:PATH needs --operator-identity-provider: who takes it")
+    if agency is not None and not agency.startswith("iam::"):
+        raise click.UsageError(f"--operator-identity-agency {agency!r} is no URN: write iam::ACCOUNT:agency:NAME")
+    if (agency is not None) != provider.startswith("iam::"):
+        raise click.UsageError(
+            "--operator-identity-provider is a URN with --operator-identity-agency (STS), and a name without (IAM v3)"
+        )
+    return OidcFile(kind, provider, agency)
 
 
 for _verb in VERBS:

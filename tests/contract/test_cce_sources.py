@@ -16,10 +16,11 @@ from huaweicloudsdkcore.sdk_request import SdkRequest
 
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import AgencyRef
 from nodepool_membership.cce.credentials import AccessKey, Token
 from nodepool_membership.cce.errors import IdentityError
-from nodepool_membership.cce.sources.agency import Agency, AgencyRef
-from nodepool_membership.cce.sources.exchange import Lease
+from nodepool_membership.cce.sources.agency import Agency
+from nodepool_membership.cce.sources.exchange import Lease, Via
 from nodepool_membership.cce.sources.federation import SECONDS, Federation
 from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARIABLE, PodIdentity
 from nodepool_membership.cce.sources.sts import AssumeWithOidc, Trust
@@ -48,7 +49,9 @@ class Service:
     def __init__(self, *answers: httpx.Response) -> None:
         self.requests: list[httpx.Request] = []
         self._answers = list(answers) or [an_answer()]
-        self.http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle), trust_env=False)
+        http = httpx.AsyncClient(transport=httpx.MockTransport(self._handle), trust_env=False)
+        self.observed: list[tuple[str, str]] = []
+        self.via = Via(http, lambda: NOW, 5, lambda route, outcome, _: self.observed.append((route, outcome)))
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
@@ -58,14 +61,14 @@ class Service:
         return JWT
 
     async def federation(self) -> Lease:
-        way = Federation(self.http, IAM, "cce", self._token, now=lambda: NOW, timeout_seconds=5)
+        way = Federation(self.via, IAM, "cce", self._token)
         return await way.fetch()
 
     async def sts(self) -> Lease:
-        return await AssumeWithOidc(self.http, STS, TRUST, self._token, now=lambda: NOW, timeout_seconds=5).fetch()
+        return await AssumeWithOidc(self.via, STS, TRUST, self._token).fetch()
 
     async def agency(self, agency: AgencyRef, key: AccessKey | Token, url: str = IAM) -> Lease:
-        return await Agency(self.http, url, agency, key, now=lambda: NOW, timeout_seconds=5).fetch()
+        return await Agency(self.via, url, agency, key).fetch()
 
 
 def same(ours: httpx.Request, theirs: SdkRequest) -> None:
@@ -148,7 +151,7 @@ async def test_keys_that_an_agency_is_refused_with_are_renewed_once(status: int,
             return refused != await self.current()
 
     service = Service(httpx.Response(status, json={"error_code": "X.1", "error_msg": "no"}))
-    way = Agency(service.http, IAM, AgencyRef(agency_urn=URN), Base(), now=lambda: NOW, timeout_seconds=5)
+    way = Agency(service.via, IAM, AgencyRef(agency_urn=URN), Base())
     with pytest.raises(IdentityError, match=r"assuming the agency .*no"):
         await way.fetch()
     assert len(service.requests) == times
@@ -165,7 +168,7 @@ async def test_the_agent_is_asked_with_the_tokens_file_as_it_is_now(tmp_path: Pa
     file = tmp_path / "token"
     service = Service()
     environ = {URI_VARIABLE: "http://169.254.1.1/v1/credentials", FILE_VARIABLE: str(file)}
-    way = PodIdentity(service.http, environ, now=lambda: NOW)
+    way = PodIdentity(service.via, environ)
     for token in ("the-first-token", "the-second-token"):
         file.write_text(f"{token}\n")
         await way.fetch()
@@ -182,14 +185,14 @@ async def test_a_token_file_that_holds_none_is_told(tmp_path: Path, text: str | 
     environ = {URI_VARIABLE: "http://169.254.1.1/v1/credentials", FILE_VARIABLE: str(file)}
     service = Service()
     with pytest.raises(IdentityError, match=f"the token file .* check {FILE_VARIABLE}") as caught:
-        await PodIdentity(service.http, environ, now=lambda: NOW).fetch()
+        await PodIdentity(service.via, environ).fetch()
     assert caught.value.reason is Reason.CREDENTIALS_INVALID
     assert service.requests == []
 
 
 async def test_a_pod_without_the_agents_variables_is_told_how_to_get_them() -> None:
     with pytest.raises(IdentityError, match=r'HC_CONTAINER_CREDENTIALS_FULL_URI and .*injection: "on"'):
-        await PodIdentity(Service().http, {}, now=lambda: NOW).fetch()
+        await PodIdentity(Service().via, {}).fetch()
 
 
 async def test_an_agent_that_redirects_is_not_followed(tmp_path: Path) -> None:
@@ -197,7 +200,7 @@ async def test_an_agent_that_redirects_is_not_followed(tmp_path: Path) -> None:
     environ = {URI_VARIABLE: "http://169.254.1.1/v1/credentials", FILE_VARIABLE: str(tmp_path / "token")}
     service = Service(httpx.Response(302, headers={"Location": "http://evil.example"}))
     with pytest.raises(IdentityError, match="a redirect, which is not followed"):
-        await PodIdentity(service.http, environ, now=lambda: NOW).fetch()
+        await PodIdentity(service.via, environ).fetch()
     assert len(service.requests) == 1
 
 

@@ -33,11 +33,12 @@ from cce_simulator.config import (
     TrustConfig,
 )
 from jwts import ISSUER, EcKey, RsaKey, token
+from nodepool_membership.api.spec import AgencyRef
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.errors import IdentityError
-from nodepool_membership.cce.sources.agency import Agency, AgencyRef
-from nodepool_membership.cce.sources.exchange import Lease
+from nodepool_membership.cce.sources.agency import Agency
+from nodepool_membership.cce.sources.exchange import Lease, Via
 from nodepool_membership.cce.sources.federation import Federation
 from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARIABLE, PodIdentity
 from nodepool_membership.cce.sources.sts import AssumeWithOidc, Trust
@@ -45,7 +46,7 @@ from simulator_calls import Cloud, config
 
 SUBJECT: Final = "system:serviceaccount:team:adopter"
 PROVIDER_URN: Final = "iam::acct:oidcProvider:my-cluster"
-KEYS: Final = {"RSA": RsaKey(), "EC": EcKey()}
+KEYS: Final[dict[str, RsaKey | EcKey]] = {"RSA": RsaKey(), "EC": EcKey()}
 SECRET: Final = AccessKeyConfig(access_key="A-KEY-OF-A-SECRET-00", secret_key="the-secret-key-of-it")
 OTHER_PROJECT: Final = "f" * 32
 
@@ -58,6 +59,7 @@ class World:
         self.key = key
         self.file = file
         self.http = http
+        self.via = Via(http, self.now, 5)
         self.subject, self.audience, self.issuer, self.kid = SUBJECT, "client", ISSUER, "the-key"
         self.lives = 600.0
         self.federated_by = "my-cluster"
@@ -75,20 +77,18 @@ class World:
         return token(self.key, self.subject, self.audience, expires, issuer=self.issuer, kid=self.kid)
 
     async def federation(self) -> Lease:
-        way = Federation(self.http, self.url, self.federated_by, self.token, now=self.now, timeout_seconds=5)
+        way = Federation(self.via, self.url, self.federated_by, self.token)
         return await way.fetch()
 
     async def sts(self) -> Lease:
-        return await AssumeWithOidc(
-            self.http, self.url, self.trust, self.token, now=self.now, timeout_seconds=5
-        ).fetch()
+        return await AssumeWithOidc(self.via, self.url, self.trust, self.token).fetch()
 
     async def agent(self) -> Lease:
         environ = {URI_VARIABLE: f"{self.url}/v1/credentials", FILE_VARIABLE: str(self.file)}
-        return await PodIdentity(self.http, environ, now=self.now).fetch()
+        return await PodIdentity(self.via, environ).fetch()
 
     async def agency(self, wanted: AgencyRef, base: Source) -> Lease:
-        return await Agency(self.http, self.url, wanted, base, now=self.now, timeout_seconds=5).fetch()
+        return await Agency(self.via, self.url, wanted, base).fetch()
 
     async def phase(self, key: AccessKey, project_id: str = PROJECT_ID) -> str:
         """A call of CCE with these keys."""

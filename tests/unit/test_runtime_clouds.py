@@ -21,13 +21,14 @@ from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.services import PUBLIC_ONLY
+from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.core.observation import Freshness, JobPhase, JobReport, Observation
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import ForbiddenError, KubeError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.runtime.clouds import Access, Clouds
-from nodepool_membership.runtime.identities import Identities
+from nodepool_membership.runtime.identities import Identities, Own
 from nodepool_membership.runtime.troubles import TroubleError
 from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, servers
 
@@ -57,14 +58,13 @@ class Sources(Identities):
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         super().__init__(
-            httpx.AsyncClient(),
+            Via(httpx.AsyncClient(), lambda: NOW, 1),
             ServiceAccounts(KubeApi.__new__(KubeApi)),
             PUBLIC_ONLY,
             frozenset(),
-            now=lambda: NOW,
+            Own(),
             monotonic=monotonic,
             random=lambda: 0.0,
-            timeout_seconds=1,
         )
 
 

@@ -62,16 +62,33 @@ class STSRef:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRef:
-    """A service account of the membership's namespace, and who takes its token. What `method` names is set (CEL)."""
+    """A service account of the membership's namespace, and who takes its token; or the operator's own identity.
+
+    Either `operator` is true and nothing else is set, or the first three are set, and what `method` names (CEL).
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
-    service_account_name: str
-    audience: str
-    method: IdentityMethod
+    service_account_name: str | None = None
+    audience: str | None = None
+    method: IdentityMethod | None = None
     federation: FederationRef | None = None
     sts: STSRef | None = None
     endpoint: str | None = None
+    operator: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgencyRef:
+    """An agency by URN (STS), or by its name and the name or id of the account that owns it (IAM v3) (CEL)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    agency_urn: str | None = None
+    external_id: str | None = None
+    agency_name: str | None = None
+    domain_name: str | None = None
+    domain_id: str | None = None
 
 
 class RemovalPolicy(StrEnum):
@@ -135,6 +152,7 @@ class Spec:
     server_ids: LowerIDs
     credentials_ref: SecretRef | None = None
     identity_ref: IdentityRef | None = None
+    assume_agency: AgencyRef | None = None
     batch_size: int = 200
     max_parallel_jobs: int = 1
     max_attempts: int = 3

@@ -3,6 +3,7 @@
 Not for: running it (`process`). The one place where the parts of `cce`, `kube` and `runtime` meet.
 """
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,17 +22,19 @@ from nodepool_membership.cce.endpoints import AllowList, origin_of
 from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.lockout import Lockouts
 from nodepool_membership.cce.servers import Places, ServersClient
+from nodepool_membership.cce.sources.exchange import Via
+from nodepool_membership.cce.sources.pod_identity import AGENT_SECONDS
 from nodepool_membership.cce.transport import make_http
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.kube.service_accounts import ServiceAccounts
-from nodepool_membership.net.proxies import Proxies
+from nodepool_membership.net.proxies import DIRECT, Proxies
 from nodepool_membership.runtime.census import Census
 from nodepool_membership.runtime.claims import Claims
 from nodepool_membership.runtime.clouds import Clouds
-from nodepool_membership.runtime.identities import Identities
+from nodepool_membership.runtime.identities import Identities, Own
 from nodepool_membership.runtime.leader import MayCall
 from nodepool_membership.runtime.memory import Memories
 from nodepool_membership.runtime.metrics import Metrics
@@ -75,7 +78,11 @@ async def make_reconciler(
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
     lockouts = Lockouts(clock=monotonic)
     breakers = Breakers(clock=monotonic)
-    async with open_http(timeout, options.proxies, options.ca_file) as http:
+    async with (
+        open_http(timeout, options.proxies, options.ca_file) as http,
+        # The agent on the node is link-local: no proxy has a way to it, and none may see its keys.
+        open_http(AGENT_SECONDS, DIRECT, None) as agent_http,
+    ):
 
         def connect(endpoint: str, project_id: str, source: Source) -> CloudClient:
             return CloudClient(
@@ -106,14 +113,18 @@ async def make_reconciler(
             )
 
         identities = Identities(
-            http,
+            Via(http, now, timeout, metrics.cloud_request),
             accounts,
             options.services,
             frozenset(origin_of(endpoint) for endpoint in options.allow_endpoints),
-            now=now,
+            Own(
+                options.operator_identity,
+                frozenset(options.operator_identity_for),
+                Via(agent_http, now, AGENT_SECONDS, metrics.cloud_request),
+                os.environ,
+            ),
             monotonic=monotonic,
             random=random.random,
-            timeout_seconds=timeout,
         )
         clouds = Clouds(
             connect,

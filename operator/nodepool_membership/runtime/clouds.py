@@ -171,9 +171,16 @@ class Clouds:
         return source
 
     async def _asked_for(self, membership: Membership, endpoint: str, *, fresh: bool) -> Source:
+        spec = membership.spec
+        base = await self._base(membership, endpoint, fresh=fresh)
+        if spec.assume_agency is None:
+            return base
+        return self._identities.agency(base, spec.assume_agency, spec.identity_ref, endpoint)
+
+    async def _base(self, membership: Membership, endpoint: str, *, fresh: bool) -> Source:
         spec, namespace = membership.spec, membership.metadata.namespace
         if spec.identity_ref is not None:
-            return self._identities.of(namespace, spec.identity_ref, endpoint)
+            return self._identities.of(namespace, spec.node_pool, spec.identity_ref, endpoint)
         if spec.credentials_ref is None:
             text = "neither spec.credentialsRef nor spec.identityRef is set: set one of them"
             raise TroubleError(Trouble(Reason.CREDENTIALS_INVALID, text))

@@ -55,6 +55,11 @@ ROUTES: Final = (
     "showBaremetalServer",
     "listVolumes",
     "showSubnet",
+    "createTokenByIdToken",
+    "createSecurityToken",
+    "assumeAgencyWithOidc",
+    "assumeAgency",
+    "agentCredentials",
 )
 """Every call to the cloud, by the name that `cce` gives it."""
 KINDS: Final = (

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from nodepool_membership.api.names import COMPONENT
@@ -21,6 +21,7 @@ _DURATION: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h))+")
 _PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT: Final = re.compile(r"(?=.{1,253}$)[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+_GRANT: Final = re.compile(r"([^/]+)/([0-9a-f]{32})/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 SAFE_SETTLE_WINDOW: Final = timedelta(minutes=20)
 """The gateway accepts a signature for 15 minutes, and clocks differ by up to 5."""
 _PORTS: Final = {"https": 443, "http": 80}
@@ -35,6 +36,23 @@ class Bind:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+POD_IDENTITY: Final = "pod-identity"
+DEFAULT_SESSION_SECONDS: Final = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class OidcFile:
+    """A token of the operator's own in a file, and who takes it: a provider of IAM v3, or one of STS and an agency."""
+
+    path: Path
+    provider: str
+    agency_urn: str | None = None
+    seconds: int = DEFAULT_SESSION_SECONDS
+
+
+OperatorIdentity = Literal["pod-identity"] | OidcFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,10 @@ class Options:
     """CAs that are trusted beside the system's, for the cloud."""
     services: ServiceBook = PUBLIC_ONLY
     """Addresses of clouds beside the public one; its CCE endpoints count as allowed."""
+    operator_identity: OperatorIdentity | None = None
+    """None: the operator has no identity of its own in the cloud."""
+    operator_identity_for: tuple[tuple[str, str, str], ...] = ()
+    """Namespace, project id and cluster id of memberships that may use it."""
     proxies: Proxies = DIRECT
     """On the way to the cloud. Not of the command line: from the environment."""
 
@@ -154,6 +176,32 @@ def parse_ca_file(text: str) -> Path:
     path = Path(text)
     read_ca_file(path)
     return path
+
+
+def parse_operator_identity(text: str) -> Path | Literal["pod-identity"]:
+    """Read `pod-identity` or `oidc-file:PATH`. The file is read at each exchange, not now.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if text == POD_IDENTITY:
+        return POD_IDENTITY
+    kind, _, path = text.partition(":")
+    if kind != "oidc-file" or not path.startswith("/"):
+        raise ValueError(f"{text!r} is no identity: write pod-identity, or oidc-file: and the path of a token file")
+    return Path(path)
+
+
+def parse_identity_grant(text: str) -> tuple[str, str, str]:
+    """Read `namespace/projectID/clusterID`.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    found = _GRANT.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} does not say for whom: write NAMESPACE/PROJECT-ID/CLUSTER-ID, ids in lower case")
+    return parse_namespace(found[1]), found[2], found[3]
 
 
 def parse_endpoints_file(text: str) -> ServiceBook:

@@ -4,33 +4,20 @@ Not for: chaining agencies. Wire: IAM v3 `POST /v3.0/OS-CREDENTIAL/securitytoken
 `POST /v5/agencies/assume`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
 import httpx
 
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import AgencyRef
 from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.signing import SignatureAuth
-from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, Lease
+from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, Lease, Via
 
 SECONDS: Final = 3600
 """The most that STS gives to a caller whose own keys are temporary."""
 _JSON: Final = {"Content-Type": "application/json"}
-
-
-@dataclass(frozen=True, slots=True)
-class AgencyRef:
-    """An agency by URN (STS), or by its name and the name or id of the account that owns it (IAM v3)."""
-
-    agency_urn: str | None = None
-    external_id: str | None = None
-    agency_name: str | None = None
-    domain_name: str | None = None
-    domain_id: str | None = None
 
 
 class Agency:
@@ -38,13 +25,10 @@ class Agency:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        via: Via,
         url: str,
         agency: AgencyRef,
         base: Source,
-        *,
-        now: Callable[[], datetime],
-        timeout_seconds: float,
     ) -> None:
         def remedy(status: int, _code: str) -> str:
             if status == httpx.codes.UNAUTHORIZED:
@@ -57,10 +41,10 @@ class Agency:
         self._url = url
         self._agency = agency
         self._base = base
-        self._now = now
+        self._now = via.now
         name = agency.agency_urn or agency.agency_name
         what = f"assuming the agency {name!r} at {url}"
-        self._exchange = Exchange(http, what, remedy, now=now, timeout_seconds=timeout_seconds)
+        self._exchange = Exchange(via, what, remedy)
 
     async def fetch(self) -> Lease:
         """New keys. Raises IdentityError, also the base's own."""
@@ -80,11 +64,11 @@ class Agency:
                 " secretKey, or use spec.identityRef",
                 reason=Reason.CREDENTIALS_INVALID,
             )
-        path, body = self._request()
+        route, path, body = self._request()
         auth = SignatureAuth(key, now=self._now)
-        return self._exchange.lease(await self._exchange.post(self._url + path, _JSON, body, auth=auth))
+        return self._exchange.lease(await self._exchange.post(route, self._url + path, _JSON, body, auth=auth))
 
-    def _request(self) -> tuple[str, object]:
+    def _request(self) -> tuple[str, str, object]:
         agency = self._agency
         if agency.agency_urn is not None:
             body = {
@@ -93,8 +77,8 @@ class Agency:
                 "duration_seconds": SECONDS,
                 **({"external_id": agency.external_id} if agency.external_id else {}),
             }
-            return "/v5/agencies/assume", body
+            return "assumeAgency", "/v5/agencies/assume", body
         domain = {"domain_id": agency.domain_id} if agency.domain_id else {"domain_name": agency.domain_name}
         role = {"agency_name": agency.agency_name, **domain, "duration_seconds": SECONDS}
         identity = {"methods": ["assume_role"], "assume_role": role}
-        return "/v3.0/OS-CREDENTIAL/securitytokens", {"auth": {"identity": identity}}
+        return "createSecurityToken", "/v3.0/OS-CREDENTIAL/securitytokens", {"auth": {"identity": identity}}

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from time import monotonic
 from typing import Final
 
 import httpx
 
 from nodepool_membership import __version__
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.cce.calls import Observe, nobody
 from nodepool_membership.cce.errors import IdentityError, from_transport, retry_after
 from nodepool_membership.cce.sources.wire import Grant, read_grant
 from nodepool_membership.cce.transport import read_bounded
@@ -42,45 +44,59 @@ class Answer:
     content: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Via:
+    """How services that give keys are reached; `timeout_seconds` is for one request, `observe` is told of each."""
+
+    http: httpx.AsyncClient
+    now: Callable[[], datetime]
+    timeout_seconds: float
+    observe: Observe = nobody
+
+
 class Exchange:
     """One service; `remedy` says what to check when it refuses, by status and code."""
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        what: str,
-        remedy: Callable[[int, str], str],
-        *,
-        now: Callable[[], datetime],
-        timeout_seconds: float,
-    ) -> None:
+    def __init__(self, via: Via, what: str, remedy: Callable[[int, str], str]) -> None:
         """`what` is the service in words, such as "IAM at https://iam.example.com"."""
-        self._http = http
+        self._via = via
         self._what = what
         self._remedy = remedy
-        self._now = now
-        self._timeout = timeout_seconds
 
     async def post(
-        self, url: str, headers: Mapping[str, str], body: object, *, auth: httpx.Auth | None = None
+        self, route: str, url: str, headers: Mapping[str, str], body: object, *, auth: httpx.Auth | None = None
     ) -> Answer:
-        """Send one request.
+        """Send one request; `route` is its name for the observer.
 
         Raises:
             IdentityError: there is no 2xx answer.
         """
-        content = json.dumps(body).encode()
-        request = self._http.build_request("POST", url, headers={"User-Agent": _USER_AGENT, **headers}, content=content)
+        begun, outcome = monotonic(), "aborted"
         try:
-            async with asyncio.timeout(self._timeout):
+            answer = await self._answer(url, headers, body, auth)
+            outcome = "ok"
+        except IdentityError:
+            outcome = "Identity"
+            raise
+        else:
+            return answer
+        finally:
+            self._via.observe(route, outcome, monotonic() - begun)
+
+    async def _answer(self, url: str, headers: Mapping[str, str], body: object, auth: httpx.Auth | None) -> Answer:
+        http, timeout = self._via.http, self._via.timeout_seconds
+        content = json.dumps(body).encode()
+        request = http.build_request("POST", url, headers={"User-Agent": _USER_AGENT, **headers}, content=content)
+        try:
+            async with asyncio.timeout(timeout):
                 # Without `auth` httpx would take user and password from the URL.
-                answer = await self._http.send(request, auth=auth or httpx.Auth(), stream=True, follow_redirects=False)
+                answer = await http.send(request, auth=auth or httpx.Auth(), stream=True, follow_redirects=False)
                 try:
                     found = await read_bounded(answer)
                 finally:
                     await answer.aclose()
         except TimeoutError:
-            raise self._unreachable(f"no answer within {self._timeout:.0f} s") from None
+            raise self._unreachable(f"no answer within {timeout:.0f} s") from None
         except (httpx.HTTPError, OSError) as error:
             raise self._unreachable(from_transport(error, changes=False).message) from None
         if not answer.is_success:
@@ -98,7 +114,7 @@ class Exchange:
         except ValueError as error:
             raise self._unreachable(f"an answer whose keys cannot be read: {error}") from None
         # By the clock that set the expiry: ours may be wrong.
-        seconds = (grant.expires - (_date(answer.headers) or self._now())).total_seconds()
+        seconds = (grant.expires - (_date(answer.headers) or self._via.now())).total_seconds()
         if seconds <= 0:
             raise self._unreachable(
                 f"keys that ended already, at {grant.expires:%Y-%m-%dT%H:%M:%SZ}: check the clocks of both sides"

@@ -6,15 +6,12 @@ as the official SDK sends them.
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Final
-
-import httpx
 
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import IdentityError
-from nodepool_membership.cce.sources.exchange import Exchange, Lease
+from nodepool_membership.cce.sources.exchange import Exchange, Lease, Via
 
 TokenOf = Callable[[], Awaitable[str]]
 """Gives a new token of the identity. Raises IdentityError."""
@@ -28,13 +25,10 @@ class Federation:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        via: Via,
         iam: str,
         provider: str,
         token_of: TokenOf,
-        *,
-        now: Callable[[], datetime],
-        timeout_seconds: float,
     ) -> None:
         def remedy(status: int, _code: str) -> str:
             match status:
@@ -60,14 +54,16 @@ class Federation:
         self._iam = iam
         self._provider = provider
         self._token_of = token_of
-        self._exchange = Exchange(http, f"IAM at {iam}", remedy, now=now, timeout_seconds=timeout_seconds)
+        self._exchange = Exchange(via, f"IAM at {iam}", remedy)
 
     async def fetch(self) -> Lease:
         """New keys. Raises IdentityError."""
         token = await self._token_of()
         headers = {**_JSON, "X-Idp-Id": self._provider}
-        body = {"auth": {"id_token": {"id": token}}}
-        answer = await self._exchange.post(f"{self._iam}/v3.0/OS-AUTH/id-token/tokens", headers, body)
+        asked: object = {"auth": {"id_token": {"id": token}}}
+        answer = await self._exchange.post(
+            "createTokenByIdToken", f"{self._iam}/v3.0/OS-AUTH/id-token/tokens", headers, asked
+        )
         subject = answer.headers.get("X-Subject-Token", "")
         if not subject:
             raise IdentityError(
@@ -77,4 +73,5 @@ class Federation:
         redaction.register(subject)
         identity = {"methods": ["token"], "token": {"id": subject, "duration_seconds": SECONDS}}
         url = f"{self._iam}/v3.0/OS-CREDENTIAL/securitytokens"
-        return self._exchange.lease(await self._exchange.post(url, _JSON, {"auth": {"identity": identity}}))
+        body = {"auth": {"identity": identity}}
+        return self._exchange.lease(await self._exchange.post("createSecurityToken", url, _JSON, body))

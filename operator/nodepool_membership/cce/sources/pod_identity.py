@@ -4,8 +4,7 @@ Not for: the identity of a namespace. The client must use no proxy: the agent's 
 Wire: `POST $HC_CONTAINER_CREDENTIALS_FULL_URI`, as the official SDK sends it.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +13,12 @@ import httpx
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import IdentityError
-from nodepool_membership.cce.sources.exchange import Exchange, Lease
+from nodepool_membership.cce.sources.exchange import Exchange, Lease, Via
 
 URI_VARIABLE: Final = "HC_CONTAINER_CREDENTIALS_FULL_URI"
 FILE_VARIABLE: Final = "HC_CONTAINER_AUTHORIZATION_TOKEN_FILE"
 AGENT_SECONDS: Final = 5.0
+"""The time-out of the SDK, too: the agent is on the same node."""
 _MAX_BYTES: Final = 64 << 10
 _JSON: Final = {"Content-Type": "application/json"}
 _REMEDY: Final = "check the pod identity association of this namespace and service account in CCE, and its agency"
@@ -49,11 +49,9 @@ def read_token(path: Path, named_by: str) -> str:
 class PodIdentity:
     """The agent that the environment names; what is missing there is told at each exchange."""
 
-    def __init__(self, http: httpx.AsyncClient, environ: Mapping[str, str], *, now: Callable[[], datetime]) -> None:
+    def __init__(self, via: Via, environ: Mapping[str, str]) -> None:
         self._environ = environ
-        self._exchange = Exchange(
-            http, "the pod identity agent", lambda _status, _code: _REMEDY, now=now, timeout_seconds=AGENT_SECONDS
-        )
+        self._exchange = Exchange(via, "the pod identity agent", lambda _status, _code: _REMEDY)
 
     async def fetch(self) -> Lease:
         """New keys. Raises IdentityError."""
@@ -67,7 +65,7 @@ class PodIdentity:
         token = read_token(Path(self._environ[FILE_VARIABLE]), FILE_VARIABLE)
         headers = {**_JSON, "Authorization": token}
         try:
-            answer = await self._exchange.post(self._environ[URI_VARIABLE], headers, {})
+            answer = await self._exchange.post("agentCredentials", self._environ[URI_VARIABLE], headers, {})
         except httpx.InvalidURL:
             raise IdentityError(f"{URI_VARIABLE} is no URL", reason=Reason.CREDENTIALS_INVALID) from None
         return self._exchange.lease(answer)

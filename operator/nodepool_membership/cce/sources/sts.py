@@ -3,14 +3,10 @@
 Not for: the token. Wire: `POST /v5/agencies/assume-with-oidc`, as the official SDK sends it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final
 
-import httpx
-
-from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, Lease
+from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, Lease, Via
 from nodepool_membership.cce.sources.federation import TokenOf
 
 _JSON: Final = {"Content-Type": "application/json;charset=UTF-8"}
@@ -30,13 +26,10 @@ class AssumeWithOidc:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        via: Via,
         sts: str,
         trust: Trust,
         token_of: TokenOf,
-        *,
-        now: Callable[[], datetime],
-        timeout_seconds: float,
     ) -> None:
         def remedy(_status: int, code: str) -> str:
             match code:
@@ -61,7 +54,7 @@ class AssumeWithOidc:
         self._sts = sts
         self._trust = trust
         self._token_of = token_of
-        self._exchange = Exchange(http, f"STS at {sts}", remedy, now=now, timeout_seconds=timeout_seconds)
+        self._exchange = Exchange(via, f"STS at {sts}", remedy)
 
     async def fetch(self) -> Lease:
         """New keys. Raises IdentityError."""
@@ -72,4 +65,5 @@ class AssumeWithOidc:
             "id_token": await self._token_of(),
             "duration_seconds": self._trust.duration_seconds,
         }
-        return self._exchange.lease(await self._exchange.post(f"{self._sts}/v5/agencies/assume-with-oidc", _JSON, body))
+        url = f"{self._sts}/v5/agencies/assume-with-oidc"
+        return self._exchange.lease(await self._exchange.post("assumeAgencyWithOidc", url, _JSON, body))
