@@ -103,6 +103,12 @@ def test_the_operator_stays_off_nodes_that_it_manages(installed: ControlPlane, s
     assert "podAntiAffinity" in affinity, "the replicas still run apart"
 
 
+def test_the_pod_identity_of_the_operator_is_asked_for(installed: ControlPlane, sources: Path) -> None:
+    rendered = over_deploy(installed, sources, "pod-identity")
+    assert rendered.pod["metadata"]["labels"]["pod-identity.cce.io/injection"] == "on"
+    assert rendered.container["args"] == ["run", "--operator-identity=pod-identity"]
+
+
 def test_names_of_components_follow_too(installed: ControlPlane, sources: Path) -> None:
     rendered = over_deploy(
         installed, sources, "priority-class", "proxy", namePrefix="prod-", configMapGenerator=[PROXY]

@@ -130,6 +130,7 @@ SAME: Final[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
     "trustedCA": ({"trustedCA": {"configMap": "nodepool-membership-trusted-ca"}}, component("trusted-ca")),
     "imagePullSecrets": ({"imagePullSecrets": ["default-secret"]}, component("pull-secret")),
     "priorityClass": ({"priorityClass": {"create": True}}, component("priority-class")),
+    "podIdentity": ({"podIdentity": {"enabled": True}}, component("pod-identity")),
     "offManagedNodes": ({"offManagedNodes": {"enabled": True}}, component("off-managed-nodes")),
     "monitoring": ({"monitoring": {"enabled": True}}, component("monitoring")),
     "admissionPolicy": ({"admissionPolicy": {"enabled": False}}, component("without-admission-policy")),

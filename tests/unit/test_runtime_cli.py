@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nodepool_membership import __version__
 from nodepool_membership.runtime import options as o
-from nodepool_membership.runtime.options import Bind, Options
+from nodepool_membership.runtime.options import Bind, OidcFile, Options
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,6 +31,26 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 )
 def test_durations_read_like_go(text: str, seconds: float) -> None:
     assert o.parse_duration(text) == timedelta(seconds=seconds)
+
+
+FOR = f"team/{'0' * 32}/11111111-2222-3333-4444-555555555555"
+BY_FILE = ("--operator-identity=oidc-file:/t", f"--operator-identity-for={FOR}")
+
+
+@pytest.mark.parametrize(
+    ("provider", "agency", "remedy"),
+    [
+        ("cce", "iam::a:agency:b", "is a URN with --operator-identity-agency"),
+        ("iam::a:oidcProvider:b", None, "a name without"),
+        ("iam::a:oidcProvider:b", "b", "write iam::ACCOUNT:agency:NAME"),
+    ],
+)
+def test_who_takes_the_operators_token_must_fit(provider: str, agency: str | None, remedy: str) -> None:
+    more = [] if agency is None else [f"--operator-identity-agency={agency}"]
+    result = run("run", *BY_FILE, f"--operator-identity-provider={provider}", *more)
+    assert result.returncode == 2
+    [line] = result.stderr.splitlines()
+    assert remedy in line
 
 
 @pytest.mark.parametrize("text", ["", "5", "5 m", "-5s", "1d", "s", "1h 2m", "1.s", "٣s"])
@@ -100,6 +120,14 @@ def test_addresses(text: str, bind: Bind) -> None:
         ("--renew-deadline", "11m", "between 500ms and 10m"),
         ("--renew-deadline", "15s", "shorter than --lease-duration (15s)"),
         ("--lease-duration", "9s", "--renew-deadline (10s)"),
+        ("--operator-identity", "me", "write pod-identity, or oidc-file:"),
+        ("--operator-identity", "oidc-file:token", "the path of a token file"),
+        ("--operator-identity", "oidc-file:/t", "needs --operator-identity-provider"),
+        ("--operator-identity-provider", "cce", "for --operator-identity=oidc-file:PATH"),
+        ("--operator-identity-agency", "iam::a:agency:b", "for --operator-identity=oidc-file:PATH"),
+        ("--operator-identity-for", "team/project", "write NAMESPACE/PROJECT-ID/CLUSTER-ID"),
+        ("--operator-identity-for", f"{'0' * 32}/{'0' * 32}/{'0' * 8}", "write NAMESPACE/PROJECT-ID/CLUSTER-ID"),
+        ("--operator-identity-for", FOR, "--operator-identity-for without --operator-identity"),
         ("--bind", "8080", ":8080"),
         ("--log-format", "xml", "json"),
         ("--log-level", "loud", "debug"),
@@ -143,7 +171,10 @@ def test_values_arrive_from_both_sides_and_lists_split_at_commas(monkeypatch: py
     monkeypatch.setattr(
         sys,
         "argv",
-        ["x", "run", "--poll-interval", "2s", "--allow-endpoint", "http://a:1", "--allow-endpoint", "https://b"],
+        [
+            *("x", "run", "--poll-interval", "2s", "--allow-endpoint", "http://a:1", "--allow-endpoint", "https://b"),
+            *(*BY_FILE, "--operator-identity-provider=cce"),
+        ],
     )
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -158,6 +189,8 @@ def test_values_arrive_from_both_sides_and_lists_split_at_commas(monkeypatch: py
             lease_name="prod-operator.v2",
             lease_namespace="infra",
             lease_duration=timedelta(seconds=30),
+            operator_identity=OidcFile(Path("/t"), "cce"),
+            operator_identity_for=(("team", "0" * 32, "11111111-2222-3333-4444-555555555555"),),
         )
     ]
 
