@@ -9,11 +9,12 @@ import pytest
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.spec import SecretRef
+from nodepool_membership.api.spec import AgencyRef, FederationRef, IdentityMethod, IdentityRef, SecretRef, Spec
 from nodepool_membership.api.status import Hold, Operation, Phase, Status
 from nodepool_membership.core.rivals import Rival
+from nodepool_membership.runtime.claimed import source_of
 from unit.claims_world import World, having, intent, of, with_open
-from unit.core_builders import SECOND, WINDOW, a_batch, servers
+from unit.core_builders import SECOND, WINDOW, a_batch, a_spec, an_object, servers
 
 X, Y, Z = servers(3)
 
@@ -123,3 +124,23 @@ def test_a_status_that_is_lost_while_the_process_runs_keeps_its_calls_claimed_ev
     world.sees(lost)
     world.claims.drop(("abroad", "sent"))
     assert world.better(victim) == {X: "abroad/sent"}
+
+
+FEDERATION = FederationRef("cce")
+IDENTITY = IdentityRef("adopter", "client", IdentityMethod.FEDERATION, federation=FEDERATION)
+BY_SECRET = a_spec()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(BY_SECRET, credentials_ref=SecretRef("other")),
+        replace(BY_SECRET, credentials_ref=None, identity_ref=IDENTITY),
+        replace(BY_SECRET, credentials_ref=None, identity_ref=replace(IDENTITY, service_account_name="other")),
+        replace(BY_SECRET, credentials_ref=None, identity_ref=IdentityRef(operator=True)),
+        replace(BY_SECRET, assume_agency=AgencyRef(agency_urn="iam::a:agency:b")),
+    ],
+)
+def test_what_one_identity_has_read_proves_nothing_for_another(other: Spec) -> None:
+    assert source_of(an_object(other)) != source_of(an_object(BY_SECRET))
+    assert source_of(an_object(other)) == source_of(an_object(replace(other, batch_size=7)))

@@ -91,7 +91,8 @@ class Named:
 def source_of(found: Membership | UnreadableStatus) -> int:
     """Stands for whose credentials are to read which pool: what reading it proves holds for all that share this."""
     spec = found.spec
-    return hash((found.metadata.namespace, spec.credentials_ref, spec.node_pool))
+    who = (spec.credentials_ref, spec.identity_ref, spec.assume_agency)
+    return hash((found.metadata.namespace, who, spec.node_pool))
 
 
 def has_called(found: Membership | UnreadableStatus) -> bool:

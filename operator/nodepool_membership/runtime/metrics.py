@@ -56,7 +56,7 @@ ROUTES: Final = (
     "listVolumes",
     "showSubnet",
     "createTokenByIdToken",
-    "createSecurityToken",
+    "createTemporaryAccessKey",
     "assumeAgencyWithOidc",
     "assumeAgency",
     "agentCredentials",

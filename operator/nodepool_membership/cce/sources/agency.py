@@ -13,7 +13,7 @@ from nodepool_membership.api.spec import AgencyRef
 from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.signing import SignatureAuth
-from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, Lease, Via
+from nodepool_membership.cce.sources.exchange import SESSION_NAME, Answer, Exchange, Lease, Via
 
 SECONDS: Final = 3600
 """The most that STS gives to a caller whose own keys are temporary."""
@@ -64,11 +64,10 @@ class Agency:
                 " secretKey, or use spec.identityRef",
                 reason=Reason.CREDENTIALS_INVALID,
             )
-        route, path, body = self._request()
         auth = SignatureAuth(key, now=self._now)
-        return self._exchange.lease(await self._exchange.post(route, self._url + path, _JSON, body, auth=auth))
+        return self._exchange.lease(await self._ask(auth))
 
-    def _request(self) -> tuple[str, str, object]:
+    async def _ask(self, auth: httpx.Auth) -> Answer:
         agency = self._agency
         if agency.agency_urn is not None:
             body = {
@@ -77,8 +76,10 @@ class Agency:
                 "duration_seconds": SECONDS,
                 **({"external_id": agency.external_id} if agency.external_id else {}),
             }
-            return "assumeAgency", "/v5/agencies/assume", body
+            url = f"{self._url}/v5/agencies/assume"
+            return await self._exchange.post("assumeAgency", url, _JSON, body, auth=auth)
         domain = {"domain_id": agency.domain_id} if agency.domain_id else {"domain_name": agency.domain_name}
         role = {"agency_name": agency.agency_name, **domain, "duration_seconds": SECONDS}
-        identity = {"methods": ["assume_role"], "assume_role": role}
-        return "createSecurityToken", "/v3.0/OS-CREDENTIAL/securitytokens", {"auth": {"identity": identity}}
+        asked: object = {"auth": {"identity": {"methods": ["assume_role"], "assume_role": role}}}
+        url = f"{self._url}/v3.0/OS-CREDENTIAL/securitytokens"
+        return await self._exchange.post("createTemporaryAccessKey", url, _JSON, asked, auth=auth)

@@ -74,4 +74,4 @@ class Federation:
         identity = {"methods": ["token"], "token": {"id": subject, "duration_seconds": SECONDS}}
         url = f"{self._iam}/v3.0/OS-CREDENTIAL/securitytokens"
         body = {"auth": {"identity": identity}}
-        return self._exchange.lease(await self._exchange.post("createSecurityToken", url, _JSON, body))
+        return self._exchange.lease(await self._exchange.post("createTemporaryAccessKey", url, _JSON, body))
