@@ -280,7 +280,7 @@ def test_what_the_operator_writes_is_stored_as_it_is(client: Client) -> None:
         waits=(Wait(Operation.ADD, Reason.LOCKED, "busy", NOW),),
         recovery=Recovery(NOW, NOW),
         search=Search("0123456789abcdef", 1, 1, accepted=True, named=True, server_ids=(IDS[1],)),
-        plan=Plan(1, 1, 1, 1),
+        plan=Plan("p", 1, 1, 1, 1),
         members=(IDS[0],),
         failures=(failure,),
         last_handled_reconcile_at="2026-01-02T03:04:05Z",

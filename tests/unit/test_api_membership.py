@@ -81,7 +81,7 @@ FULL: Final = Status(
     halt=Halt(Reason.POOL_REFUSES, "no", THEN),
     recovery=Recovery(THEN, THEN),
     search=Search("0123"),
-    plan=Plan(1, 1, 0, 0),
+    plan=Plan("p", 1, 1, 0, 0),
     last_handled_reconcile_at="one",
     last_handled_reset_at="two",
 )

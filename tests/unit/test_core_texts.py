@@ -67,7 +67,7 @@ RENDERED: dict[str, Callable[[int], str]] = {
     "owed": lambda n: texts.owed(owner(n), of(n), SETTINGS) if n else "nobody",
     "causes": lambda n: texts.causes([a_failure(FailureReason.REFUSED, *servers(max(n, 1)), retry=NOW)] * max(n, 1), 3),
     "conflict": lambda n: texts.conflict({i: Rival("team/other", better=True) for i in servers(max(n, 1))}, "team/me"),
-    "preview": lambda n: "; ".join(texts.preview(Plan(n, n, n, n), of(n))),
+    "preview": lambda n: "; ".join(texts.preview(Plan("p", n, n, n, n), of(n))),
     "deleting": lambda n: texts.deleting(owner(n, deleted=True), of(n), SETTINGS, ["why"]),
     "overdue": lambda n: texts.overdue(range(1, max(n, 1) + 1), a_spec()),
     "braked": lambda n: texts.braked(max(n, 1), max(n, 1)),

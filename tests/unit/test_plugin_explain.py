@@ -96,7 +96,7 @@ def test_what_it_is_doing(doing: Doing, status: Status, since: datetime | None, 
 
 
 def test_what_a_person_did_comes_first() -> None:
-    halted = counted(replace(HALTED, plan=Plan(4, 1, 2, 0)))
+    halted = counted(replace(HALTED, plan=Plan("p", 4, 1, 2, 0)))
     suspended = explained(an_object(replace(SPEC, suspend=True), halted))
     assert suspended.doing is Doing.SUSPENDED
     assert "would add 4 in 1 call, which WIPES them, adopt 2" in suspended.summary

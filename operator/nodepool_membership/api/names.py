@@ -25,6 +25,9 @@ RESET_ONLY_ANNOTATION: Final = f"{GROUP}/reset-only"
 PAUSED_ANNOTATION: Final = f"{GROUP}/paused"
 """On an object or its Namespace: no call is started while it is there; its value says why."""
 
+APPROVED_PLAN_ANNOTATION: Final = f"{GROUP}/approved-plan"
+"""Names the `status.plan.id` that a person has said yes to; taken off, the approval is withdrawn."""
+
 CREDENTIALS_MARK: Final = f"{GROUP}/credentials"
 """The type of a Secret that is to be used, or its label with the value "true"."""
 CREDENTIALS_KEYS: Final = ("accessKey", "secretKey", "securityToken", "token")

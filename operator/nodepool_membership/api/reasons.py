@@ -39,12 +39,14 @@ class Reason(StrEnum):
 
     STARTING = "Starting"
     PAUSED = "Paused"
+    AWAITING_APPROVAL = "AwaitingApproval"
     CONFLICT = "Conflict"
 
     SERVERS_FAILED = "ServersFailed"
     JOB_OVERDUE = "JobOverdue"
     POOL_REFUSES = "PoolRefuses"
     TOO_MANY_FAILURES = "TooManyFailures"
+    CANARY_FAILED = "CanaryFailed"
     STATUS_LOST = "StatusLost"
     STATUS_INVALID = "StatusInvalid"
     STATUS_FULL = "StatusFull"

@@ -140,6 +140,22 @@ class Preflight:
 
 
 @dataclass(frozen=True, slots=True)
+class Rollout:
+    """How many servers meet a new template of the node pool first; 0: as many as any other call names."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    canary: int = 0
+
+
+class Approval(StrEnum):
+    """Whether calls wait for a person's word."""
+
+    AUTOMATIC = "Automatic"
+    MANUAL = "Manual"
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """The desired state. Server ids are a set in lower case: order and duplicates mean nothing.
 
@@ -162,3 +178,5 @@ class Spec:
     drift_policy: DriftPolicy = DriftPolicy.REPORT
     suspend: bool = False
     preflight: Preflight = Preflight()
+    rollout: Rollout = Rollout()
+    approval: Approval = Approval.AUTOMATIC

@@ -74,6 +74,8 @@ class Batch:
     """It is a part of a refused batch, in the search for the servers that the refusal is about (rule P15)."""
     interrupted: bool | None = None
     """The operator stopped between the intent and the record of its answer."""
+    template: str | None = None
+    """Of an add: stands for the pool's template as it was read directly before the call (rule P28)."""
     message: str | None = None
     called_ids: tuple[LowerID, ...] = ()
     """Whom the call has named, once some or all of it is over: for people. The oldest go where the object grows."""
@@ -176,15 +178,32 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done next if the membership were not suspended, by the newest look at the cloud."""
+    """What would be done next, by the newest look at the cloud: while suspended, and while approval is awaited."""
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
+    id: str
     add: int
     """Servers that would be WIPED, at once or after a wait."""
     calls: int
     adopt: int
     remove: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovedPlan:
+    """What a person has said yes to, as far as it is still to be done (rule P29).
+
+    It is void when `scope` (the list, a deletion) or `template` is another one.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    id: str
+    scope: str
+    template: str
+    server_ids: tuple[LowerID, ...]
+    """Servers that may be wiped; who becomes a member is taken off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +258,8 @@ class Status:
     recovery: Recovery | None = None
     search: Search | None = None
     plan: Plan | None = None
+    approved_plan: ApprovedPlan | None = None
+    proven_template: str | None = None
     findings: tuple[Finding, ...] = ()
     surplus_since: Moment | None = None
     next_time: Moment | None = None

@@ -3,14 +3,14 @@
 Not for: which servers are eligible (`plan`), what any call needs (`gates`), or what the conditions say (`verdict`).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Operation
-from nodepool_membership.core import batches, clock, gates, narrowing, plan, vetting
+from nodepool_membership.core import batches, clock, gates, narrowing, plan, rollout, vetting
 from nodepool_membership.core.gates import Blocker, Step
-from nodepool_membership.core.observation import Look, NodeTable, Observation
+from nodepool_membership.core.observation import Look, NodeTable, Observation, PoolReport
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
 
@@ -30,7 +30,7 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
     `membership` lists only servers that no other one has the better right to.
     """
     spec = membership.spec
-    if membership.metadata.deleting or spec.suspend or seen.listing is None or not seen.is_fresh:
+    if membership.metadata.deleting or spec.suspend or seen.listing is None or seen.pool is None or not seen.is_fresh:
         return Step(state)
     waiting = bool(state.queued or plan.candidates(state, spec))
     if (skewed := clock.skew(seen.clock_offset_seconds)) is not None:
@@ -40,27 +40,36 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
         return Step(narrowing.in_doubt(state, now), doubted=True)
     if state.halt is not None:
         return Step(state)
+    if (halt := rollout.failed(state, spec, seen.pool, now)) is not None:
+        return Step(replace(state, halt=halt))
     if seen.rivals is None:
         return Step(state, blocker=gates.STARTING if waiting else None)
     resting = vetting.resting(seen, now, settings)
-    return _planned(membership, plan.without_idle_parts(state, spec), seen, seen.listing, now, resting)
+    sight = _Sight(seen, seen.listing, seen.pool, now)
+    return _planned(membership, plan.without_idle_parts(state, spec), sight, resting)
 
 
-def _planned(
-    membership: Membership,
-    state: State,
-    seen: Observation,
-    table: NodeTable,
-    now: datetime,
-    resting: frozenset[str],
-) -> Step | Look:
-    spec = membership.spec
-    chosen = plan.next_part(state, spec) or plan.eligible(state, spec, table, now, resting)
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """What adds are planned from."""
+
+    seen: Observation
+    table: NodeTable
+    pool: PoolReport
+    now: datetime
+
+
+def _planned(membership: Membership, state: State, sight: _Sight, resting: frozenset[str]) -> Step | Look:
+    spec, seen, now = membership.spec, sight.seen, sight.now
+    chosen = plan.next_part(state, spec) or plan.eligible(state, spec, sight.table, now, resting)
     if chosen is None:
         return Step(state)
     if isinstance(chosen, plan.RetryAt):
         return Step(state, delay=gates.seconds(chosen.moment - now))
-    ids = plan.named(chosen, spec)
+    most = rollout.most(state, spec, sight.pool)
+    if not most:
+        return Step(state, more=True)
+    ids = plan.named(chosen, most)
     blocked = gates.before_call(membership, state, Operation.ADD, len(ids), seen, now)
     if isinstance(blocked, Step) and blocked.blocker is not None:
         return blocked
@@ -72,7 +81,7 @@ def _planned(
     if isinstance(vetted, Look):
         return vetted
     if vetted.passed:
-        planned, intent = plan.intend(vetted.state, chosen, vetted.passed, vetted.looked)
+        planned, intent = plan.intend(vetted.state, chosen, vetted.passed, vetted.looked, rollout.mark(sight.pool))
         return Step(planned, intent=intent)
     if vetted.blocker is not None:
         return Step(vetted.state, blocker=vetted.blocker)
@@ -80,7 +89,7 @@ def _planned(
         return Step(vetted.state, delay=0.0, more=True)
     # None of them may be named: on to the next ones.
     left = plan.without_part(vetted.state, chosen)
-    return _planned(membership, left, seen, table, now, resting.union(ids))
+    return _planned(membership, left, sight, resting.union(ids))
 
 
 def without_served_waits(state: State, seen: Observation, now: datetime) -> State:

@@ -13,7 +13,7 @@ from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
-from nodepool_membership.core import provenance
+from nodepool_membership.core import provenance, rollout
 from nodepool_membership.core.catalogue import explain, explain_without_node
 from nodepool_membership.core.failures import Cause
 from nodepool_membership.core.observation import ACTIVE, BROKEN, JobPhase, JobReport, Node, NodeTable, Observation
@@ -137,7 +137,7 @@ class _Advance:
         if _acts(self._report):
             # Overdue, or back after it was not found: it may still act on all, so none of its servers is let go.
             joined = verdict.joined & self._spec.server_ids
-            state = replace(self._state, members=self._state.members | joined).without_causes(joined)
+            state = replace(self._proven(), members=self._state.members | joined).without_causes(joined)
             return state.with_batch(replace(batch, phase=Phase.RUNNING, settling_since=None))
         if batch.job_id is None and batch.phase is Phase.VERIFYING and batch.settling_since is None:
             return self._unanswered()
@@ -233,10 +233,14 @@ class _Advance:
         adopted = (batch.adopted or 0) + len(verdict.adopted)
         return replace(batch, adopted=adopted or None, foreign=max(batch.foreign or 0, verdict.foreign) or None)
 
+    def _proven(self) -> State:
+        by_call = bool(self._verdict.joined - self._verdict.adopted)
+        return rollout.proven(self._state, self._batch, by_call, self._sight.seen.pool)
+
     def _take_over(self, failed: Mapping[str, Cause]) -> State:
         verdict = self._verdict
         members = self._state.members | (verdict.joined & self._spec.server_ids)
-        state = replace(self._state, members=members).without_causes(verdict.joined).with_causes(failed.items())
+        state = replace(self._proven(), members=members).without_causes(verdict.joined).with_causes(failed.items())
         # Their nodes are there: no add names them before these are gone for good (rule P8).
         return state.with_holds(dict.fromkeys(verdict.failed, Held()))
 

@@ -18,10 +18,11 @@ from typing import Final
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.spec import DriftPolicy, Spec
+from nodepool_membership.api.spec import Approval, Spec
 from nodepool_membership.api.status import Batch, Halt, Plan, Status
 from nodepool_membership.core import (
     adding,
+    approval,
     batches,
     clock,
     drift,
@@ -95,7 +96,7 @@ class Decision:
 def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
     """The status for a generation not seen before, from what is recorded alone, before the cloud is looked at."""
     state = carry_over(membership, now, settings)
-    if membership.spec.suspend:
+    if membership.spec.suspend or membership.spec.approval is Approval.MANUAL:
         # What the last look said would be done was about another spec.
         membership = replace(membership, status=replace(membership.status, plan=None))
     status = _about_now(membership, to_status(membership.status, membership.spec, state, membership.wire_bytes))
@@ -165,7 +166,8 @@ class _Pipeline:
         self._settings = settings
         self._absences = seen.absences
         self._withheld: Rivals = {}
-        self._plan: Plan | None = membership.status.plan if membership.spec.suspend else None
+        told = membership.spec.suspend or membership.spec.approval is Approval.MANUAL
+        self._plan: Plan | None = membership.status.plan if told else None
 
     def decision(self, state: State) -> Decision | Look:
         spec, seen, now = self._spec, self._seen, self._now
@@ -177,13 +179,36 @@ class _Pipeline:
         state = vetting.with_findings(self._braked(state), spec, seen)
         if seen.listing is not None and seen.rivals is not None:
             state = self._compared(state, seen.listing)
-        added = adding.next_add(self._own(), state, seen, now, self._settings)
+        standing = self._standing(state)
+        own, awaited = self._own(), standing.blocker
+        if standing.covered is not None:
+            own = replace(own, spec=replace(own.spec, server_ids=own.spec.server_ids & standing.covered))
+        added = adding.next_add(own, standing.state, seen, now, self._settings)
         if isinstance(added, Look) or added.intent is not None:
             return added if isinstance(added, Look) else self._concluded(added, Step(added.state))
-        removed = removing.next_removal(self._membership, added.state, seen, now, self._settings)
+        if awaited is not None and added.blocker is None:
+            added = replace(added, blocker=awaited)
+        removed = removing.next_removal(self._membership, added.state, seen, now, self._settings, awaited)
         if isinstance(removed, Look):
             return removed
         return self._concluded(added, removed)
+
+    def _standing(self, state: State) -> approval.Standing:
+        """What a person has said yes to, by a look that shows what there is to be done."""
+        spec, seen, listing = self._spec, self._seen, self._seen.listing
+        if listing is None or seen.rivals is None or (not seen.is_fresh and not spec.suspend):
+            return approval.Standing(state)
+        what = approval.foreseen(self._membership, self._own().spec, state, listing)
+        standing = approval.Standing(state)
+        if seen.pool is not None and (spec.suspend or seen.proves_absence(spec.node_pool.node_pool_id)):
+            standing = approval.standing(self._membership, state, what, seen.pool)
+            self._plan = standing.plan
+        elif spec.approval is Approval.MANUAL:
+            # What is not certain to be absent is not planned, and nothing is called.
+            standing = replace(standing, covered=frozenset())
+        if spec.suspend:
+            self._plan = approval.plan_of(self._membership, standing.state, what, seen.pool)
+        return standing
 
     def _own(self) -> Membership:
         """The membership without the servers that others have the right to, or an earlier call for."""
@@ -209,7 +234,6 @@ class _Pipeline:
         certain = seen.proves_absence(spec.node_pool.node_pool_id)
         snapshot = Snapshot(table, certain, seen.absences, self._now, self._settings)
         if spec.suspend:
-            self._plan = _preview(self._own().spec, state, snapshot)
             return state
         state = rivals.concede(state, others)
         self._withheld = {i: others[i] for i in state.owed & others.keys()}
@@ -281,16 +305,6 @@ def _unseen(state: State, spec: Spec, table: NodeTable | None) -> frozenset[str]
     return frozenset(listed - table.active_in(spec.node_pool.node_pool_id, listed))
 
 
-def _preview(spec: Spec, state: State, seen: Snapshot) -> Plan:
-    """What resuming would do, now or after a wait: at least as much as it will be (promise of a preview)."""
-    table = seen.table
-    adopt = len(servers.adoptable(state, spec, table))
-    absent = spec.server_ids - state.called - table.present(spec.server_ids)
-    rejoins = spec.drift_policy is DriftPolicy.REJOIN
-    add = {i for i in absent if (rejoins if i in state.members else plan.may_come(i, state, spec))}
-    return Plan(len(add), -(-len(add) // spec.batch_size), adopt, len(state.owed))
-
-
 def _in_trouble(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Decision:
     """The cloud could not be looked at: what is known stays, and what is told depends on how often that was so."""
     trouble = seen.trouble
@@ -328,7 +342,7 @@ def _listing_wanted(
         if state.open_batches and not asked and not (coming and adding.may_add(membership, state, now)):
             return None
         return Freshness.AFTER_READ if asked else Freshness.RECENT
-    if seen.is_fresh or spec.suspend:
+    if seen.is_fresh or (spec.suspend and spec.approval is Approval.AUTOMATIC):
         return None
     if state.queued or any(server_id not in seen.listing for server_id in state.holds):
         # All there, parts are the proof that the refused call was carried out: planning must see it (rule P15).

@@ -145,9 +145,9 @@ def next_number(state: State) -> int:
     return max(state.last_batch, *(b.batch for b in state.batches), 0) + 1
 
 
-def named(chosen: Eligible, spec: Spec) -> list[str]:
-    """Whom the next call names: at most `batchSize` servers, smallest ids first."""
-    return sorted(chosen.ids)[: spec.batch_size]
+def named(chosen: Eligible, most: int) -> list[str]:
+    """Whom the next call names: at most so many servers, smallest ids first."""
+    return sorted(chosen.ids)[:most]
 
 
 def without_part(state: State, chosen: Eligible) -> State:
@@ -157,7 +157,7 @@ def without_part(state: State, chosen: Eligible) -> State:
     return replace(state, batches=tuple(b for b in state.batches if b.batch != chosen.part))
 
 
-def intend(state: State, chosen: Eligible, ids: Iterable[str], now: datetime) -> tuple[State, Batch]:
+def intend(state: State, chosen: Eligible, ids: Iterable[str], now: datetime, template: str) -> tuple[State, Batch]:
     """The intent to add those of the chosen, all with the same attempt number; `now` is its date."""
     ids = sorted(ids)
     number = next_number(state)
@@ -171,5 +171,6 @@ def intend(state: State, chosen: Eligible, ids: Iterable[str], now: datetime) ->
         server_ids=tuple(ids),
         submit_time=now,
         part=True if chosen.part is not None else None,
+        template=template,
     )
     return replace(state, last_batch=number).without_waits(Operation.ADD).with_batch(batch), batch

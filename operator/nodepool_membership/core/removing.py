@@ -86,9 +86,17 @@ def without_claimed(state: State, rivals: Rivals) -> State:
 
 
 def next_removal(
-    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
+    membership: Membership,
+    state: State,
+    seen: Observation,
+    now: datetime,
+    settings: Settings,
+    awaited: Blocker | None = None,
 ) -> Step | Look:
-    """The intent of the next removal, else what removing waits for. It never waits for what an add waits for."""
+    """The intent of the next removal, else what removing waits for. It never waits for what an add waits for.
+
+    `awaited`: no person has said yes to it yet (rule P29).
+    """
     spec = membership.spec
     if not state.owed or spec.suspend:
         return Step(state)
@@ -108,6 +116,8 @@ def next_removal(
     if not nodes:
         moments = [m for i in state.owed if (m := _not_before(i, state, now)) > now]
         return Step(state, delay=gates.seconds(min(moments) - now) if moments else None)
+    if awaited is not None:
+        return Step(state, blocker=awaited)
     blocked = gates.before_call(membership, state, Operation.REMOVE, min(len(nodes), spec.batch_size), seen, now)
     if isinstance(blocked, Step) and blocked.blocker is not None:
         return blocked

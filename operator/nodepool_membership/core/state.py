@@ -11,6 +11,7 @@ from typing import Final
 
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import (
+    ApprovedPlan,
     Batch,
     Finding,
     Halt,
@@ -57,6 +58,9 @@ class State:
     recovery: Recovery | None = None
     search: Search | None = None
     findings: tuple[Finding, ...] = ()
+    proven_template: str | None = None
+    """A server joined by a call that was made after the pool's template was read so (rule P28)."""
+    approved: ApprovedPlan | None = None
     owed: frozenset[str] = frozenset()
     """Recorded members that are to be removed (rule P18): off the list, or on deletion also those on it."""
     surplus_since: datetime | None = None
@@ -77,6 +81,8 @@ class State:
             recovery=status.recovery,
             search=status.search,
             findings=status.findings,
+            proven_template=status.proven_template,
+            approved=status.approved_plan,
             surplus_since=status.surplus_since,
             removal_policy=status.observed_removal_policy or RemovalPolicy.RETAIN,
         )
@@ -249,6 +255,8 @@ def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -
         recovery=state.recovery,
         search=state.search,
         findings=state.findings,
+        proven_template=state.proven_template,
+        approved_plan=state.approved,
         surplus_since=state.surplus_since if leaving else None,
     )
 

@@ -91,7 +91,7 @@ def with_findings(
         return replace(state, findings=())
     if seen.pool is None:
         return state
-    pool = hazards(seen.pool.template, len(state.members), None)
+    pool = hazards(seen.pool.template, len(state.members), state.proven_template)
     known = of_listed(state.findings, spec.server_ids)
     return replace(state, findings=merged(known, looked_at, told or {}, pool))
 
