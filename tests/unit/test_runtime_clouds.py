@@ -92,8 +92,12 @@ class Site:
 
     def _connect(self, endpoint: str, project_id: str, source: Source) -> CloudClient:
         self.connected.append(source)
-        http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: self.answer))
+        http = httpx.AsyncClient(transport=httpx.MockTransport(lambda _: self._answered()))
         return CloudClient(http, endpoint, project_id, source, now=lambda: NOW, timeout_seconds=1)
+
+    def _answered(self) -> httpx.Response:
+        """A copy: an answer is read once."""
+        return httpx.Response(self.answer.status_code, headers=self.answer.headers, content=self.answer.content)
 
     async def waits(self, membership: Membership) -> float:
         """Seconds until the next write of this membership."""
@@ -263,3 +267,12 @@ async def test_a_recent_listing_tells_how_far_our_clock_is_off_as_well(site: Sit
     view = await site.clouds.look(access, held().spec.node_pool, Freshness.RECENT, NOW)
     seen = Observation(NOW, listing=view.listing, clock_offset_seconds=view.clock_offset_seconds)
     assert (seen.clock_offset_seconds, seen.is_fresh, seen.is_skewed) == (3600.0, False, True)
+
+
+async def test_a_recent_listing_comes_with_the_pool_once_for_each_whose_credentials_prove_a_claim(site: Site) -> None:
+    """Suspended memberships, which need no fresh listing, claim servers in other namespaces, too (rule P16)."""
+    site.answer = httpx.Response(200, json={"items": []})
+    access, pool = await site.clouds.access(held()), held().spec.node_pool
+    other = replace(pool, node_pool_id="another")
+    views = [await site.clouds.look(access, which, Freshness.RECENT, NOW) for which in (pool, pool, other)]
+    assert [view.pool is not None and view.cluster is not None for view in views] == [True, False, True]

@@ -109,6 +109,8 @@ class Clouds:
         self._monotonic = monotonic
         self._connect_servers = connect_servers
         self._now = now
+        self._read: set[tuple[ListingKey, str]] = set()
+        """Pools that were read once since the start, by whose credentials: that a membership may claim servers."""
         self._kept: dict[str, Source] = {}
         """The last good ones of objects that have the finalizer, by uid; in memory only."""
 
@@ -206,16 +208,17 @@ class Clouds:
         return data
 
     async def look(self, access: Access, pool: NodePoolRef, freshness: Freshness, read_at: datetime) -> ClusterView:
-        """Look at the nodes of a cluster; unless a recent listing will do, at pool and cluster, too.
+        """Look at the nodes of a cluster; unless a recent listing will do, at pool and cluster, too, as at first.
 
         Raises:
             TroubleError: the cloud could not be looked at.
         """
         listing = await self._listing(access, pool.cluster_id, freshness, read_at)
-        if freshness is Freshness.RECENT:
+        if freshness is Freshness.RECENT and (access.listing_key, pool.node_pool_id) in self._read:
             return ClusterView(listing, clock_offset_seconds=access.client.clock_offset_seconds)
         # After the listing: what the pool counts may only have grown since.
         seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
+        self._read.add((access.listing_key, pool.node_pool_id))
         return ClusterView(listing, seen_pool, cluster, access.client.clock_offset_seconds)
 
     async def inspect(self, wanted: InspectServers, access: Access) -> Inspection:
