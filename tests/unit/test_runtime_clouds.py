@@ -262,7 +262,7 @@ async def test_listings_are_shared_by_who_sees_the_same_and_nobody_else(site: Si
 async def test_a_recent_listing_tells_how_far_our_clock_is_off_as_well(site: Site) -> None:
     """The removal delay is counted from a look that needs no fresh one (rule P21)."""
     date = format_datetime(NOW + timedelta(hours=1), usegmt=True)
-    site.answer = httpx.Response(200, json={"items": []}, headers={"Date": date})
+    site.answer = httpx.Response(200, json={"items": [], "status": {"phase": "Available"}}, headers={"Date": date})
     access = await site.clouds.access(held())
     view = await site.clouds.look(access, held().spec.node_pool, Freshness.RECENT, NOW)
     seen = Observation(NOW, listing=view.listing, clock_offset_seconds=view.clock_offset_seconds)
@@ -271,7 +271,7 @@ async def test_a_recent_listing_tells_how_far_our_clock_is_off_as_well(site: Sit
 
 async def test_a_recent_listing_comes_with_the_pool_once_for_each_whose_credentials_prove_a_claim(site: Site) -> None:
     """Suspended memberships, which need no fresh listing, claim servers in other namespaces, too (rule P16)."""
-    site.answer = httpx.Response(200, json={"items": []})
+    site.answer = httpx.Response(200, json={"items": [], "status": {"phase": "Available"}})
     access, pool = await site.clouds.access(held()), held().spec.node_pool
     other = replace(pool, node_pool_id="another")
     views = [await site.clouds.look(access, which, Freshness.RECENT, NOW) for which in (pool, pool, other)]
