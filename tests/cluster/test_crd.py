@@ -180,7 +180,7 @@ UUID_SHAPE: Final = "should match '^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-"
         ({"nodePool": pool(clusterID="my-cluster")}, ["spec.nodePool.clusterID", "a UUID in lower case; its name"]),
         ({"nodePool": pool(clusterID=IDS[0].upper())}, ["spec.nodePool.clusterID", "a UUID in lower case"]),
         ({"nodePool": pool(nodePoolID="DefaultPool")}, ["spec.nodePool.nodePoolID", "a UUID in lower case; its name"]),
-        ({"credentialsRef": ABSENT}, ["spec.credentialsRef", "Required value"]),
+        ({"credentialsRef": ABSENT}, ["credentialsRef or identityRef must be set, and not both"]),
         ({"credentialsRef": {}}, ["spec.credentialsRef.name", "Required value"]),
         ({"credentialsRef": {"name": ""}}, ["spec.credentialsRef.name", "the name of a Secret in the same namespace"]),
         ({"credentialsRef": {"name": "My Secret"}}, ["spec.credentialsRef.name", "lower-case letters"]),
