@@ -176,8 +176,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "core/gates.py",
-                "    spare = plan.KEPT_FOR_REMOVALS if operation is Operation.ADD else 0\n",
-                "    spare = plan.KEPT_FOR_REMOVALS if operation else 0\n",
+                "    spare = plan.KEPT_FOR_REMOVALS + findings.BYTES if operation is Operation.ADD else 0\n",
+                "    spare = plan.KEPT_FOR_REMOVALS + findings.BYTES if operation else 0\n",
             ),
         ),
         (_UNIT + "test_core_handed_over.py::test_adds_leave_room_for_the_removal_that_would_make_the_object_smaller",),
@@ -217,7 +217,7 @@ DEFECTS: Final = (
         "the members in the preview that resuming would add again",
         (
             Edit(
-                "core/decide.py",
+                "core/approval.py",
                 "(rejoins if i in state.members else plan.may_come(i, state, spec))",
                 "(rejoins and i not in state.members and plan.may_come(i, state, spec))",
             ),

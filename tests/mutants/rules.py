@@ -73,8 +73,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/carry.py",
-                "is not None:\n        state = state.without_waits(*Operation)",
-                "is not None:",
+                "    if edited or look_requested(membership) is not None:",
+                "    if look_requested(membership) is not None:",
             ),
         ),
         ("tests/unit/test_core_requests.py",),
@@ -126,7 +126,9 @@ MUTANTS: Final = (
         "the count of attempts",
         (
             Edit(
-                "core/plan.py", "        elif cause.attempts >= spec.max_attempts:", "        elif cause.attempts < 0:"
+                "core/plan.py",
+                "        elif cause.attempts >= spec.max_attempts or",
+                "        elif cause.attempts < 0 or",
             ),
         ),
         _MACHINE,
@@ -149,7 +151,7 @@ MUTANTS: Final = (
         (
             Edit(
                 "runtime/clouds.py",
-                "listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, credentials.fingerprint)",
+                "listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint)",
                 'listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, "")',
             ),
         ),
