@@ -113,7 +113,7 @@ def test_a_conflict_is_told_in_the_preview_and_ends_with_the_list_of_the_younger
     pair.one.until_reason("Suspended")
     pair.a_second_later()
     pair.other.create(SERVERS[:3], suspend=True)
-    words = ("would add 1 in 1 call, which WIPES them, adopt 0", "2 by another namespace")
+    words = ("would add 1 in 1 call, which WIPES it, adopt 0", "2 servers of another namespace (")
     pair.other.until("the preview", lambda m: all(w in str(condition(m).get("message")) for w in words))
     pair.other.edit(suspend=False)
     pair.other.until("Conflict", in_conflict_with(pair.one))
