@@ -79,7 +79,7 @@ def in_conflict_with(owner: Scene) -> Callable[[Object], bool]:
         told = ready.get("reason") == stalled.get("reason") == "Conflict"
         assert owner.namespace not in str(ready.get("message")).split()
         assert f"{owner.namespace}/{owner.name}" not in str(ready.get("message"))
-        return told and ready["status"] == "False" and "by another namespace" in str(ready["message"])
+        return told and ready["status"] == "False" and "of another namespace" in str(ready["message"])
 
     return holds
 
