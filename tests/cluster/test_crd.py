@@ -248,7 +248,7 @@ def test_defaults_are_filled_in(client: Client) -> None:
         "deletionPolicy": "Retain",
         "driftPolicy": "Report",
         "suspend": False,
-    }
+    } | {"approval": "Automatic", "preflight": {"mode": "Report"}, "rollout": {"canary": 0}}
     (ready,) = stored["status"].pop("conditions")
     assert stored["status"] == {"observedGeneration": -1} == {"observedGeneration": ready["observedGeneration"]}
     assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "Unknown", "Pending")

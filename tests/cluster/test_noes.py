@@ -40,7 +40,7 @@ QUOTA, BROKE = (
 BROKEN = Case("broken")
 PRUNED = Case("pruned", faults=(FaultRule(name="slow", route="addNodes", job_seconds=12.0),))
 CASES = [SKEWED, WRONG_KEY, TAKEN, BUSY, BUSY_AS_FORBIDDEN, QUOTA, BROKE, BROKEN, PRUNED]
-RESET = "set the reset annotation"
+RESET = "set the annotation cce.nodepools.dev/reset-requested-at"
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_server_of_another_cluster_is_waited_for_and_the_others_join(scene_of:
     node = {"clusterID": other.cluster_id, "nodePoolID": other.node_pool_id, "serverID": third}
     scene.simulator.post("nodes", {"add": [node]})
     fourth = Case("taken-by-nobody").servers[0]
-    scene.edit(serverIDs=[taken, free, third, fourth])
+    scene.edit(serverIDs=[taken, free, third, fourth], preflight={"mode": "Off"})
     waits = scene.until("the others joined", lambda m: status(m).get("joined") == 3 and status(m).get("pending") == 1)
     waits = scene.until_waits("ServerInUse", "already in a cluster", "remove it there")
     assert failures(waits) == [("ServerInUse", [third], 0)]
@@ -153,7 +153,7 @@ def test_a_status_that_cannot_be_understood_starts_over_on_request_and_waits_a_s
     scene.edit_status(jobs=[{**recorded[0], "phase": "Perplexed"}])
     scene.edit(serverIDs=more)
     scene.until("StatusInvalid", has_reason("StatusInvalid"))
-    assert "reset annotation" in str(condition(scene.get())["message"])
+    assert RESET in str(condition(scene.get())["message"])
     scene.request("start over", reset=True)
     lost = scene.until("StatusLost", has_reason("StatusLost"))
     assert (status(lost)["jobs"], status(lost)["lastHandledResetAt"]) == ([], "start over")

@@ -148,8 +148,8 @@ def test_a_cluster_without_the_definition_is_named_as_such(control_plane: Contro
     """On a control plane of its own: the others need the definition."""
     assert namespace
     with ControlPlane() as bare:
-        bare.ensure_namespace("n")
-        asked = Person(bare.admin_kubeconfig, "n").npmem("suspend", "m")
+        bare.ensure_namespace("team")
+        asked = Person(bare.admin_kubeconfig, "team").npmem("suspend", "m")
     assert asked.returncode == 1
     assert (
         "the cluster does not know nodepoolmemberships.cce.nodepools.dev/v1alpha1: install the operator" in asked.stderr
