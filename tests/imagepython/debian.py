@@ -14,7 +14,7 @@ from controlplane.binaries import Say
 from controlplane.errors import UnavailableError
 
 RELEASES = {"3.11": "bookworm", "3.13": "trixie"}
-"""Which release of Debian has which Python (https://packages.debian.org/search?keywords=python3-minimal)."""
+"""Which release of Debian has which Python: the version of its package python3-minimal."""
 
 _MACHINES = Path("/etc/apt")
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
