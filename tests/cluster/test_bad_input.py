@@ -271,10 +271,13 @@ def scene_of(scenes: Mapping[str, Scene]) -> Iterator[Callable[[str], Scene]]:
         check_unharmed(scene, [*SECRETS, *secret_keys])
 
 
-def check_backs_off(scene: Scene, route: str) -> None:
-    """Waits of 2, 4 and 8 poll intervals, each up to a tenth shorter, with one look more before the first of them."""
-    times = [float(str(call["time"])) for call in scene.until_called(route, times=5)]
-    assert times[4] - times[0] > 10 * POLL_SECONDS
+def check_backs_off(scene: Scene, bad: Bad) -> None:
+    """Waits of 2, 4 and 8 poll intervals, each up to a tenth shorter, and some leeway for a busy machine."""
+    assert bad.route is not None
+    # Pool and cluster that can be read are read once more by the first look of a process: they prove a claim (P16).
+    more = 1 if bad.reason in {"PoolNotReady", "ClusterNotReady"} else 0
+    times = [float(str(call["time"])) for call in scene.until_called(bad.route, times=4 + more)][more:]
+    assert times[3] - times[0] > 10 * POLL_SECONDS
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.case.name)
@@ -287,7 +290,7 @@ def test_it_is_told_and_asked_less_and_less_often_and_repaired(scene_of: Callabl
         scene.until("left alone", lambda m: "not called again" in str(condition(m)["message"]))
         assert len(scene.calls()) == 3
     elif bad.reason != "Throttled":
-        check_backs_off(scene, bad.route)
+        check_backs_off(scene, bad)
     assert scene.adds() == []
     if bad.repair is None:
         scene.cluster.delete(scene.namespace, scene.name)
