@@ -12,7 +12,7 @@ import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig
 from cce_simulator.faults import Answer, FaultRule
-from harness import Cluster, Operator, Scene, SimulatorProcess
+from harness import Cluster, Operator, Scene, SimulatorProcess, wait_for
 from harness.cluster import condition, is_ready, jobs, status
 from harness.identity import ACCOUNT, FEDERATION, STS, endpoints, grant, trusting
 from harness.operator_process import FAST
@@ -81,7 +81,7 @@ def test_a_service_account_is_all_that_is_needed(keyless: Set, identity: Mapping
 def test_450_servers_join_with_keys_of_20_seconds_under_kills(
     keyless: Set, operate: Callable[..., Operator], tmp_path: Path, identity: Mapping[str, object]
 ) -> None:
-    scene = keyless(QUICK.model_copy(update={"behaviour": Behaviour(job_seconds=8, session_seconds=20)}))
+    scene = keyless(QUICK.model_copy(update={"behaviour": Behaviour(job_seconds=15, session_seconds=20)}))
     servers = server_ids(450)
     scene.create(servers, identityRef=identity)
     for kill in (1, 2, 3):
@@ -92,7 +92,7 @@ def test_450_servers_join_with_keys_of_20_seconds_under_kills(
     assert status(done)["members"] == servers
     assert scene.accepted(servers) == dict.fromkeys(servers, 1)
     assert scene.simulator.get("summary")["double_adds"] == 0
-    assert len(users(scene)) >= 4
+    assert len(users(scene)) > 4
     refused = [call for call in scene.simulator.entries() if call["status"] == 401]
     assert refused == []
 
@@ -216,7 +216,7 @@ def test_a_user_without_rights_is_told_what_to_grant(keyless: Set) -> None:
     scene.until_joined(TWO)
 
 
-def test_while_iam_is_away_keys_that_live_are_used_and_a_revoked_trust_is_told(keyless: Set) -> None:
+def test_while_iam_is_away_keys_that_live_are_used_and_a_revoked_trust_locks_nobody_out(keyless: Set) -> None:
     behaviour = Behaviour(job_seconds=0.5, session_seconds=900)
     scene = keyless(QUICK.model_copy(update={"behaviour": behaviour}))
     scene.create(TWO[:1], identityRef=FEDERATION)
@@ -231,5 +231,10 @@ def test_while_iam_is_away_keys_that_live_are_used_and_a_revoked_trust_is_told(k
         answer=Answer(status=401, error_code="APIGW.0301", message="decrypt token fail"),
     )
     scene.simulator.post("faults", ended.to_json())
-    # Ready for three looks, then unknown: what is settled tells CloudUnreachable, with the cause.
-    scene.until("told", lambda m: "403 IAM.0003" in str(condition(m)["message"]))
+    # Ready for three looks, then unknown, with the cause: what is settled tells CloudUnreachable, whatever the trouble.
+    scene.until("told", lambda m: condition(m)["reason"] == "CloudUnreachable")
+    assert "403 IAM.0003" in str(condition(scene.get())["message"])
+    called = [call for call in scene.simulator.entries() if call["fault"] == "ended"]
+    assert len(called) == 1
+    scene.simulator.delete("faults")
+    wait_for("Ready again", lambda: is_ready(scene.get()) or None)
