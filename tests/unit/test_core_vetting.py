@@ -145,7 +145,26 @@ def test_bad_servers_at_the_head_of_the_list_do_not_keep_the_rest_waiting() -> N
     decision = run.step(Accepted(JOB))
     assert decision.intent is not None
     assert decision.intent.server_ids == ids[4:6]
-    assert [len(look.servers) for look in run.looks if look.servers] == [2, 2, 2]
+    assert [len(look.servers) for look in run.looks if look.servers] == [7]
+
+
+def test_many_that_are_not_fit_are_read_at_once_however_few_a_call_may_name() -> None:
+    ids = [server(n) for n in range(1, 1201)]
+    run = a_run(*ids, batch_size=1)
+    run.cloud.servers = dict.fromkeys(ids)
+    run.step()
+    assert [len(look.servers) for look in run.looks if look.servers] == [50, 200, 200, 200, 200, 200, 150]
+    assert run.status.failed == len(ids)
+
+
+def test_a_part_of_which_nobody_is_fit_is_dropped_and_the_others_go() -> None:
+    part = replace(a_batch(Phase.QUEUED, A, number=2), submit_time=None, part=True)
+    run = Run(an_object(a_spec(A, B), Status(1, last_batch=2, jobs=(part,))))
+    run.cloud.servers = {A: None}
+    decision = run.step(Accepted(JOB))
+    assert decision.intent is not None
+    assert (decision.intent.server_ids, decision.intent.part) == ((B,), None)
+    assert run.causes == {A: NOT_FOUND}
 
 
 def test_who_is_read_again_does_not_hold_up_a_retry() -> None:

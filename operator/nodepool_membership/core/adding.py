@@ -46,7 +46,10 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
         return Step(state, blocker=gates.STARTING if waiting else None)
     resting = vetting.resting(seen, now, settings)
     sight = _Sight(seen, seen.listing, seen.pool, now)
-    return _planned(membership, plan.without_idle_parts(state, spec), sight, resting)
+    vetted = vetting.vet(membership, state, seen, now)
+    if vetted is not None:
+        state, resting = vetted.state, resting | vetted.refused
+    return _planned(membership, plan.without_idle_parts(state, spec, resting), sight, resting, vetted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,12 @@ class _Sight:
     now: datetime
 
 
-def _planned(membership: Membership, state: State, sight: _Sight, resting: frozenset[str]) -> Step | Look:
+def _planned(
+    membership: Membership, state: State, sight: _Sight, resting: frozenset[str], vetted: vetting.Vetted | None
+) -> Step | Look:
+    """`resting`: servers that are not sent, as was read now or a short while ago."""
     spec, seen, now = membership.spec, sight.seen, sight.now
-    chosen = plan.next_part(state, spec) or plan.eligible(state, spec, sight.table, now, resting)
+    chosen = plan.next_part(state, spec, resting) or plan.eligible(state, spec, sight.table, now, resting)
     if chosen is None:
         return Step(state)
     if isinstance(chosen, plan.RetryAt):
@@ -69,27 +75,32 @@ def _planned(membership: Membership, state: State, sight: _Sight, resting: froze
     most = rollout.most(state, spec, sight.pool)
     if not most:
         return Step(state, more=True)
-    ids = plan.named(chosen, most)
-    blocked = gates.before_call(membership, state, Operation.ADD, len(ids), seen, now)
+    servers = min(most, len(chosen.ids))
+    blocked = gates.before_call(membership, state, Operation.ADD, servers, seen, now)
     if isinstance(blocked, Step) and blocked.blocker is not None:
         return blocked
     if batches.in_flight(state, spec, now) >= spec.max_parallel_jobs:
         return Step(state, more=True)
     if blocked is not None:
         return blocked
-    vetted = vetting.vet(membership, state, ids, seen, now)
-    if isinstance(vetted, Look):
-        return vetted
-    if vetted.passed:
-        planned, intent = plan.intend(vetted.state, chosen, vetted.passed, vetted.looked, rollout.mark(sight.pool))
-        return Step(planned, intent=intent)
-    if vetted.blocker is not None:
-        return Step(vetted.state, blocker=vetted.blocker)
-    if vetted.stale:
-        return Step(vetted.state, delay=0.0, more=True)
-    # None of them may be named: on to the next ones.
-    left = plan.without_part(vetted.state, chosen)
-    return _planned(membership, left, sight, resting.union(ids))
+    if vetted is None:
+        return _intended(state, chosen, chosen.ids, most, now, sight)
+    if fit := chosen.ids & vetted.passed:
+        if vetted.looked is None:
+            # It is too old for a call, and has to be read again.
+            return Step(state, delay=0.0, more=True)
+        return _intended(state, chosen, fit, most, vetted.looked, sight)
+    if chosen.ids & vetted.waiting:
+        return Step(state, blocker=vetted.blocker)
+    return vetting.next_read(chosen.ids, most, vetted.asked)
+
+
+def _intended(
+    state: State, chosen: plan.Eligible, fit: frozenset[str], most: int, date: datetime, sight: _Sight
+) -> Step:
+    """The call for the first ones that are fit, smallest ids first."""
+    state, intent = plan.intend(state, chosen, sorted(fit)[:most], date, rollout.mark(sight.pool))
+    return Step(state, intent=intent)
 
 
 def without_served_waits(state: State, seen: Observation, now: datetime) -> State:

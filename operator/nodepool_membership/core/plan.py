@@ -100,24 +100,24 @@ def shows(parts: Iterable[Batch], table: NodeTable, pool_id: str) -> bool:
     return any(node.pool_id in {pool_id, ""} for node in table.nodes(ids).values())
 
 
-def without_idle_parts(state: State, spec: Spec) -> State:
+def without_idle_parts(state: State, spec: Spec, resting: Set[str] = frozenset()) -> State:
     """Drop queued parts of which nothing is left to send (rule P7: an edit during the wait is honoured)."""
-    idle = {part.batch for part in state.queued if not _sendable(part, state, spec)}
+    idle = {part.batch for part in state.queued if not _sendable(part, state, spec, resting)}
     return replace(state, batches=tuple(b for b in state.batches if b.batch not in idle)) if idle else state
 
 
-def _sendable(part: Batch, state: State, spec: Spec) -> frozenset[str]:
-    """Those of a queued part that may still be named: listed, no members, not live (rule P1)."""
+def _sendable(part: Batch, state: State, spec: Spec, resting: Set[str]) -> frozenset[str]:
+    """Those of a queued part that may still be named: listed, fit, no members, not live (rule P1)."""
     free = (spec.server_ids & frozenset(part.server_ids)) - state.live - state.members
-    return frozenset(server_id for server_id in free if may_come(server_id, state, spec))
+    return frozenset(i for i in free if may_come(i, state, spec) and not rests(i, state, resting))
 
 
-def next_part(state: State, spec: Spec) -> Eligible | None:
+def next_part(state: State, spec: Spec, resting: Set[str] = frozenset()) -> Eligible | None:
     """The queued part that is sent next, depth first; a listing has shown that none of its servers has a node."""
     if not state.queued:
         return None
     part = state.queued[-1]
-    return Eligible(_sendable(part, state, spec), part.attempt, part.batch)
+    return Eligible(_sendable(part, state, spec, resting), part.attempt, part.batch)
 
 
 def fits(object_bytes: int, state: State, servers: int, *, spare: int = 0) -> bool:
@@ -145,23 +145,12 @@ def next_number(state: State) -> int:
     return max(state.last_batch, *(b.batch for b in state.batches), 0) + 1
 
 
-def named(chosen: Eligible, most: int) -> list[str]:
-    """Whom the next call names: at most so many servers, smallest ids first."""
-    return sorted(chosen.ids)[:most]
-
-
-def without_part(state: State, chosen: Eligible) -> State:
-    """The queued part that was chosen is no more; what is left of it is unplanned."""
-    if chosen.part is None:
-        return state
-    return replace(state, batches=tuple(b for b in state.batches if b.batch != chosen.part))
-
-
 def intend(state: State, chosen: Eligible, ids: Iterable[str], now: datetime, template: str) -> tuple[State, Batch]:
     """The intent to add those of the chosen, all with the same attempt number; `now` is its date."""
     ids = sorted(ids)
     number = next_number(state)
-    state = without_part(state, chosen)
+    # What is left of a queued part is unplanned.
+    state = replace(state, batches=tuple(b for b in state.batches if b.batch != chosen.part))
     batch = Batch(
         batch=number,
         operation=Operation.ADD,

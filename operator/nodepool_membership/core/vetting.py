@@ -27,35 +27,54 @@ MAX_AGE: Final = timedelta(seconds=60)
 """What was read is not older when its call leaves: an intent is dated by it, and its call leaves in time (P5, P27)."""
 
 
+_READ_FIRST: Final = 50
+"""Servers that are read before a call at least: one request of ECS takes so many."""
+_READ_NEXT: Final = 200
+"""Servers that are read next, when none of the first ones may be sent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Vetted:
-    """What came of a plan: the servers that a call may name. Without any: why, unless all of them failed."""
+    """What came of all servers that were read for this decision."""
 
     state: State
-    passed: frozenset[str]
-    looked: datetime
-    """What the passed are known by began to be read then, by whole seconds: the date of the intent."""
+    passed: frozenset[str] = frozenset()
+    refused: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    """Those that could not be read and must be."""
+    asked: frozenset[str] = frozenset()
+    looked: datetime | None = None
+    """What the passed are known by began to be read then, by whole seconds: the date of the intent. None: too old."""
     blocker: Blocker | None = None
-    stale: bool = False
-    """What was read is too old for a call: it has to be read again."""
+    """Why some wait."""
 
 
-def vet(membership: Membership, state: State, ids: Iterable[str], seen: Observation, now: datetime) -> Vetted | Look:
-    """Hold servers that a call is about to name against what was read of them, or ask for that."""
-    wanted, preflight = frozenset(ids), membership.spec.preflight
+def vet(membership: Membership, state: State, seen: Observation, now: datetime) -> Vetted | None:
+    """Hold all servers that were read against the pool, once a decision; None: none are to be read."""
+    preflight, inspection = membership.spec.preflight, seen.inspection
     if not preflight.reads:
-        return Vetted(state, wanted, now)
-    inspection = seen.inspection
-    if inspection is None or not wanted <= inspection.asked:
-        return Look(servers=wanted if inspection is None else wanted - inspection.asked)
-    judged = judge(_asked(membership, seen, replace(inspection, asked=wanted)), preflight.mode)
+        return None
+    if inspection is None:
+        return Vetted(state)
+    judged = judge(_asked(membership, seen, inspection), preflight.mode)
     causes = {i: _cause(found, state.attempts(i)) for i, found in judged.failed.items()}
-    state = with_findings(state.with_causes(causes.items()), membership.spec, seen, wanted, judged.told)
+    state = with_findings(state.with_causes(causes.items()), membership.spec, seen, inspection.asked, judged.told)
     looked = inspection.began.replace(microsecond=0)
-    if not timedelta() <= now - looked <= MAX_AGE:
-        return Vetted(state, frozenset(), now, stale=True)
-    blocker = _unread(judged.why, len(judged.waiting)) if judged.waiting and not judged.passed else None
-    return Vetted(state, judged.passed, looked, blocker)
+    return Vetted(
+        state,
+        judged.passed,
+        frozenset(judged.failed),
+        judged.waiting,
+        inspection.asked,
+        looked if timedelta() <= now - looked <= MAX_AGE else None,
+        _unread(judged.why, len(judged.waiting)) if judged.waiting else None,
+    )
+
+
+def next_read(chosen: Iterable[str], most: int, asked: frozenset[str]) -> Look:
+    """The servers that are read next, smallest ids first. Few at first: most servers are fit."""
+    size = _READ_NEXT if asked else max(most, _READ_FIRST)
+    return Look(servers=frozenset(sorted(frozenset(chosen) - asked)[:size]))
 
 
 def _asked(membership: Membership, seen: Observation, inspection: Inspection) -> Asked:
