@@ -5,6 +5,7 @@ and lists do not matter, conditions and generations do.
 """
 
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -18,6 +19,8 @@ Object = dict[str, object]
 
 _PATH: Final = "/apis/cce.nodepools.dev/v1alpha1/nodepoolmemberships"
 _SECONDS: Final = 2
+_LOGGERS: Final = ("httpx", "httpcore.connection", "httpcore.http11")
+"""Those that speak for a request; a filter does not reach the loggers below its own."""
 _KEPT_IDS: Final = 2
 _KEPT_ENTRIES: Final = 4
 
@@ -32,6 +35,9 @@ class Recorder:
         self._thread = threading.Thread(target=self._record, name="recorder", daemon=True)
 
     def __enter__(self) -> Self:
+        # It runs beside every test of the session, and some of them count what is logged.
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(self._is_not_mine)
         self._thread.start()
         return self
 
@@ -40,6 +46,11 @@ class Recorder:
     ) -> None:
         self._ended.set()
         self._thread.join()
+        for name in _LOGGERS:
+            logging.getLogger(name).removeFilter(self._is_not_mine)
+
+    def _is_not_mine(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread.ident
 
     def _record(self) -> None:
         version = ""
