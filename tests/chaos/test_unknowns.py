@@ -60,10 +60,16 @@ def test_every_server_joins_once_whichever_way_the_cloud_is(unknown: str) -> Non
     check(Scenario(unknown, spec(FIVE, maxParallelJobs=3), joined(FIVE), SWITCHES[unknown]))
 
 
-def with_one_bad(name: str) -> Scenario:
+def with_one_bad(name: str, preflight: str = "Report") -> Scenario:
     """All but one join; the bad one is named in as many calls as it has attempts, at most."""
     ends = {NAME: End(frozenset(FIVE) - {BAD}, {BAD: REASONS})}
-    return Scenario(name, spec(FIVE, batchSize=5, maxAttempts=2), ends, cloud(), accepted={BAD: (0, 1, 2)})
+    return Scenario(
+        name,
+        spec(FIVE, batchSize=5, maxAttempts=2, preflight={"mode": preflight}),
+        ends,
+        cloud(),
+        accepted={BAD: (0, 1, 2)},
+    )
 
 
 @pytest.mark.parametrize("unknown", ONE_BAD)
@@ -75,4 +81,11 @@ def test_a_server_that_fails_costs_itself_only_whichever_way_its_job_tells(unkno
 @pytest.mark.parametrize("naming", ["first", "none", "foreign"])
 def test_a_server_that_does_not_exist_costs_itself_only_however_it_is_told(answer: str, naming: str) -> None:
     config = cloud(bad_entry=answer, bad_entry_naming=naming).model_copy(update={"unknown_servers": (BAD,)})
-    check(replace(with_one_bad(f"unknown server, {answer}, {naming}"), cloud=config))
+    blind = with_one_bad(f"unknown server, {answer}, {naming}", preflight="Off")
+    check(replace(blind, cloud=config))
+
+
+def test_a_server_that_does_not_exist_is_in_no_call_where_servers_are_read_first() -> None:
+    config = cloud(bad_entry="failInstall").model_copy(update={"unknown_servers": (BAD,)})
+    ends = {NAME: End(frozenset(FIVE) - {BAD}, {BAD: {FailureReason.SERVER_NOT_FOUND}})}
+    check(replace(with_one_bad("unknown server, read first"), cloud=config, ends=ends, accepted={BAD: (0,)}))
