@@ -24,6 +24,7 @@ from nodepool_membership.core.observation import (
     NodeTable,
     PoolReport,
 )
+from nodepool_membership.core.preflight.facts import Network, Template
 from property import answers
 from property.answers import Reply
 from property.inventory import NETWORK, Inventory
@@ -118,6 +119,9 @@ class Cloud:
     telltales: set[str] = field(default_factory=set)
     """Servers whose node shows that a refused call was carried out; nobody removes them."""
     inventory: Inventory = field(default_factory=Inventory)
+    template: Template = field(default_factory=Template)
+    """Of the pool."""
+    network: Network = NETWORK
     sends: int = 0
     spent: dict[str, int] = field(default_factory=dict)
     """Adds per server that cost an attempt, since it last was an Active node of the pool."""
@@ -367,10 +371,10 @@ class Cloud:
 
     def pool(self) -> PoolReport:
         everything = NodeTable(self.now, list(self.nodes.values()))
-        return PoolReport(self.pool_phase, everything.count_in(POOL))
+        return PoolReport(self.pool_phase, everything.count_in(POOL), template=self.template)
 
     def cluster(self) -> ClusterReport:
-        return ClusterReport(self.cluster_phase, NETWORK)
+        return ClusterReport(self.cluster_phase, self.network)
 
 
 def _changes(fate: Fate, appears: datetime, plan: CallPlan, base: datetime) -> list[tuple[datetime, str | None]]:

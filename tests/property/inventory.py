@@ -33,6 +33,10 @@ class Inventory:
     """All servers; those that are not named here are fit and marked."""
 
     odd: dict[str, tuple[Odd, datetime]] = field(default_factory=dict)
+    documents: dict[str, Server] = field(default_factory=dict)
+    """What is shown of servers in place of one that is fit and marked."""
+    nodes: dict[str, bool] = field(default_factory=dict)
+    """Whether the nodes exist that tags of servers name."""
     blind_since: datetime | None = None
     """Since when no server can be read."""
     seen_again: datetime | None = None
@@ -54,10 +58,12 @@ class Inventory:
         if self.blind_since is not None:
             return Inspection(began, ids, unread=ids, why=Unread(Reason.FORBIDDEN, "no right to read servers"))
         found = {i: self._server(i, pool_id) for i in ids}
-        return Inspection(began, ids, {i: server for i, server in found.items() if server is not None})
+        shown = {i: server for i, server in found.items() if server is not None}
+        return Inspection(began, ids, shown, nodes=self.nodes)
 
     def _server(self, server_id: str, pool_id: str) -> Server | None:
-        server = Server(server_id, "ACTIVE", vpc_id="vpc", ports=1, tags={MARK: pool_id})
+        fit = Server(server_id, "ACTIVE", vpc_id="vpc", ports=1, tags={MARK: pool_id})
+        server = self.documents.get(server_id, fit)
         how = self.odd.get(server_id)
         match how and how[0]:
             case Odd.MISSING:

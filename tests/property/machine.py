@@ -388,7 +388,7 @@ class Machine(RuleBasedStateMachine):
         assert (stored.writes, cloud.sends) == (writes, calls), "an idle resync writes or calls"
 
 
-def a_machine(servers: int, **fields: int | str) -> Machine:
+def a_machine(servers: int, **fields: Json) -> Machine:
     """One whose object lists so many servers."""
     machine = Machine()
     machine.stored.spec = spec_json(IDS[:servers], **fields)

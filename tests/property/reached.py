@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import Final
 
-from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.status import Phase, Status
 
 Name = tuple[str, str]
 """An enumeration and one of its values: two reasons of different kinds may have the same text."""
 
 REACHED: Final[Counter[Name]] = Counter()
-_KINDS: Final[tuple[type[StrEnum], ...]] = (Phase, Reason, FailureReason)
+_KINDS: Final[tuple[type[StrEnum], ...]] = (Phase, Reason, FailureReason, FindingReason)
 
 
 def name(member: StrEnum) -> Name:
@@ -31,6 +31,7 @@ def _said(status: Status) -> Iterator[StrEnum]:
     yield from (batch.phase for batch in status.jobs)
     yield from (condition.reason for condition in status.conditions)
     yield from (group.reason for group in status.failures)
+    yield from (finding.reason for finding in status.findings)
 
 
 def unreached() -> set[Name]:

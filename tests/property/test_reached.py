@@ -3,12 +3,14 @@
 Not for: what each of them asks of a user (`docs`), or whether it is right (`tests/unit`).
 """
 
+from dataclasses import replace
 from typing import Final
 
+from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import PAUSED_ANNOTATION
-from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.observation import ACTIVE, JobPhase, Trouble
-from nodepool_membership.core.preflight.rules import RULES
+from nodepool_membership.core.preflight.facts import Template
 from nodepool_membership.core.rivals import Rival
 from nodepool_membership.runtime.claims import NoRoomError
 from property.answers import Reply
@@ -17,6 +19,7 @@ from property.driver import Boundary
 from property.machine import IDS, Machine, a_machine
 from property.reached import name, table, unreached
 from property.stored_object import spec_json
+from unit.preflight_examples import BROKEN
 
 NOT_DECIDED: Final = frozenset(
     {
@@ -29,8 +32,6 @@ NOT_DECIDED: Final = frozenset(
         Reason.STATUS_INVALID,
         # The schema's default, until the operator's first look.
         Reason.PENDING,
-        # No decision reads servers before a call yet: what `core.preflight` finds reaches no status.
-        *(rule.reason for rule in RULES if isinstance(rule.reason, FailureReason)),
         # It comes from the exchange of an identity for keys, before anything is decided.
         Reason.IDENTITY_REFUSED,
     }
@@ -175,6 +176,37 @@ def removal_and_deletion() -> None:
     machine.run(5)
 
 
+def what_servers_are_like() -> None:
+    for _, server, asked in BROKEN:
+        required: dict[str, Json] = {"key": "owner", "value": "team-a=b"}
+        machine = a_machine(1, preflight={"mode": "Enforce", "requiredTag": required})
+        project = "" if server.project_id == asked.project_id else server.project_id
+        machine.cloud.inventory.documents[IDS[0]] = replace(server, server_id=IDS[0], project_id=project)
+        machine.cloud.inventory.nodes = dict(asked.inspection.nodes)
+        machine.cloud.template, machine.cloud.network = asked.template, asked.network
+        machine.run(1)
+    machine = a_machine(1)
+    machine.see_no_servers(blind=True)
+    machine.run(1)
+
+
+def dangers_of_the_pool() -> None:
+    machine = a_machine(1)
+    machine.cloud.template = Template("one", autoscaling=True, desired_nodes=0)
+    machine.run(35)
+    machine.cloud.template = Template("another")
+    machine.stored.edit(serverIDs=[*IDS[:2]])
+    machine.run(1)
+
+
+def what_waits_for_a_word() -> None:
+    machine = a_machine(1, approval="Manual")
+    machine.run(1)
+    machine = a_machine(3, rollout={"canary": 1})
+    machine.cloud.weather = CallPlan(fates=(Fate.BREAKS,))
+    machine.run(90)
+
+
 def what_stops() -> None:
     machine = a_machine(1)
     machine.run(1)
@@ -205,6 +237,9 @@ def test_every_phase_and_reason_is_reached() -> None:
     what_is_in_the_way()
     drift()
     removal_and_deletion()
+    what_servers_are_like()
+    dangers_of_the_pool()
+    what_waits_for_a_word()
     what_stops()
     print("\n" + table())
     assert unreached() == {name(reason) for reason in NOT_DECIDED}

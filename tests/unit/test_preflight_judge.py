@@ -12,7 +12,7 @@ from nodepool_membership.core.preflight.facts import Group, Inspection, Server, 
 from nodepool_membership.core.preflight.findings import MAX_GROUPS, MAX_IDS, merged
 from nodepool_membership.core.preflight.hazards import hazards
 from nodepool_membership.core.preflight.judge import Found, Judged, judge
-from unit.test_preflight_rules import ASKED, GOOD, NOW
+from unit.preflight_examples import ASKED, GOOD, NOW
 
 OFF, REPORT, ENFORCE = PreflightMode.OFF, PreflightMode.REPORT, PreflightMode.ENFORCE
 CERTAIN = replace(GOOD, vpc_id="elsewhere")
