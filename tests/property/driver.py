@@ -18,6 +18,7 @@ from nodepool_membership.core.calls import Answer, NotSent, too_late
 from nodepool_membership.core.decide import Decision, decide
 from nodepool_membership.core.ledger import Ledger
 from nodepool_membership.core.observation import Freshness, NodeTable, Trouble
+from nodepool_membership.core.preview import Preview
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
     AskJobs,
@@ -58,8 +59,9 @@ from nodepool_membership.core.program.effects import (
     TellStored,
     WriteStatus,
 )
+from nodepool_membership.core.program.foreseeing import foresee
 from nodepool_membership.core.program.reconcile import reconcile
-from nodepool_membership.core.program.requeue import Intervals, Requeue
+from nodepool_membership.core.program.requeue import Intervals
 from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
 from property.checks import check_decision, check_status
@@ -170,18 +172,25 @@ class Driver:
             return RESYNC
         return INTERVALS.seconds(requeue, self._known.spec.node_pool, self.uid, self.now)
 
+    def foresee(self) -> Preview:
+        """What is told of what would be done; nothing but looks is performed."""
+        self._begin()
+        found = self._to_the_end(foresee(self.stored.read(), SETTINGS))
+        assert isinstance(found, Preview), f"nothing is foreseen: {found}"
+        return found
+
     def _begin(self) -> None:
         self._decided, self._known, self._called = None, None, False
 
-    def _to_the_end(self, program: Program[Requeue | None]) -> Requeue | None:
+    def _to_the_end(self, program: Program[T]) -> T:
         answer: object = None
         error: StoreError | None = None
         while True:
             try:
                 effect = program.send(answer) if error is None else program.throw(error)
             except StopIteration as end:
-                requeue: Requeue | None = end.value
-                return requeue
+                ended: T = end.value
+                return ended
             answer = error = None
             try:
                 answer = self._perform(effect)

@@ -3,10 +3,10 @@
 Not for: the rules. `Run` answers every look truthfully and stores what was decided, as `core.program` does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from nodepool_membership.api.membership import Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
@@ -30,10 +30,12 @@ from nodepool_membership.core.observation import (
     Trouble,
 )
 from nodepool_membership.core.preflight.facts import Inspection, Server, Unread
+from nodepool_membership.core.preview import Preview, preview
 from nodepool_membership.core.rivals import Rivals
 from nodepool_membership.core.settings import Settings
 from told import condition_of
 
+T = TypeVar("T")
 NOW: Final = datetime(2026, 1, 2, 3, 0, 0, tzinfo=UTC)
 SECOND: Final = timedelta(seconds=1)
 SETTINGS: Final = Settings()
@@ -230,19 +232,33 @@ class Run:
 
     def decide(self) -> Decision:
         """Look at what is asked for until there is a decision; nothing is stored."""
-        self.looks = []
         self.failed_looks = self.failed_looks + 1 if self.cloud.trouble else 0
+        decision = self._known(decide)
+        self.absences, self.refused = decision.absences, decision.refused
+        return decision
+
+    def preview(self) -> Preview | Trouble:
+        """What would be done; nothing is changed."""
+
+        def ask(
+            membership: Membership, seen: Observation, now: datetime, settings: Settings
+        ) -> tuple[Preview | Trouble] | Look:
+            found = preview(membership, seen, now, settings)
+            return found if isinstance(found, Look) else (found,)
+
+        return self._known(ask)[0]
+
+    def _known(self, ask: Callable[[Membership, Observation, datetime, Settings], T | Look]) -> T:
+        self.looks = []
         seen = Observation(self.now, self.membership.wire_bytes, absences=self.absences, rivals=self.rivals)
         seen = replace(seen, refused=self.refused)
         while True:
-            match decide(self.membership, seen, self.now, SETTINGS):
-                case Decision() as decision:
-                    self.absences, self.refused = decision.absences, decision.refused
-                    return decision
-                case Look() as look:
-                    assert look not in self.looks, f"asked twice: {look}"
-                    self.looks.append(look)
-                    seen = self._answer(look, seen)
+            found = ask(self.membership, seen, self.now, SETTINGS)
+            if not isinstance(found, Look):
+                return found
+            assert found not in self.looks, f"asked twice: {found}"
+            self.looks.append(found)
+            seen = self._answer(found, seen)
 
     def _answer(self, look: Look, seen: Observation) -> Observation:
         if self.cloud.trouble is not None:

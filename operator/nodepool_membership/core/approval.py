@@ -6,6 +6,8 @@ becomes a member leaves it. With the list, the template, or a deletion it is voi
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,7 +16,7 @@ from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, Spec
 from nodepool_membership.api.status import ApprovedPlan, Plan
-from nodepool_membership.core import plan, rollout, servers, texts
+from nodepool_membership.core import drift, plan, rollout, texts
 from nodepool_membership.core.gates import Blocker
 from nodepool_membership.core.observation import NodeTable, PoolReport
 from nodepool_membership.core.state import State
@@ -26,7 +28,7 @@ class Foreseen:
 
     add: frozenset[str]
     """Servers that would be wiped."""
-    adopt: int
+    adopt: frozenset[str]
     remove: frozenset[str]
 
 
@@ -43,13 +45,20 @@ class Standing:
     """Why that is not done."""
 
 
-def foreseen(membership: Membership, spec: Spec, state: State, table: NodeTable) -> Foreseen:
-    """`spec` lists only servers that no other membership has the better right to."""
-    adopt = len(servers.adoptable(state, spec, table))
+def foreseen(membership: Membership, spec: Spec, before: State, state: State, table: NodeTable) -> Foreseen:
+    """What is to be done by a look at the cloud: `state` is `before` held against it.
+
+    `spec` lists only servers that no other membership has the better right to.
+    """
     absent = spec.server_ids - state.called - table.present(spec.server_ids)
-    rejoins = spec.drift_policy is DriftPolicy.REJOIN
-    add = {i for i in absent if (rejoins if i in state.members else plan.may_come(i, state, spec))}
-    return Foreseen(frozenset() if membership.metadata.deleting else frozenset(add), adopt, state.owed)
+    fresh = {i for i in absent - state.members if plan.may_come(i, state, spec)}
+    gone = (absent & state.members) | state.vanished
+    # Whether so many are believed to be gone is decided later, when those that are new have joined.
+    believed = not drift.is_implausible(len(gone), len(state.members) + len(fresh))
+    rejoins = spec.drift_policy is DriftPolicy.REJOIN and believed
+    back = {i for i in absent & state.members if rejoins and not (i in state.holds and state.holds[i].mass)}
+    add = frozenset() if membership.metadata.deleting else frozenset(fresh | back)
+    return Foreseen(add, state.members - before.members, state.owed)
 
 
 def plan_of(membership: Membership, state: State, what: Foreseen, pool: PoolReport | None) -> Plan:
@@ -58,9 +67,22 @@ def plan_of(membership: Membership, state: State, what: Foreseen, pool: PoolRepo
     manual = spec.approval is Approval.MANUAL and bool(what.add) and pool is not None
     template = rollout.mark(pool) if manual and pool is not None else ""
     parts = [meta.uid, meta.generation, meta.deleting, sorted(what.add), sorted(what.remove), template]
-    first = min(len(what.add), spec.batch_size if pool is None else rollout.most(state, spec, pool) or spec.batch_size)
-    calls = -(-(len(what.add) - first) // spec.batch_size) + bool(first)
-    return Plan(_hash(parts), len(what.add), calls, what.adopt, len(what.remove))
+    return Plan(_hash(parts), len(what.add), _calls(state, spec, what.add, pool), len(what.adopt), len(what.remove))
+
+
+def _calls(state: State, spec: Spec, add: Iterable[str], pool: PoolReport | None) -> int:
+    """In how many calls they would be named: by the attempts behind them, who was asked for before one by one."""
+    groups: Counter[tuple[bool, int, str]] = Counter()
+    for server_id in add:
+        cause = state.failures.get(server_id)
+        groups[
+            cause is not None, state.attempts(server_id), server_id if cause is not None and cause.asked else ""
+        ] += 1
+    calls, first = 0, spec.batch_size if pool is None else rollout.most(state, spec, pool) or spec.batch_size
+    for _, number in sorted(groups.items()):
+        calls += 1 + -(-max(number - first, 0) // spec.batch_size)
+        first = spec.batch_size
+    return calls
 
 
 def standing(membership: Membership, state: State, what: Foreseen, pool: PoolReport) -> Standing:

@@ -25,26 +25,23 @@ from nodepool_membership.core import (
     approval,
     batches,
     clock,
-    drift,
+    comparing,
     finalizer,
     gates,
     plan,
-    removals,
     removing,
     rivals,
-    servers,
     texts,
     upcoming,
     vetting,
 )
-from nodepool_membership.core.carry import apply_spec, carry_over, is_lost
+from nodepool_membership.core.carry import carry_over, is_lost
 from nodepool_membership.core.drift import Absences
 from nodepool_membership.core.gates import Step
 from nodepool_membership.core.ledger import Ledger, regained
 from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation
 from nodepool_membership.core.requests import look_requested, reset_requested
 from nodepool_membership.core.rivals import Rivals
-from nodepool_membership.core.servers import Snapshot
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State, to_status
 from nodepool_membership.core.verdict import Facts, Verdict, conditions, verdict_of
@@ -171,14 +168,8 @@ class _Pipeline:
 
     def decision(self, state: State) -> Decision | Look:
         spec, seen, now = self._spec, self._seen, self._now
-        state = clock.corrected(state, spec, seen, now, self._settings)
-        state = adding.without_served_waits(state, seen, now)
-        state = batches.advance(state, spec, seen, now, self._settings)
-        # Who was not removed after all is what the spec says of it.
-        state = apply_spec(removals.advance(state, spec, seen, now, self._settings), self._membership)
+        state = comparing.advanced(self._membership, state, seen, now, self._settings)
         state = vetting.with_findings(self._braked(state), spec, seen)
-        if seen.listing is not None and seen.rivals is not None:
-            state = self._compared(state, seen.listing)
         standing = self._standing(state)
         own, awaited = self._own(), standing.blocker
         if standing.covered is not None:
@@ -193,12 +184,19 @@ class _Pipeline:
             return removed
         return self._concluded(added, removed)
 
-    def _standing(self, state: State) -> approval.Standing:
+    def _standing(self, before: State) -> approval.Standing:
         """What a person has said yes to, by a look that shows what there is to be done."""
         spec, seen, listing = self._spec, self._seen, self._seen.listing
-        if listing is None or seen.rivals is None or (not seen.is_fresh and not spec.suspend):
-            return approval.Standing(state)
-        what = approval.foreseen(self._membership, self._own().spec, state, listing)
+        if listing is None or seen.rivals is None:
+            return approval.Standing(before)
+        found = comparing.compared(self._membership, before, listing, seen, self._now, self._settings)
+        # While suspended nothing comes of what is seen but the plan.
+        state = before if spec.suspend else found.state
+        if not spec.suspend:
+            self._absences, self._withheld = found.absences, found.withheld
+            if not seen.is_fresh:
+                return approval.Standing(state)
+        what = approval.foreseen(self._membership, self._own().spec, before, found.state, listing)
         standing = approval.Standing(state)
         if seen.pool is not None and (spec.suspend or seen.proves_absence(spec.node_pool.node_pool_id)):
             standing = approval.standing(self._membership, state, what, seen.pool)
@@ -226,25 +224,6 @@ class _Pipeline:
         if failed is None:
             return state
         return replace(state, halt=Halt(Reason.TOO_MANY_FAILURES, texts.braked(*failed), self._now))
-
-    def _compared(self, state: State, table: NodeTable) -> State:
-        """Servers held against the listing. While suspended nothing comes of it but the plan, and who is gone."""
-        spec, seen = self._spec, self._seen
-        others = seen.rivals or {}
-        certain = seen.proves_absence(spec.node_pool.node_pool_id)
-        snapshot = Snapshot(table, certain, seen.absences, self._now, self._settings)
-        if spec.suspend:
-            return state
-        state = rivals.concede(state, others)
-        self._withheld = {i: others[i] for i in state.owed & others.keys()}
-        state = removing.without_claimed(state, others)
-        self._absences = servers.count_absences(state, seen.absences, snapshot)
-        gone = {i: self._absences[i].first for i in drift.gone(self._absences)}
-        state = removing.without_lost(state, spec, seen, gone)
-        if not self._membership.metadata.deleting:
-            adoptable = rivals.adoptable(spec, others)
-            state = servers.apply_listing(state, adoptable, replace(snapshot, absences=self._absences))
-        return state
 
     def _concluded(self, added: Step, removed: Step) -> Decision:
         membership, spec, seen, now = self._membership, self._spec, self._seen, self._now

@@ -80,7 +80,7 @@ def before_call(
     if seen.home is None:
         return Look(home=True)
     if seen.home.paused is not None:
-        return Step(state, blocker=_paused("the namespace", seen.home.paused))
+        return Step(state, blocker=paused_namespace(seen.home.paused))
     if seen.write_wait is None:
         return Look(write=True)
     if seen.write_wait > 0:
@@ -113,6 +113,11 @@ def paused_object(membership: Membership) -> Blocker | None:
     """Why no call is started, where the object itself says so."""
     why = requests.paused(membership.metadata)
     return None if why is None else _paused("this object", why)
+
+
+def paused_namespace(why: str) -> Blocker:
+    """Why no call is started in a namespace that is paused."""
+    return _paused("the namespace", why)
 
 
 def _paused(where: str, why: str) -> Blocker:

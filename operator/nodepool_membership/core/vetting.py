@@ -18,7 +18,7 @@ from nodepool_membership.core.observation import Look, Observation
 from nodepool_membership.core.preflight.facts import Inspection, Unread
 from nodepool_membership.core.preflight.findings import merged, of_listed
 from nodepool_membership.core.preflight.hazards import hazards
-from nodepool_membership.core.preflight.judge import Found, judge
+from nodepool_membership.core.preflight.judge import Found, Judged, judge
 from nodepool_membership.core.preflight.rules import Asked, Tag
 from nodepool_membership.core.settings import Settings
 from nodepool_membership.core.state import State
@@ -56,19 +56,24 @@ def vet(membership: Membership, state: State, seen: Observation, now: datetime) 
         return None
     if inspection is None:
         return Vetted(state)
-    judged = judge(_asked(membership, seen, inspection), preflight.mode)
-    causes = {i: _cause(found, state.attempts(i)) for i, found in judged.failed.items()}
-    state = with_findings(state.with_causes(causes.items()), membership.spec, seen, inspection.asked, judged.told)
+    verdict = judged(membership, seen, inspection)
+    causes = {i: _cause(found, state.attempts(i)) for i, found in verdict.failed.items()}
+    state = with_findings(state.with_causes(causes.items()), membership.spec, seen, inspection.asked, verdict.told)
     looked = inspection.began.replace(microsecond=0)
     return Vetted(
         state,
-        judged.passed,
-        frozenset(judged.failed),
-        judged.waiting,
+        verdict.passed,
+        frozenset(verdict.failed),
+        verdict.waiting,
         inspection.asked,
         looked if timedelta() <= now - looked <= MAX_AGE else None,
-        _unread(judged.why, len(judged.waiting)) if judged.waiting else None,
+        _unread(verdict.why, len(verdict.waiting)) if verdict.waiting else None,
     )
+
+
+def judged(membership: Membership, seen: Observation, inspection: Inspection) -> Judged:
+    """The verdict over each server that was read."""
+    return judge(_asked(membership, seen, inspection), membership.spec.preflight.mode)
 
 
 def next_read(chosen: Iterable[str], most: int, asked: frozenset[str]) -> Look:

@@ -3,9 +3,10 @@
 Not for: deciding what is looked at (`core.decide`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias, TypeVar
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
@@ -36,6 +37,11 @@ _CLOCK_WENT_BACK: Final = Trouble(
 )
 
 
+T = TypeVar("T")
+Ask: TypeAlias = Callable[[Membership, Observation, datetime, Settings], T | Look]
+"""What is answered from what was seen so far, or asks for more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """A decision with what it was made from."""
@@ -64,6 +70,11 @@ class Looking:
 
     def decide(self) -> Program[Decided]:
         """Ask for a decision, and look at what it asks for, until it is made."""
+        decision, now = yield from self.until_known(decide)
+        return Decided(self.membership, decision, self.seen, now)
+
+    def until_known(self, ask: Ask[T], *, acknowledges: bool = True) -> Program[tuple[T, datetime]]:
+        """Ask, and look at what is asked for, until there is an answer; with it comes the time by whole seconds."""
         answered: list[Look] = []
         while True:
             rivals = yield from FindRivals(self.membership)
@@ -72,10 +83,10 @@ class Looking:
             else:
                 self.seen = replace(self.seen, rivals=rivals)
             now = yield from whole_second()
-            step = decide(self.membership, self.seen, now, self._settings)
-            if isinstance(step, Decision):
-                return Decided(self.membership, step, self.seen, now)
-            if not self._is_acknowledged() and not (yield from self._is_at_hand(step)):
+            step = ask(self.membership, self.seen, now, self._settings)
+            if not isinstance(step, Look):
+                return step, now
+            if acknowledges and not self._is_acknowledged() and not (yield from self._is_at_hand(step)):
                 # Before the cloud is asked, which may take long: a user sees at once that the edit arrived.
                 now = yield from whole_second()
                 status = acknowledge(self.membership, now, self._settings)
