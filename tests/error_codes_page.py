@@ -1,18 +1,19 @@
 """Prints docs/error-codes.md from the catalogue: `python -m error_codes_page > docs/error-codes.md` (`make pages`).
 
-Not for: what the catalogue says (`core.catalogue`); `unit/test_error_codes_page.py` holds that the page is current.
+Not for: what the catalogue says (`core.observed.catalogue`); `unit/test_error_codes_page.py` holds that the page is
+current.
 """
 
 import sys
 from collections.abc import Iterable, Sequence
 
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.core.catalogue import CODES, JOB_TEXTS, TEXTS, UNKNOWN_CODES, About, Entry
+from nodepool_membership.core.observed.catalogue import CODES, JOB_TEXTS, TEXTS, UNKNOWN_CODES, About, Entry
 
 _INTRO = """# Error codes
 
 What the operator knows of the cloud's refusals. This page is generated from
-`operator/nodepool_membership/core/catalogue.py` (`make pages`); a test holds that it is current.
+`operator/nodepool_membership/core/observed/catalogue.py` (`make pages`); a test holds that it is current.
 
 Four questions are answered for each code: what it is about; whether it may be about one server among many; whether that
 is certain; and what the operator does. Which of these codes the add call really gives is not documented

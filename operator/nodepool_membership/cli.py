@@ -16,8 +16,8 @@ from nodepool_membership import __version__, redaction
 from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook
 from nodepool_membership.net.proxies import ProxyError, proxies_from
 from nodepool_membership.plugin.cli import VERBS
-from nodepool_membership.runtime.logs import LogFormat, LogLevel
-from nodepool_membership.runtime.options import (
+from nodepool_membership.runtime.ops.logs import LogFormat, LogLevel
+from nodepool_membership.runtime.ops.options import (
     Bind,
     OidcFile,
     OperatorIdentity,
@@ -280,8 +280,8 @@ def run(
     )
     import asyncio
 
-    from nodepool_membership.runtime import process
-    from nodepool_membership.runtime.assembly import make_reconciler
+    from nodepool_membership.runtime.process import process
+    from nodepool_membership.runtime.process.assembly import make_reconciler
 
     return asyncio.run(process.run(options, make_reconciler))
 

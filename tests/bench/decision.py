@@ -15,7 +15,7 @@ from typing import Final
 from bench.figures import Figure, Limit, Section
 from nodepool_membership.api.membership import Membership, parse_membership
 from nodepool_membership.core.decide import Decision, decide
-from nodepool_membership.core.observation import (
+from nodepool_membership.core.observed.observation import (
     ACTIVE,
     ClusterReport,
     Home,
@@ -26,7 +26,7 @@ from nodepool_membership.core.observation import (
     Observation,
     PoolReport,
 )
-from nodepool_membership.core.settings import Settings
+from nodepool_membership.core.state.settings import Settings
 
 _IDS: Final = 10_000
 _BATCH: Final = 200

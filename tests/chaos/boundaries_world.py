@@ -33,12 +33,12 @@ from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.kube.service_accounts import ServiceAccounts
-from nodepool_membership.runtime.assembly import make_reconciler
-from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.options import Options
-from nodepool_membership.runtime.queue import Key, WorkQueue
-from nodepool_membership.runtime.unread import Unread
-from nodepool_membership.runtime.workers import Reconciler, Workers
+from nodepool_membership.runtime.claims.unread import Unread
+from nodepool_membership.runtime.ops.metrics import Metrics
+from nodepool_membership.runtime.ops.options import Options
+from nodepool_membership.runtime.process.assembly import make_reconciler
+from nodepool_membership.runtime.process.workers import Reconciler, Workers
+from nodepool_membership.runtime.scheduling.queue import Key, WorkQueue
 from property.checks import check_status
 from told import condition_of
 

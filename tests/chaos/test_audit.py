@@ -13,7 +13,7 @@ import pytest
 from chaos.boundaries_effects import Effect, Effects, Fate, Hit, Side
 from chaos.boundaries_scenario import SCENARIOS
 from chaos.boundaries_world import World
-from nodepool_membership.runtime import audit
+from nodepool_membership.runtime.reconcile import audit
 
 ADD, REMOVE = "Add", "Remove"
 ENDS = {"outcome", "abandoned"}

@@ -30,9 +30,9 @@ from harness.proxy import Proxy
 from harness.scene import server_ids
 from nodepool_membership.api.names import GROUP, PLURAL, VERSION
 from nodepool_membership.kube.api import KubeApi
-from nodepool_membership.runtime.queue import Key
-from nodepool_membership.runtime.streams import AT_FAULT_SECONDS, SILENT_SECONDS
-from nodepool_membership.runtime.watch import Watch
+from nodepool_membership.runtime.scheduling.queue import Key
+from nodepool_membership.runtime.watch.streams import AT_FAULT_SECONDS, SILENT_SECONDS
+from nodepool_membership.runtime.watch.watch import Watch
 
 QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
 CRD = ROOT / "crds" / "nodepoolmemberships.yaml"

@@ -25,13 +25,14 @@ from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.kube.service_accounts import ServiceAccounts
-from nodepool_membership.runtime import logs, process
-from nodepool_membership.runtime.leader import MayCall
-from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.options import Bind, Options
-from nodepool_membership.runtime.queue import Key
-from nodepool_membership.runtime.unread import Unread
-from nodepool_membership.runtime.watch import Watch
+from nodepool_membership.runtime.claims.unread import Unread
+from nodepool_membership.runtime.ops import logs
+from nodepool_membership.runtime.ops.metrics import Metrics
+from nodepool_membership.runtime.ops.options import Bind, Options
+from nodepool_membership.runtime.process import process
+from nodepool_membership.runtime.scheduling.leader import MayCall
+from nodepool_membership.runtime.scheduling.queue import Key
+from nodepool_membership.runtime.watch.watch import Watch
 
 READY = Condition("Ready", "True", Reason.SUCCEEDED, "", 1, datetime(2026, 1, 2, tzinfo=UTC))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nodepool_membership.cce.errors import CloudError, NotFoundError, UnavailableError
 from nodepool_membership.cce.wire import parse_time
-from nodepool_membership.core.observation import ClusterReport, JobPhase, Node, PoolReport
+from nodepool_membership.core.observed.observation import ClusterReport, JobPhase, Node, PoolReport
 from scripted_cloud import CLUSTER, GONE, HTML, JOB, POOL, PROJECT, SERVERS, always, client
 
 # Jobs.

@@ -1,6 +1,6 @@
 """The last look before bytes of an add leave (rule P5): over a real connection, at which nothing must arrive.
 
-Not for: when the fence is closed (`runtime.send`).
+Not for: when the fence is closed (`runtime.reconcile.send`).
 """
 
 import asyncio

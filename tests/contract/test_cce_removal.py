@@ -1,6 +1,6 @@
 """The removal of nodes: what is sent, what its answers mean, and that nothing here can destroy a server (promise 5).
 
-Not for: which nodes are removed (`core.removing`).
+Not for: which nodes are removed (`core.planning.removing`).
 """
 
 import ast

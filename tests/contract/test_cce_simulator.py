@@ -31,7 +31,7 @@ from nodepool_membership.cce.errors import (
     UnavailableError,
 )
 from nodepool_membership.cce.transport import make_http
-from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.observed.observation import JobPhase
 from nodepool_membership.core.preflight.facts import Group
 from simulator_calls import TOKEN, Clock, config, servers
 

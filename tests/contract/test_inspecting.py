@@ -30,7 +30,7 @@ from nodepool_membership.cce.servers import Places, ServersClient
 from nodepool_membership.cce.transport import make_http
 from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, CCE_NODE_TAG, Inspection
 from nodepool_membership.core.program.effects import InspectServers
-from nodepool_membership.runtime.inspecting import MAX_NODES, inspect
+from nodepool_membership.runtime.cloud.inspecting import MAX_NODES, inspect
 from simulator_calls import config, servers
 
 KEY = AccessKey(ACCESS_KEY, SimulatorConfig().access_keys[0].secret_key)

@@ -30,7 +30,7 @@ from nodepool_membership.cce.transport import make_http
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import UnansweredError
 from nodepool_membership.net.proxies import proxies_from
-from nodepool_membership.runtime.watch import Watch
+from nodepool_membership.runtime.watch.watch import Watch
 from scripted_cloud import CLUSTER, JOB, POOL, SERVERS
 
 NAMES = ("127.0.0.1", "0.0.0.0", "::", "api.example.test", "localhost")  # noqa: S104 - what certificates are for

@@ -19,9 +19,7 @@ from nodepool_membership.api.membership import Membership, Metadata, UnreadableS
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Operation
-from nodepool_membership.core.calls import Answer, NotSent, too_late
-from nodepool_membership.core.ledger import Ledger
-from nodepool_membership.core.observation import (
+from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Home,
     JobPhase,
@@ -31,13 +29,15 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.preflight.facts import Inspection, Server
 from nodepool_membership.core.program import effects as fx
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
-from nodepool_membership.core.rivals import Rivals
-from nodepool_membership.core.settings import Settings
-from nodepool_membership.runtime.claims import Claims
+from nodepool_membership.core.record import Answer, NotSent, too_late
+from nodepool_membership.core.state.ledger import Ledger
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.runtime.claims.claims import Claims
 
 SETTINGS: Final = Settings()
 INTERVALS: Final = Intervals(SETTINGS.poll_interval, SETTINGS.resync_interval)

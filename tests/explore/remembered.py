@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from explore.objects import EPOCH, Object
 from explore.world import Process
-from nodepool_membership.core.settings import Settings
-from nodepool_membership.runtime.claims import Claims
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.runtime.claims.claims import Claims
 
 SETTLE_WINDOW: Final = Settings().settle_window
 

@@ -7,8 +7,8 @@ import time
 from unittest.mock import patch
 
 from nodepool_membership.cli import main
-from nodepool_membership.runtime.queue import Key
-from nodepool_membership.runtime.reconcile import Reconciler
+from nodepool_membership.runtime.reconcile.reconcile import Reconciler
+from nodepool_membership.runtime.scheduling.queue import Key
 
 
 async def block(_reconciler: Reconciler, _key: Key) -> None:

@@ -13,7 +13,7 @@ import yaml
 from monitoring.promtool import promtool
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Condition, Status
-from nodepool_membership.runtime.metrics import CLOUD_OUTCOMES, Metrics
+from nodepool_membership.runtime.ops.metrics import CLOUD_OUTCOMES, Metrics
 
 ROOT: Final = Path(__file__).parent.parent.parent
 COMPONENT: Final = ROOT / "deploy" / "components" / "monitoring"

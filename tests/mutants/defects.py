@@ -15,7 +15,7 @@ DEFECTS: Final = (
         "asking the job of a batch again after a 404",
         (
             Edit(
-                "core/batches.py",
+                "core/servers/batches.py",
                 "    return tuple(b.job_id for b in state.open_batches if b.job_id)\n",
                 "    return tuple(b.job_id for b in state.open_batches if b.job_id and b.settling_since is None)\n",
             ),
@@ -25,10 +25,10 @@ DEFECTS: Final = (
     Mutant(
         "b",
         "the hold of a failed server whose node vanished",
-        (Edit("core/plan.py", " - named - state.holds.keys()", " - named"),),
+        (Edit("core/planning/eligibility.py", " - named - state.holds.keys()", " - named"),),
         (
-            _UNIT
-            + "test_core_plan.py::test_a_server_whose_node_vanished_waits_for_the_settle_window_whatever_is_told_of_it",
+            _UNIT + "test_core_eligibility.py::"
+            "test_a_server_whose_node_vanished_waits_for_the_settle_window_whatever_is_told_of_it",
         ),
     ),
     Mutant(
@@ -36,7 +36,7 @@ DEFECTS: Final = (
         "the hold of a vanished member under Rejoin",
         (
             Edit(
-                "core/servers.py",
+                "core/servers/members.py",
                 "    state = replace(state, members=state.members - back).without_causes(back)\n",
                 "    state = replace(state, members=state.members - back).without_causes(back).without_holds(back)\n",
             ),
@@ -51,7 +51,7 @@ DEFECTS: Final = (
         "counting a node once that two pages show",
         (
             Edit(
-                "core/observation.py",
+                "core/observed/observation.py",
                 "        if before == (node.server_id, code):\n            return False\n",
                 "        if before == (node.server_id, code):\n            return True\n",
             ),
@@ -63,7 +63,7 @@ DEFECTS: Final = (
         "the halt in a field of its own",
         (
             Edit(
-                "core/state.py",
+                "core/state/state.py",
                 "            halt=status.halt,\n",
                 "            halt=status.halt if status.conditions else None,\n",
             ),
@@ -79,7 +79,7 @@ DEFECTS: Final = (
     Mutant(
         "g",
         "adding up the failures of small batches",
-        (Edit("core/batches.py", "        failed += fresh\n", "        failed = fresh\n"),),
+        (Edit("core/servers/batches.py", "        failed += fresh\n", "        failed = fresh\n"),),
         (_UNIT + "test_core_handed_over.py::test_servers_that_fail_one_by_one_pull_the_brake",),
     ),
     Mutant(
@@ -87,7 +87,7 @@ DEFECTS: Final = (
         "the removal policy that was observed before an edit",
         (
             Edit(
-                "core/carry.py",
+                "core/state/edits.py",
                 "    stays = several or RemovalPolicy.RETAIN in {spec.removal_policy, state.removal_policy}\n",
                 "    stays = several or spec.removal_policy is RemovalPolicy.RETAIN\n",
             ),
@@ -99,7 +99,7 @@ DEFECTS: Final = (
         "reading what changed before a removal goes out",
         (
             Edit(
-                "core/program/carrying.py",
+                "core/program/calling.py",
                 "    if intent.operation is Operation.REMOVE and (yield",
                 "    if intent.operation is Operation.ADD and (yield",
             ),
@@ -126,7 +126,7 @@ DEFECTS: Final = (
         "reading the nodes beside a job that cannot be read",
         (
             Edit(
-                "core/batches.py",
+                "core/servers/batches.py",
                 "(report.phase is JobPhase.UNREADABLE or not _acts(report))",
                 "not _acts(report)",
             ),
@@ -142,7 +142,7 @@ DEFECTS: Final = (
         "waits that grow for servers in use",
         (
             Edit(
-                "core/retry.py",
+                "core/state/retry.py",
                 "    return _growing(settings.poll_interval.total_seconds(), asked, seed, MAX_IN_USE_WAIT)\n",
                 "    return _growing(settings.poll_interval.total_seconds(), min(asked, 1), seed, MAX_IN_USE_WAIT)\n",
             ),
@@ -163,7 +163,7 @@ DEFECTS: Final = (
         "the progress after which a deletion is let go",
         (
             Edit(
-                "core/finalizer.py",
+                "core/conditions/finalizer.py",
                 "    last = max(moment for moment in moments if moment is not None)\n",
                 "    last = deleted\n",
             ),
@@ -175,9 +175,9 @@ DEFECTS: Final = (
         "the room that adds leave for removals",
         (
             Edit(
-                "core/gates.py",
-                "    spare = plan.KEPT_FOR_REMOVALS + findings.BYTES if operation is Operation.ADD else 0\n",
-                "    spare = plan.KEPT_FOR_REMOVALS + findings.BYTES if operation else 0\n",
+                "core/planning/gates.py",
+                "    spare = eligibility.KEPT_FOR_REMOVALS + findings.BYTES if operation is Operation.ADD else 0\n",
+                "    spare = eligibility.KEPT_FOR_REMOVALS + findings.BYTES if operation else 0\n",
             ),
         ),
         (_UNIT + "test_core_handed_over.py::test_adds_leave_room_for_the_removal_that_would_make_the_object_smaller",),
@@ -185,7 +185,7 @@ DEFECTS: Final = (
     Mutant(
         "p",
         "the place that an overdue job gives up",
-        (Edit("core/batches.py", " and not is_overdue(b, spec, now))\n", ")\n"),),
+        (Edit("core/servers/batches.py", " and not is_overdue(b, spec, now))\n", ")\n"),),
         (_UNIT + "test_core_jobs.py::test_an_overdue_job_keeps_no_other_server_from_being_added",),
     ),
     Mutant(
@@ -193,7 +193,7 @@ DEFECTS: Final = (
         "the pool of a node that shows after a refusal",
         (
             Edit(
-                "core/plan.py",
+                "core/planning/eligibility.py",
                 '    return any(node.pool_id in {pool_id, ""} for',
                 "    return any(bool(pool_id or node) for",
             ),
@@ -205,7 +205,7 @@ DEFECTS: Final = (
         "the members that are gone while it is suspended",
         (
             Edit(
-                "core/verdict.py",
+                "core/conditions/verdict.py",
                 "    if done and not (status.joining or facts.looks_fail or facts.vanished):\n",
                 "    if done and not (status.joining or facts.looks_fail):\n",
             ),
@@ -217,9 +217,9 @@ DEFECTS: Final = (
         "the members in the preview that resuming would add again",
         (
             Edit(
-                "core/approval.py",
-                "(rejoins if i in state.members else plan.may_come(i, state, spec))",
-                "(rejoins and i not in state.members and plan.may_come(i, state, spec))",
+                "core/planning/approval.py",
+                "(rejoins if i in state.members else eligibility.may_come(i, state, spec))",
+                "(rejoins and i not in state.members and eligibility.may_come(i, state, spec))",
             ),
         ),
         (_UNIT + "test_core_handed_over.py::test_the_preview_counts_vanished_members_that_resuming_would_add_again",),
@@ -229,7 +229,7 @@ DEFECTS: Final = (
         "the wait as something that one failed read leaves told",
         (
             Edit(
-                "core/verdict.py",
+                "core/conditions/verdict.py",
                 "    told = (status.open_batches, status.halt, status.waits, status.recovery, status.failures)\n",
                 "    told = (status.open_batches, status.halt, status.recovery, status.failures)\n",
             ),
@@ -239,7 +239,11 @@ DEFECTS: Final = (
     Mutant(
         "u",
         "the cause of a removal's wait where nobody looked for it",
-        (Edit("core/removing.py", "    if wait is not None and any(", "    if wait is not None and not any("),),
+        (
+            Edit(
+                "core/planning/removing.py", "    if wait is not None and any(", "    if wait is not None and not any("
+            ),
+        ),
         (_UNIT + "test_core_handed_over.py::test_what_a_removal_waits_for_is_told_as_long_as_it_waits",),
     ),
     Mutant(
@@ -247,7 +251,7 @@ DEFECTS: Final = (
         "the words for a vanished node with attempts used up",
         (
             Edit(
-                "core/servers.py",
+                "core/servers/members.py",
                 "    text = _GONE if retry_at is not None else _GONE_FOR_GOOD\n",
                 "    text = _GONE\n",
             ),
@@ -259,7 +263,7 @@ DEFECTS: Final = (
         "suspension before what the cloud says",
         (
             Edit(
-                "core/verdict.py",
+                "core/conditions/verdict.py",
                 "    _suspended,\n    # Then why nothing is known,\n    _looks_failed,\n",
                 "    _looks_failed,\n    _suspended,\n",
             ),
@@ -271,7 +275,7 @@ DEFECTS: Final = (
         "the reason of a server that somebody else installs",
         (
             Edit(
-                "core/servers.py",
+                "core/servers/members.py",
                 "        return _in_time(node, known, spec, seen)\n",
                 "        return known\n",
             ),

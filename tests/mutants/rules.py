@@ -14,8 +14,8 @@ MUTANTS: Final = (
         "P1",
         "asking the node list before a server is named",
         (
-            Edit("core/plan.py", "    absent = free - table.present(free)\n", "    absent = free\n"),
-            Edit("core/plan.py", " - named - state.holds.keys()", " - named"),
+            Edit("core/planning/eligibility.py", "    absent = free - table.present(free)\n", "    absent = free\n"),
+            Edit("core/planning/eligibility.py", " - named - state.holds.keys()", " - named"),
         ),
         _MACHINE,
     ),
@@ -24,7 +24,7 @@ MUTANTS: Final = (
         "the wait after a lost status",
         (
             Edit(
-                "core/carry.py",
+                "core/state/edits.py",
                 "    return membership.status.last_batch is None and FINALIZER in membership.metadata.finalizers",
                 "    return False and FINALIZER in membership.metadata.finalizers",
             ),
@@ -40,15 +40,15 @@ MUTANTS: Final = (
     Mutant(
         "P4",
         "the check that the worst outcome still fits",
-        (Edit("core/plan.py", "    return worst + spare <= MAX_OBJECT_BYTES", "    return worst > 0"),),
-        ("tests/unit/test_core_plan.py",),
+        (Edit("core/planning/eligibility.py", "    return worst + spare <= MAX_OBJECT_BYTES", "    return worst > 0"),),
+        ("tests/unit/test_core_eligibility.py",),
     ),
     Mutant(
         "P5",
         "the limit of 60 s between intent and call",
         (
             Edit(
-                "core/calls.py",
+                "core/record.py",
                 "    if abs(now - signed_at) > SEND_WITHIN:",
                 "    if abs(now - signed_at) > 90 * SEND_WITHIN:",
             ),
@@ -72,7 +72,7 @@ MUTANTS: Final = (
         "the end of a wait by an edit",
         (
             Edit(
-                "core/carry.py",
+                "core/state/edits.py",
                 "    if edited or look_requested(membership) is not None:",
                 "    if look_requested(membership) is not None:",
             ),
@@ -84,7 +84,7 @@ MUTANTS: Final = (
         "the settle window",
         (
             Edit(
-                "core/batches.py",
+                "core/servers/batches.py",
                 "        return min(self.now, self.table.begun) >= since + self.settings.settle_window",
                 "        return min(self.now, self.table.begun) >= since",
             ),
@@ -96,7 +96,7 @@ MUTANTS: Final = (
         "the record of an answer after a status was lost meanwhile",
         (
             Edit(
-                "core/calls.py",
+                "core/record.py",
                 "replace(state.with_batch(running), last_job_id=job_id)",
                 "replace(state, last_job_id=job_id)",
             ),
@@ -106,7 +106,13 @@ MUTANTS: Final = (
     Mutant(
         "P10",
         "the pool of a node in the verdict on its server",
-        (Edit("core/batches.py", "    if node.pool_id != spec.node_pool.node_pool_id:", "    if node.pool_id == '':"),),
+        (
+            Edit(
+                "core/servers/batches.py",
+                "    if node.pool_id != spec.node_pool.node_pool_id:",
+                "    if node.pool_id == '':",
+            ),
+        ),
         ("tests/unit/test_core_batches.py",),
     ),
     Mutant(
@@ -114,7 +120,7 @@ MUTANTS: Final = (
         "that a node that shows proves acceptance",
         (
             Edit(
-                "core/batches.py",
+                "core/servers/batches.py",
                 "        if not verdict.accepted:",
                 "        if True or not verdict.accepted:",
             ),
@@ -126,7 +132,7 @@ MUTANTS: Final = (
         "the count of attempts",
         (
             Edit(
-                "core/plan.py",
+                "core/planning/eligibility.py",
                 "        elif cause.attempts >= spec.max_attempts or",
                 "        elif cause.attempts < 0 or",
             ),
@@ -138,7 +144,7 @@ MUTANTS: Final = (
         "the pool's own count beside an incomplete listing",
         (
             Edit(
-                "core/observation.py",
+                "core/observed/observation.py",
                 "        return any(min(counts) <= number <= max(counts) for number in (shown, shown + offset))",
                 "        return shown >= 0",
             ),
@@ -150,7 +156,7 @@ MUTANTS: Final = (
         "the credentials in the key of the shared listings",
         (
             Edit(
-                "runtime/clouds.py",
+                "runtime/cloud/clouds.py",
                 "listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint)",
                 'listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, "")',
             ),
@@ -162,7 +168,7 @@ MUTANTS: Final = (
         "the look for servers of a refused batch before its parts are sent",
         (
             Edit(
-                "core/plan.py",
+                "core/planning/eligibility.py",
                 '    return any(node.pool_id in {pool_id, ""} for node in table.nodes(ids).values())',
                 "    return any(node.pool_id in {pool_id} for node in table.nodes(frozenset()).values())",
             ),
@@ -174,7 +180,7 @@ MUTANTS: Final = (
         "the reservation of what another membership has",
         (
             Edit(
-                "runtime/claims.py",
+                "runtime/claims/claims.py",
                 "            if rival is not None and (rival.better or",
                 "            if rival is not None and (",
             ),
@@ -184,7 +190,7 @@ MUTANTS: Final = (
     Mutant(
         "P17",
         "the report of a job that is not ours",
-        (Edit("core/provenance.py", "    strange = made - known\n", "    strange = made - made\n"),),
+        (Edit("core/observed/provenance.py", "    strange = made - known\n", "    strange = made - made\n"),),
         ("tests/unit/test_core_provenance.py",),
     ),
     Mutant(
@@ -192,7 +198,7 @@ MUTANTS: Final = (
         "the wait before a removal",
         (
             Edit(
-                "core/removing.py",
+                "core/planning/removing.py",
                 "    return since + settings.removal_delay",
                 "    return since",
             ),
@@ -204,7 +210,7 @@ MUTANTS: Final = (
         "the pool of a node in what is removed",
         (
             Edit(
-                "core/removing.py",
+                "core/planning/removing.py",
                 "        if node.pool_id == pool_id\n        and node.uid\n",
                 "        if node.uid\n",
             ),
@@ -216,7 +222,7 @@ MUTANTS: Final = (
         "the end of adding with a deletion",
         (
             Edit(
-                "core/adding.py",
+                "core/planning/adding.py",
                 "    if membership.metadata.deleting or spec.suspend or seen.listing is None",
                 "    if spec.suspend or seen.listing is None",
             ),
@@ -228,7 +234,7 @@ MUTANTS: Final = (
         "the comparison of the clocks",
         (
             Edit(
-                "core/observation.py",
+                "core/observed/observation.py",
                 "abs(self.clock_offset_seconds) > MAX_SKEW.total_seconds()",
                 "self.clock_offset_seconds > 1e9",
             ),
@@ -238,7 +244,7 @@ MUTANTS: Final = (
     Mutant(
         "P22",
         "the look at the lease before a call",
-        (Edit("runtime/send.py", "        if not self._may_call():\n", "        if self._closing:\n"),),
+        (Edit("runtime/reconcile/send.py", "        if not self._may_call():\n", "        if self._closing:\n"),),
         ("tests/unit/test_runtime_send.py",),
     ),
     Mutant(
@@ -270,7 +276,7 @@ MUTANTS: Final = (
         "the place of a failed server in the counts",
         (
             Edit(
-                "core/state.py",
+                "core/state/state.py",
                 "    rest = len(desired) - len(joined) - len(joining) - len(failed)",
                 "    rest = len(desired) - len(joined) - len(joining)",
             ),
@@ -280,7 +286,7 @@ MUTANTS: Final = (
     Mutant(
         "P26",
         "the brake",
-        (Edit("core/batches.py", "    for batch in adds:\n", "    for batch in adds[:0]:\n"),),
+        (Edit("core/servers/batches.py", "    for batch in adds:\n", "    for batch in adds[:0]:\n"),),
         ("tests/unit/test_core_brake.py",),
     ),
 )

@@ -7,7 +7,7 @@ from prometheus_client.metrics_core import Metric
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Condition, Status
-from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.runtime.ops.metrics import Metrics
 
 _HEAD: Final = """\
 # Metrics

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from nodepool_membership.cce import wire
 from nodepool_membership.cce.errors import CloudError, OutcomeUnknownError, from_answer, from_transport
-from nodepool_membership.core.calls import Accepted, Answer
-from nodepool_membership.runtime import troubles
+from nodepool_membership.core.record import Accepted, Answer
+from nodepool_membership.runtime.cloud import error_mapping
 
 
 class Reply(StrEnum):
@@ -59,14 +59,14 @@ _THROTTLED: Final = ((429, "APIGW.0308"), (429, "CCE.02429001"))
 
 def not_sent(how: int) -> Answer:
     """No connection was made; `how` chooses among the ways this shows."""
-    return troubles.of_call(from_transport(_NOT_SENT[how % len(_NOT_SENT)], changes=True))
+    return error_mapping.of_call(from_transport(_NOT_SENT[how % len(_NOT_SENT)], changes=True))
 
 
 def lost(how: int) -> Answer:
     """Nothing that tells whether the call was accepted."""
     said = _LOST[how % len(_LOST)]
     if isinstance(said, Exception):
-        return troubles.of_call(from_transport(said, changes=True))
+        return error_mapping.of_call(from_transport(said, changes=True))
     return _answered(*said)
 
 
@@ -99,7 +99,7 @@ def _error(status: int, code: str, text: str, retry_after: float | None) -> Answ
 
 def _answered(status: int, body: str, headers: Mapping[str, str] | None = None) -> Answer:
     response = httpx.Response(status, headers=headers or {})
-    return troubles.of_call(from_answer(response, body.encode(), changes=True)) if status >= 300 else _read(body)
+    return error_mapping.of_call(from_answer(response, body.encode(), changes=True)) if status >= 300 else _read(body)
 
 
 def _read(body: str) -> Answer:
@@ -107,4 +107,4 @@ def _read(body: str) -> Answer:
         return Accepted(wire.ADD_ANSWER.validate_json(body).job_id)
     except ValidationError:
         unread: CloudError = OutcomeUnknownError("an answer without a job id")
-        return troubles.of_call(unread)
+        return error_mapping.of_call(unread)

@@ -13,10 +13,10 @@ from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, PREFLIGHT, VANISH
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.decide import Decision
-from nodepool_membership.core.drift import LOOKS
-from nodepool_membership.core.observation import Home, NodeTable, Observation
-from nodepool_membership.core.provenance import is_older
-from nodepool_membership.core.settings import JOB_GRACE
+from nodepool_membership.core.observed.drift import LOOKS
+from nodepool_membership.core.observed.observation import Home, NodeTable, Observation
+from nodepool_membership.core.observed.provenance import is_older
+from nodepool_membership.core.state.settings import JOB_GRACE
 from property.cloud_model import POOL
 from property.inventory import MAX_AGE
 from told import condition_of

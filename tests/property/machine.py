@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.spec import PreflightMode
-from nodepool_membership.core.observation import ACTIVE, Home, JobPhase
+from nodepool_membership.core.observed.observation import ACTIVE, Home, JobPhase
 from property.answers import LOST_WAYS, Reply
 from property.cloud_model import FAIR, OTHER_POOL, POOL, SIGNATURE, CallPlan, Cloud, Fate, server_id
 from property.driver import Boundary, Driver

@@ -12,7 +12,7 @@ from nodepool_membership.api.membership import Json, Membership, UnreadableStatu
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
-from nodepool_membership.core.observation import Home
+from nodepool_membership.core.observed.observation import Home
 from nodepool_membership.core.program.effects import ConflictError
 from property.cloud_model import EPOCH, POOL
 

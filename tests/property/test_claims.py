@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Batch, Phase, Recovery, Status
-from nodepool_membership.runtime.claims import Claims
-from nodepool_membership.runtime.queue import Key
+from nodepool_membership.runtime.claims.claims import Claims
+from nodepool_membership.runtime.scheduling.queue import Key
 from unit.core_builders import NOW, SECOND, WINDOW, a_batch, a_spec, an_object, servers
 
 IDS: Final = servers(2)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.core.failures import MAX_GROUPS, Cause, fold, unfold
-from nodepool_membership.core.observation import ACTIVE
+from nodepool_membership.core.observed.observation import ACTIVE
+from nodepool_membership.core.state.failures import MAX_GROUPS, Cause, fold, unfold
 from property.answers import Reply
 from property.cloud_model import OTHER_POOL, POOL, CallPlan, Cloud, server_id
 from property.driver import Driver

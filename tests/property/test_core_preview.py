@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodepool_membership.api.spec import PreflightMode
-from nodepool_membership.core.observation import ACTIVE
+from nodepool_membership.core.observed.observation import ACTIVE
 from property.cloud_model import FAIR, OTHER_POOL, POOL, Cloud
 from property.driver import Driver
 from property.inventory import MARK, Odd

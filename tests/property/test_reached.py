@@ -9,10 +9,10 @@ from typing import Final
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.core.observation import ACTIVE, JobPhase, Trouble
+from nodepool_membership.core.observed.observation import ACTIVE, JobPhase, Trouble
+from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.preflight.facts import Template
-from nodepool_membership.core.rivals import Rival
-from nodepool_membership.runtime.claims import NoRoomError
+from nodepool_membership.runtime.claims.claims import NoRoomError
 from property.answers import Reply
 from property.cloud_model import OTHER_POOL, POOL, CallPlan, Fate, server_id
 from property.driver import Boundary

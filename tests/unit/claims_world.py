@@ -8,8 +8,8 @@ from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.runtime.claims import Claims
-from nodepool_membership.runtime.queue import Key
+from nodepool_membership.runtime.claims.claims import Claims
+from nodepool_membership.runtime.scheduling.queue import Key
 from unit.core_builders import NOW, SECOND, WINDOW, a_batch, a_spec, an_object
 
 

@@ -17,23 +17,31 @@ from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.listings import ListingKey
-from nodepool_membership.core.calls import Accepted, Answer
-from nodepool_membership.core.observation import ClusterReport, Freshness, Home, Node, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.observed.observation import (
+    ClusterReport,
+    Freshness,
+    Home,
+    Node,
+    NodeTable,
+    PoolReport,
+    Trouble,
+)
 from nodepool_membership.core.preflight.facts import Inspection, Server
 from nodepool_membership.core.program.effects import ClusterView, InspectServers
+from nodepool_membership.core.record import Accepted, Answer
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
-from nodepool_membership.runtime.census import Census
-from nodepool_membership.runtime.claims import Claims
-from nodepool_membership.runtime.clouds import Access, Clouds
-from nodepool_membership.runtime.memory import Memories
-from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.queue import Key
-from nodepool_membership.runtime.reconcile import Parts, Reconciler
-from nodepool_membership.runtime.send import Sender
-from nodepool_membership.runtime.store import Store
-from nodepool_membership.runtime.troubles import TroubleError
-from nodepool_membership.runtime.unread import Unread
+from nodepool_membership.runtime.claims.claims import Claims
+from nodepool_membership.runtime.claims.initial_sync import Census
+from nodepool_membership.runtime.claims.unread import Unread
+from nodepool_membership.runtime.cloud.clouds import Access, Clouds
+from nodepool_membership.runtime.cloud.error_mapping import TroubleError
+from nodepool_membership.runtime.ops.metrics import Metrics
+from nodepool_membership.runtime.reconcile.memory import Memories
+from nodepool_membership.runtime.reconcile.reconcile import Parts, Reconciler
+from nodepool_membership.runtime.reconcile.send import Sender
+from nodepool_membership.runtime.reconcile.store import Store
+from nodepool_membership.runtime.scheduling.queue import Key
 from told import condition_of
 from unit.core_builders import JOB, NOW, SECOND, SETTINGS, WINDOW, a_spec, an_object
 

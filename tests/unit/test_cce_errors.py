@@ -26,7 +26,7 @@ from nodepool_membership.cce.errors import (
     from_transport,
     retry_after,
 )
-from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.observed.catalogue import refusal
 
 HTML = b"<html><head><title>504 Gateway Time-out</title></head></html>"
 

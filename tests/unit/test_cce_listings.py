@@ -13,7 +13,7 @@ import pytest
 
 from nodepool_membership.cce.errors import UnavailableError
 from nodepool_membership.cce.listings import AT_ONCE, ListingKey, Listings
-from nodepool_membership.core.observation import NodeTable
+from nodepool_membership.core.observed.observation import NodeTable
 
 KEY = ListingKey("https://a", "p", "c", "k")
 KEEP = 30.0

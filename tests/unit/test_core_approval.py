@@ -1,6 +1,6 @@
 """Nothing is called before a person has said yes, what an approval covers, and what voids it (P29).
 
-Not for: who is named in a call; test_core_plan.
+Not for: who is named in a call; test_core_eligibility.
 """
 
 from dataclasses import replace
@@ -8,9 +8,9 @@ from dataclasses import replace
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, RemovalPolicy, Spec
 from nodepool_membership.api.status import Plan, Status
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import JobPhase, PoolReport
+from nodepool_membership.core.observed.observation import JobPhase, PoolReport
 from nodepool_membership.core.preflight.facts import Template
+from nodepool_membership.core.record import Accepted
 from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_job, a_spec, active, an_object, servers
 
 ANNOTATION = "cce.nodepools.dev/approved-plan"

@@ -7,8 +7,8 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.calls import Refused
-from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.record import Refused
 from unit.core_builders import Run, a_spec, an_object, next_attempt, servers
 from unit.narrowing_builders import fresh, phases, refused, try_until_settled
 

@@ -6,9 +6,8 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.calls import Accepted, Answer, Unknown
 from nodepool_membership.core.decide import Decision, Pace, decide
-from nodepool_membership.core.observation import (
+from nodepool_membership.core.observed.observation import (
     ClusterReport,
     JobPhase,
     JobReport,
@@ -17,6 +16,7 @@ from nodepool_membership.core.observation import (
     Observation,
     PoolReport,
 )
+from nodepool_membership.core.record import Accepted, Answer, Unknown
 from unit.core_builders import (
     ELSEWHERE,
     JOB,

@@ -10,10 +10,10 @@ import pytest
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core import story
-from nodepool_membership.core.calls import Accepted, Unknown, record
-from nodepool_membership.core.observation import JobPhase
-from nodepool_membership.core.state import KEPT_FINISHED
+from nodepool_membership.core.conditions import events
+from nodepool_membership.core.observed.observation import JobPhase
+from nodepool_membership.core.record import Accepted, Unknown, record
+from nodepool_membership.core.state.state import KEPT_FINISHED
 from unit.core_builders import (
     JOB,
     NOW,
@@ -93,7 +93,7 @@ def test_a_batch_that_ends_after_ten_newer_ones_is_kept_and_told() -> None:
     before = run.status
     run.step()
     assert [b.batch for b in run.status.jobs] == [1, *range(3, KEPT_FINISHED + 2)]
-    assert EventReason.BATCH_FAILED in {note.reason for note in story.notes(before, run.status)}
+    assert EventReason.BATCH_FAILED in {note.reason for note in events.notes(before, run.status)}
 
 
 @pytest.mark.parametrize(("ended", "comes_back"), [(NOW - SECOND, True), (NOW + SECOND, False)])

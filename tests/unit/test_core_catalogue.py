@@ -8,7 +8,7 @@ import re
 import pytest
 
 from nodepool_membership.api.reasons import EXPLAINED, HOLDS_NODE, FailureReason, Reason
-from nodepool_membership.core.catalogue import CODES, About, explain, job_failure, refusal
+from nodepool_membership.core.observed.catalogue import CODES, About, explain, job_failure, refusal
 from unit.core_builders import servers
 
 (A,) = servers(1)

@@ -8,10 +8,10 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.cce.errors import ForbiddenError, UnauthenticatedError
-from nodepool_membership.core.calls import Accepted
 from nodepool_membership.core.decide import Decision, Pace, decide
-from nodepool_membership.core.observation import NodeTable, Observation
-from nodepool_membership.runtime import troubles
+from nodepool_membership.core.observed.observation import NodeTable, Observation
+from nodepool_membership.core.record import Accepted
+from nodepool_membership.runtime.cloud import error_mapping
 from unit.core_builders import (
     JOB,
     NOW,
@@ -65,12 +65,12 @@ def test_a_clock_that_is_off_keeps_nothing_else_from_being_seen() -> None:
 
 def test_a_signature_that_expired_because_of_our_clock_says_so() -> None:
     error = UnauthenticatedError("signature expired, signature date: x", status=401, code="APIGW.0301")
-    skewed = troubles.of_look(error, "the node list", 1200.0)
+    skewed = error_mapping.of_look(error, "the node list", 1200.0)
     assert skewed.reason is Reason.CLOCK_SKEW
     assert "signature expired" in skewed.message
     assert "20 minutes behind" in skewed.message
-    assert troubles.of_look(error, "the node list", 10.0).reason is Reason.UNAUTHENTICATED
-    assert troubles.of_look(ForbiddenError("no", status=403), "the node list", 1200.0).reason is Reason.FORBIDDEN
+    assert error_mapping.of_look(error, "the node list", 10.0).reason is Reason.UNAUTHENTICATED
+    assert error_mapping.of_look(ForbiddenError("no", status=403), "the node list", 1200.0).reason is Reason.FORBIDDEN
 
 
 def test_a_wait_stored_by_a_clock_that_was_ahead_is_cut_once_and_ends() -> None:

@@ -8,11 +8,11 @@ import pytest
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Condition, Phase, Status
-from nodepool_membership.core import verdict
-from nodepool_membership.core.calls import Accepted, NotNow
+from nodepool_membership.core.conditions import verdict
+from nodepool_membership.core.conditions.verdict import Verdict
 from nodepool_membership.core.decide import acknowledge
-from nodepool_membership.core.observation import ClusterReport, JobPhase, PoolReport, Trouble
-from nodepool_membership.core.verdict import Verdict
+from nodepool_membership.core.observed.observation import ClusterReport, JobPhase, PoolReport, Trouble
+from nodepool_membership.core.record import Accepted, NotNow
 from unit.core_builders import (
     ELSEWHERE,
     JOB,

@@ -7,8 +7,8 @@ import pytest
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import DriftPolicy
 from nodepool_membership.api.status import Status
-from nodepool_membership.core.drift import Absence, gone, is_implausible, track
-from nodepool_membership.core.observation import PoolReport
+from nodepool_membership.core.observed.drift import Absence, gone, is_implausible, track
+from nodepool_membership.core.observed.observation import PoolReport
 from unit.core_builders import NOW, SECOND, SETTINGS, Cloud, Run, a_spec, active, an_object, servers
 
 APART = timedelta(minutes=5)

@@ -9,8 +9,8 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.status import Hold, Phase, Status
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.observed.observation import JobPhase
+from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     JOB,
     WINDOW,

@@ -7,12 +7,12 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core import retry
-from nodepool_membership.core.calls import Accepted, NotSent, Refused
-from nodepool_membership.core.catalogue import CODES, refusal
-from nodepool_membership.core.failures import MAX_GROUPS, Cause, fold, unfold
-from nodepool_membership.core.observation import JobPhase, Node
-from nodepool_membership.core.state import State
+from nodepool_membership.core.observed.catalogue import CODES, refusal
+from nodepool_membership.core.observed.observation import JobPhase, Node
+from nodepool_membership.core.record import Accepted, NotSent, Refused
+from nodepool_membership.core.state import retry
+from nodepool_membership.core.state.failures import MAX_GROUPS, Cause, fold, unfold
+from nodepool_membership.core.state.state import State
 from unit.core_builders import (
     ELSEWHERE,
     JOB,

@@ -11,10 +11,10 @@ import pytest
 from nodepool_membership.api.names import MAX_OBJECT_BYTES
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import DriftPolicy, RemovalPolicy
-from nodepool_membership.core.calls import Accepted, NotNow
-from nodepool_membership.core.observation import JobPhase, PoolReport
-from nodepool_membership.core.plan import KEPT_FOR_REMOVALS, fits
-from nodepool_membership.core.state import State
+from nodepool_membership.core.observed.observation import JobPhase, PoolReport
+from nodepool_membership.core.planning.eligibility import KEPT_FOR_REMOVALS, fits
+from nodepool_membership.core.record import Accepted, NotNow
+from nodepool_membership.core.state.state import State
 from unit.core_builders import (
     JOB,
     SECOND,

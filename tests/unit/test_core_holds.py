@@ -10,8 +10,8 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.status import Phase
-from nodepool_membership.core.calls import Accepted, NotSent
-from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.observed.observation import JobPhase
+from nodepool_membership.core.record import Accepted, NotSent
 from unit.core_builders import (
     JOB,
     NOW,

@@ -6,13 +6,13 @@ Not for: what an ended job means for its servers (`test_core_batches`).
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import DriftPolicy
 from nodepool_membership.api.status import Phase
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import (
+from nodepool_membership.core.observed.observation import (
     Freshness,
     JobPhase,
     Look,
 )
-from nodepool_membership.core.settings import JOB_GRACE
+from nodepool_membership.core.record import Accepted
+from nodepool_membership.core.state.settings import JOB_GRACE
 from unit.core_builders import (
     JOB,
     NOW,

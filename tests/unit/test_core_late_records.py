@@ -9,9 +9,9 @@ import pytest
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Halt, Phase, Recovery, Status
-from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
-from nodepool_membership.core.catalogue import refusal
-from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.observed.observation import JobPhase
+from nodepool_membership.core.record import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
 from unit.core_builders import (
     JOB,
     NOW,

@@ -11,8 +11,8 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.decide import remembered
-from nodepool_membership.core.ledger import Ledger, is_behind, ledger_of
-from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.observed.observation import JobPhase
+from nodepool_membership.core.state.ledger import Ledger, is_behind, ledger_of
 from unit.core_builders import (
     JOB,
     NOW,

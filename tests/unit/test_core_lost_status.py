@@ -11,10 +11,10 @@ import pytest
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Phase, Status
-from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
-from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import acknowledge
-from nodepool_membership.core.observation import JobPhase
+from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.observed.observation import JobPhase
+from nodepool_membership.core.record import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
 from unit.core_builders import JOB, NOW, SETTINGS, WINDOW, Run, a_job, a_spec, an_object, next_attempt, servers
 
 A, B, C, D, E = servers(5)

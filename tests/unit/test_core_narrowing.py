@@ -11,10 +11,10 @@ import pytest
 from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Phase, Status
-from nodepool_membership.core.calls import Accepted, Refused, record
-from nodepool_membership.core.catalogue import refusal
-from nodepool_membership.core.narrowing import named
-from nodepool_membership.core.observation import ClusterReport, JobPhase
+from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.observed.observation import ClusterReport, JobPhase
+from nodepool_membership.core.planning.narrowing import named
+from nodepool_membership.core.record import Accepted, Refused, record
 from unit.core_builders import (
     ELSEWHERE,
     JOB,

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import pytest
 
-from nodepool_membership.core.observation import (
+from nodepool_membership.core.observed.observation import (
     ClusterReport,
     JobPhase,
     JobReport,

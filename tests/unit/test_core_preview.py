@@ -8,11 +8,11 @@ from dataclasses import replace
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, Preflight, PreflightMode, RemovalPolicy, RequiredTag
 from nodepool_membership.api.status import Halt, Operation, Status
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import ClusterReport, Home, JobPhase, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.observed.observation import ClusterReport, Home, JobPhase, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.preflight.facts import Server, Template, Unread
 from nodepool_membership.core.preview import Preview
-from nodepool_membership.core.rivals import Rival
+from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     ELSEWHERE,
     JOB,

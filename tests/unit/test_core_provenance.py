@@ -7,10 +7,10 @@ import pytest
 
 from nodepool_membership.api.reasons import EventReason
 from nodepool_membership.api.status import Batch, Phase, Status
-from nodepool_membership.core.calls import Accepted, Unknown
-from nodepool_membership.core.observation import JobPhase, JobReport
-from nodepool_membership.core.provenance import OLDER
-from nodepool_membership.core.story import notes
+from nodepool_membership.core.conditions.events import notes
+from nodepool_membership.core.observed.observation import JobPhase, JobReport
+from nodepool_membership.core.observed.provenance import OLDER
+from nodepool_membership.core.record import Accepted, Unknown
 from unit.core_builders import JOB, NOW, SECOND, WINDOW, Run, a_batch, a_node, a_spec, an_object, servers
 
 IDS = servers(5)

@@ -7,8 +7,8 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Phase, Status
-from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
-from nodepool_membership.core.catalogue import About, refusal
+from nodepool_membership.core.observed.catalogue import About, refusal
+from nodepool_membership.core.record import Accepted, Answer, NotNow, NotSent, Refused, Unknown, record
 from unit.core_builders import (
     JOB,
     NOW,

@@ -12,9 +12,9 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.calls import Accepted, NotNow
 from nodepool_membership.core.decide import acknowledge
-from nodepool_membership.core.observation import ClusterReport, JobPhase, Trouble
+from nodepool_membership.core.observed.observation import ClusterReport, JobPhase, Trouble
+from nodepool_membership.core.record import Accepted, NotNow
 from unit.core_builders import (
     JOB,
     NOW,

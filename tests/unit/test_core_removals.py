@@ -13,13 +13,13 @@ from nodepool_membership.api.names import FINALIZER, MAX_OBJECT_BYTES, RECONCILE
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Operation, Phase, Status
-from nodepool_membership.core import plan
-from nodepool_membership.core.calls import Accepted, Answer, NotNow, NotSent, Refused, Unknown
-from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import Pace
-from nodepool_membership.core.failures import MAX_GROUPS
-from nodepool_membership.core.observation import JobPhase, PoolReport, Trouble
-from nodepool_membership.core.state import BYTES_PER_ID
+from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.observed.observation import JobPhase, PoolReport, Trouble
+from nodepool_membership.core.planning import eligibility
+from nodepool_membership.core.record import Accepted, Answer, NotNow, NotSent, Refused, Unknown
+from nodepool_membership.core.state.failures import MAX_GROUPS
+from nodepool_membership.core.state.state import BYTES_PER_ID
 from unit.core_builders import (
     JOB,
     NOW,
@@ -267,7 +267,7 @@ def test_a_wait_is_kept_also_while_another_removal_is_looked_for() -> None:
 def test_a_removal_whose_outcome_might_not_fit_is_not_called() -> None:
     run = owing(A)
     run.wait(DELAY)
-    room = MAX_OBJECT_BYTES - (MAX_GROUPS + 1) * plan.BYTES_PER_OUTCOME - 2 * BYTES_PER_ID
+    room = MAX_OBJECT_BYTES - (MAX_GROUPS + 1) * eligibility.BYTES_PER_OUTCOME - 2 * BYTES_PER_ID
     run.membership = replace(run.membership, wire_bytes=room + 1)
     assert removal(run) == ()
     assert run.ready.reason is Reason.STATUS_FULL

@@ -9,8 +9,8 @@ import pytest
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import Home, JobPhase, Trouble
+from nodepool_membership.core.observed.observation import Home, JobPhase, Trouble
+from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     JOB,
     SECOND,

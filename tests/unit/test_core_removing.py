@@ -12,8 +12,7 @@ from nodepool_membership.api.names import RECONCILE_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import (
+from nodepool_membership.core.observed.observation import (
     ClusterReport,
     JobPhase,
     Look,
@@ -22,8 +21,9 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
-from nodepool_membership.core.removing import due
-from nodepool_membership.core.state import State
+from nodepool_membership.core.planning.removing import due
+from nodepool_membership.core.record import Accepted
+from nodepool_membership.core.state.state import State
 from unit.core_builders import (
     ELSEWHERE,
     JOB,

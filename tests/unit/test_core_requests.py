@@ -11,10 +11,10 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Hold, Phase, Status
-from nodepool_membership.core.calls import Accepted, NotNow
 from nodepool_membership.core.decide import Pace, acknowledge
-from nodepool_membership.core.observation import Freshness, JobPhase, Look, Trouble
-from nodepool_membership.core.requests import MAX_TOKEN, look_requested
+from nodepool_membership.core.observed.observation import Freshness, JobPhase, Look, Trouble
+from nodepool_membership.core.record import Accepted, NotNow
+from nodepool_membership.core.state.requests import MAX_TOKEN, look_requested
 from told import condition_of
 from unit.core_builders import (
     ELSEWHERE,

@@ -9,8 +9,8 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Status
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import Home
+from nodepool_membership.core.observed.observation import Home
+from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     JOB,
     NOW,

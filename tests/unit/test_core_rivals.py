@@ -5,11 +5,11 @@ import pytest
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Phase, Status
-from nodepool_membership.core import texts
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import JobPhase
-from nodepool_membership.core.rivals import Rival, Rivals
-from nodepool_membership.core.story import notes
+from nodepool_membership.core.conditions import texts
+from nodepool_membership.core.conditions.events import notes
+from nodepool_membership.core.observed.observation import JobPhase
+from nodepool_membership.core.observed.rivals import Rival, Rivals
+from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     ELSEWHERE,
     JOB,

@@ -9,9 +9,9 @@ import pytest
 
 from nodepool_membership.api.reasons import FindingReason, Reason
 from nodepool_membership.api.spec import Rollout, Spec
-from nodepool_membership.core.calls import Accepted
-from nodepool_membership.core.observation import JobPhase, PoolReport
+from nodepool_membership.core.observed.observation import JobPhase, PoolReport
 from nodepool_membership.core.preflight.facts import Template
+from nodepool_membership.core.record import Accepted
 from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_job, a_node, a_spec, active, an_object, servers
 
 IDS = servers(9)

@@ -1,6 +1,6 @@
 """How many batches the status may list: calls wait for room, since what cannot be stored is stored never (rule P4).
 
-Not for: the size of the object (`test_core_looks`).
+Not for: the size of the object (`test_core_queries`).
 """
 
 from dataclasses import replace
@@ -11,10 +11,10 @@ from nodepool_membership.api.names import MAX_JOBS
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.calls import Refused, record
-from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import Pace
-from nodepool_membership.core.observation import Look
+from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.observed.observation import Look
+from nodepool_membership.core.record import Refused, record
 from unit.core_builders import JOB, NOW, SECOND, SETTINGS, WINDOW, Run, a_batch, a_spec, active, an_object, servers
 
 BAD = Refused(refusal(400, "CCE.01400001"), "bad")

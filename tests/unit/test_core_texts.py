@@ -12,8 +12,8 @@ import pytest
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase, Plan, Status
-from nodepool_membership.core import story, texts
-from nodepool_membership.core.rivals import Rival
+from nodepool_membership.core.conditions import events, texts
+from nodepool_membership.core.observed.rivals import Rival
 from unit.core_builders import JOB, NOW, SETTINGS, a_batch, a_failure, a_spec, a_wait, an_object, server, servers
 
 CORE = Path(texts.__file__).parent
@@ -105,7 +105,7 @@ def test_every_event_reads_well_with_any_number(phase: Phase, operation: Operati
     after = replace(before, phase=phase, failed=failed)
     after = after if is_open else replace(after, server_ids=(), node_ids=(), called_ids=ids)
     new = Status(jobs=(after,), waits=(a_wait(NOW, Reason.LOCKED),))
-    (note,) = story.notes(Status(jobs=(before,)), new)
+    (note,) = events.notes(Status(jobs=(before,)), new)
     assert not WRONG.search(note.text), note.text
     assert ("WIPES" in note.text or "REINSTALLS" in note.text) == (phase is Phase.RUNNING)
     assert server(1) in note.text

@@ -1,6 +1,6 @@
 """Adding and removing take turns: what one of them waits for must not keep the other from happening.
 
-Not for: what is removed when (`test_core_removing`), or what is added next (`test_core_plan`).
+Not for: what is removed when (`test_core_removing`), or what is added next (`test_core_eligibility`).
 """
 
 from dataclasses import replace
@@ -10,8 +10,8 @@ import pytest
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Operation, Phase
-from nodepool_membership.core.calls import Accepted, NotNow, Refused
-from nodepool_membership.core.catalogue import refusal
+from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.record import Accepted, NotNow, Refused
 from unit.core_builders import JOB, Run, a_batch, a_node
 from unit.removal_builders import DELAY, A, B, D, members, owing, removal, removing_spec
 

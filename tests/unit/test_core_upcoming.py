@@ -9,8 +9,8 @@ from nodepool_membership.api.names import PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Halt, Phase, Status
-from nodepool_membership.core.calls import Accepted, NotNow, Unknown
-from nodepool_membership.core.observation import Home, JobPhase, Trouble
+from nodepool_membership.core.observed.observation import Home, JobPhase, Trouble
+from nodepool_membership.core.record import Accepted, NotNow, Unknown
 from unit.core_builders import (
     JOB,
     NOW,

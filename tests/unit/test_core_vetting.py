@@ -11,12 +11,12 @@ import pytest
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.spec import Preflight, PreflightMode, RequiredTag, Spec
 from nodepool_membership.api.status import Finding, Phase, Status
-from nodepool_membership.core.calls import Accepted
+from nodepool_membership.core.conditions.events import notes
 from nodepool_membership.core.decide import Decision, Pace, decide
-from nodepool_membership.core.observation import ClusterReport, Look, NodeTable, Observation, PoolReport
+from nodepool_membership.core.observed.observation import ClusterReport, Look, NodeTable, Observation, PoolReport
+from nodepool_membership.core.planning.vetting import MAX_AGE
 from nodepool_membership.core.preflight.facts import Network, Server, Template, Unread
-from nodepool_membership.core.story import notes
-from nodepool_membership.core.vetting import MAX_AGE
+from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     JOB,
     NOW,

@@ -19,8 +19,8 @@ import yaml
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
 from nodepool_membership.cli import cli
-from nodepool_membership.core.observation import BROKEN
-from nodepool_membership.runtime.metrics import Metrics
+from nodepool_membership.core.observed.observation import BROKEN
+from nodepool_membership.runtime.ops.metrics import Metrics
 
 ROOT: Final = Path(__file__).parent.parent.parent
 SOURCES: Final = ROOT / "operator" / "nodepool_membership"
@@ -101,7 +101,7 @@ def _has_field(schema: dict[str, object], path: list[str]) -> bool:
 
 
 def _resolves(dotted: str) -> bool:
-    """Whether `core.plan.fits` is a package or module below `nodepool_membership`, or an attribute of one."""
+    """Whether `core.state.edits.is_lost` is a package or module of ours, or an attribute of one."""
     names = dotted.split(".")
     if SOURCES.joinpath(*names).is_dir():
         return True

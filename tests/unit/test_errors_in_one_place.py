@@ -12,7 +12,7 @@ import pytest
 import nodepool_membership
 from nodepool_membership.cce.errors import CloudError
 from nodepool_membership.kube.errors import KubeError
-from nodepool_membership.runtime.metrics import CLOUD_OUTCOMES, KUBE_OUTCOMES
+from nodepool_membership.runtime.ops.metrics import CLOUD_OUTCOMES, KUBE_OUTCOMES
 
 
 def below(base: type[Exception]) -> Iterator[type[Exception]]:

@@ -9,7 +9,7 @@ import pytest
 
 from nodepool_membership.kube.errors import TooLargeError
 from nodepool_membership.kube.pages import MAX_PAGE_BYTES, PageSize, read_at_most
-from nodepool_membership.runtime.marks import needed_of
+from nodepool_membership.runtime.watch.change_filter import needed_of
 
 
 class Arrives:

@@ -1,4 +1,4 @@
-"""`kubectl npmem explain` and `servers`: what is said of every state, from fields of state alone."""
+"""`kubectl npmem explain` and `members`: what is said of every state, from fields of state alone."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from nodepool_membership.api.status import (
     Recovery,
     Status,
 )
-from nodepool_membership.core.state import State, count, to_status
+from nodepool_membership.core.state.state import State, count, to_status
 from nodepool_membership.plugin.cluster import Place
 from nodepool_membership.plugin.explain import Doing, Explanation, explain, lines, wiped
 from nodepool_membership.plugin.servers import Where, rows

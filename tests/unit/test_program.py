@@ -13,11 +13,9 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.calls import Accepted, Answer, NotSent, Refused, Unknown
-from nodepool_membership.core.catalogue import refusal
 from nodepool_membership.core.decide import Pace
-from nodepool_membership.core.ledger import Ledger
-from nodepool_membership.core.observation import (
+from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Home,
     JobPhase,
@@ -26,6 +24,7 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
     AskJobs,
@@ -58,7 +57,8 @@ from nodepool_membership.core.program.effects import (
 )
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
-from nodepool_membership.core.rivals import Rival
+from nodepool_membership.core.record import Accepted, Answer, NotSent, Refused, Unknown
+from nodepool_membership.core.state.ledger import Ledger
 from unit.core_builders import JOB, NOW, SETTINGS, a_batch, a_spec, active, an_object, server, well
 
 KEY = ("cce-system", "gpu-workers")

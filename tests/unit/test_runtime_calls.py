@@ -18,22 +18,22 @@ from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.listings import ListingKey
-from nodepool_membership.core.calls import Accepted, Answer
-from nodepool_membership.core.program.carrying import call_and_record, record_answer
+from nodepool_membership.core.program.calling import call_and_record, record_answer
 from nodepool_membership.core.program.effects import Connect, Program
+from nodepool_membership.core.record import Accepted, Answer
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import StaleError, UnansweredError
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
-from nodepool_membership.runtime.census import Census
-from nodepool_membership.runtime.claims import Claims
-from nodepool_membership.runtime.clouds import Access, Clouds
-from nodepool_membership.runtime.memory import Memories
-from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.reconcile import Parts, Run
-from nodepool_membership.runtime.send import Sender
-from nodepool_membership.runtime.store import Store
-from nodepool_membership.runtime.unread import Unread
+from nodepool_membership.runtime.claims.claims import Claims
+from nodepool_membership.runtime.claims.initial_sync import Census
+from nodepool_membership.runtime.claims.unread import Unread
+from nodepool_membership.runtime.cloud.clouds import Access, Clouds
+from nodepool_membership.runtime.ops.metrics import Metrics
+from nodepool_membership.runtime.reconcile.memory import Memories
+from nodepool_membership.runtime.reconcile.reconcile import Parts, Run
+from nodepool_membership.runtime.reconcile.send import Sender
+from nodepool_membership.runtime.reconcile.store import Store
 from unit.core_builders import (
     JOB,
     NOW,

@@ -14,9 +14,9 @@ import pytest
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Hold, Operation, Recovery, Status
-from nodepool_membership.core.rivals import Rival
-from nodepool_membership.runtime import claims as module
-from nodepool_membership.runtime.claims import Claims, NoRoomError
+from nodepool_membership.core.observed.rivals import Rival
+from nodepool_membership.runtime.claims import claims as module
+from nodepool_membership.runtime.claims.claims import Claims, NoRoomError
 from unit.claims_world import World, having, intent, of, with_open
 from unit.core_builders import NOW, SECOND, WINDOW, a_spec, server, servers
 

@@ -11,8 +11,8 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.spec import AgencyRef, FederationRef, IdentityMethod, IdentityRef, SecretRef, Spec
 from nodepool_membership.api.status import Hold, Operation, Phase, Status
-from nodepool_membership.core.rivals import Rival
-from nodepool_membership.runtime.claimed import source_of
+from nodepool_membership.core.observed.rivals import Rival
+from nodepool_membership.runtime.claims.claimed import source_of
 from unit.claims_world import World, having, intent, of, with_open
 from unit.core_builders import SECOND, WINDOW, a_batch, a_spec, an_object, servers
 

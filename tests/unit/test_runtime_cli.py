@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_membership import __version__
-from nodepool_membership.runtime import options as o
-from nodepool_membership.runtime.options import Bind, OidcFile, Options
+from nodepool_membership.runtime.ops import options as o
+from nodepool_membership.runtime.ops.options import Bind, OidcFile, Options
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -159,7 +159,7 @@ def test_values_arrive_from_both_sides_and_lists_split_at_commas(monkeypatch: py
         return 7
 
     from nodepool_membership import cli
-    from nodepool_membership.runtime import process
+    from nodepool_membership.runtime.process import process
 
     monkeypatch.setattr(process, "run", fake_run)
     monkeypatch.setenv("NODEPOOL_MEMBERSHIP_NAMESPACE", "team-a,team-b")
@@ -262,8 +262,8 @@ def test_plain_http_is_warned_of_at_the_start() -> None:
 def test_no_dump_of_the_process_is_written() -> None:
     """One byte, not none: see `man 5 core` of dumps that are piped to a program."""
     code = (
-        "import asyncio, resource; from nodepool_membership.runtime import process; from nodepool_membership.runtime"
-        ".options import Options; asyncio.run(process.run(Options(), None));"
+        "import asyncio, resource; from nodepool_membership.runtime.process import process; from nodepool_membership"
+        ".runtime.ops.options import Options; asyncio.run(process.run(Options(), None));"
         " print(resource.getrlimit(resource.RLIMIT_CORE))"
     )
     result = subprocess.run(

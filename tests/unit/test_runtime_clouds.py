@@ -22,14 +22,14 @@ from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.services import PUBLIC_ONLY
 from nodepool_membership.cce.sources.exchange import Via
-from nodepool_membership.core.observation import Freshness, JobPhase, JobReport, Observation
+from nodepool_membership.core.observed.observation import Freshness, JobPhase, JobReport, Observation
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import ForbiddenError, KubeError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.kube.service_accounts import ServiceAccounts
-from nodepool_membership.runtime.clouds import Access, Clouds
-from nodepool_membership.runtime.identities import Identities, Own
-from nodepool_membership.runtime.troubles import TroubleError
+from nodepool_membership.runtime.cloud.clouds import Access, Clouds
+from nodepool_membership.runtime.cloud.error_mapping import TroubleError
+from nodepool_membership.runtime.cloud.identities import Identities, Own
 from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, servers
 
 A, B, C, D = servers(4)

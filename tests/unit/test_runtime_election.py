@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_membership.kube.lease import Holding, Lease
-from nodepool_membership.runtime.leader import Election, Timing
+from nodepool_membership.runtime.scheduling.leader import Election, Timing
 
 TIMING = Timing(lease=15, deadline=10)
 OTHER = Holding("other", 15, "2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:00.000000Z", 4)

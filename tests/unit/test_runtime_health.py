@@ -18,10 +18,10 @@ import nodepool_membership
 from nodepool_membership import __version__
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
-from nodepool_membership.runtime import health as health_module
-from nodepool_membership.runtime.health import MAX_CONNECTIONS, BindError, Health, serve
-from nodepool_membership.runtime.metrics import KINDS, ROUTES, Metrics
-from nodepool_membership.runtime.options import Bind, Options
+from nodepool_membership.runtime.ops.metrics import KINDS, ROUTES, Metrics
+from nodepool_membership.runtime.ops.options import Bind, Options
+from nodepool_membership.runtime.process import health as health_module
+from nodepool_membership.runtime.process.health import MAX_CONNECTIONS, BindError, Health, serve
 
 FREE = Bind("127.0.0.1", 0)
 

@@ -23,9 +23,9 @@ from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARIABLE
 from nodepool_membership.cce.sources.renewal import IDLE_SECONDS, Renewing
 from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, RejectedError, UnansweredError
-from nodepool_membership.runtime.identities import Identities, Own
-from nodepool_membership.runtime.options import POD_IDENTITY, OidcFile
-from nodepool_membership.runtime.troubles import TroubleError
+from nodepool_membership.runtime.cloud.error_mapping import TroubleError
+from nodepool_membership.runtime.cloud.identities import Identities, Own
+from nodepool_membership.runtime.ops.options import POD_IDENTITY, OidcFile
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CCE = "https://cce.cn-north-4.myhuaweicloud.com"

@@ -13,7 +13,7 @@ from nodepool_membership.api.names import COMPONENT
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, StaleError, UnansweredError
 from nodepool_membership.kube.lease import LeaseObject, lease_namespace, micro_time
-from nodepool_membership.runtime.leader import Alone, Candidate, Timing, boot_time, own_identity
+from nodepool_membership.runtime.scheduling.leader import Alone, Candidate, Timing, boot_time, own_identity
 
 TIMING = Timing(lease=15, deadline=10)
 OURS = {"app.kubernetes.io/name": "nodepool-membership"}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nodepool_membership.runtime.logs import JsonFormatter, TextFormatter, configure
+from nodepool_membership.runtime.ops.logs import JsonFormatter, TextFormatter, configure
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,13 @@ from nodepool_membership.api.membership import InvalidObjectError
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Operation, Status, Wait
-from nodepool_membership.core.observation import Trouble
+from nodepool_membership.core.observed.observation import Trouble
+from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.program.effects import WriteStatus
-from nodepool_membership.core.rivals import Rival
-from nodepool_membership.runtime import claims
-from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.store import Store
-from nodepool_membership.runtime.unread import Unread
+from nodepool_membership.runtime.claims import claims
+from nodepool_membership.runtime.claims.unread import Unread
+from nodepool_membership.runtime.ops.metrics import Metrics
+from nodepool_membership.runtime.reconcile.store import Store
 from unit.core_builders import NOW, SETTINGS, a_spec, active, servers
 from unit.process_builders import Api, Process, Quiet
 

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from nodepool_membership.runtime.queue import Key, WorkQueue
+from nodepool_membership.runtime.scheduling.queue import Key, WorkQueue
 
 A, B = ("ns", "a"), ("ns", "b")
 keys = st.sampled_from([*(("ns", name) for name in "abc"), ("other", "a")])

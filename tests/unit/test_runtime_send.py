@@ -13,10 +13,10 @@ from nodepool_membership.api.status import Phase
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.errors import CloudError, NotSentError, WithheldError
 from nodepool_membership.cce.listings import ListingKey
-from nodepool_membership.core.calls import Accepted, Answer, NotSent
-from nodepool_membership.runtime import troubles
-from nodepool_membership.runtime.clouds import Access
-from nodepool_membership.runtime.send import Sender
+from nodepool_membership.core.record import Accepted, Answer, NotSent
+from nodepool_membership.runtime.cloud import error_mapping
+from nodepool_membership.runtime.cloud.clouds import Access
+from nodepool_membership.runtime.reconcile.send import Sender
 from scripted_cloud import CLUSTER, ENDPOINT, JOB, KEY, PROJECT, always, client
 from unit.core_builders import NOW, a_batch, a_spec, an_object, server
 
@@ -81,7 +81,7 @@ async def test_nothing_is_sent_once_the_end_began(world: World) -> None:
 def test_what_kept_a_call_from_being_sent_is_no_trouble_of_the_network_unless_it_is(
     error: CloudError, reason: Reason
 ) -> None:
-    answer = troubles.of_call(error)
+    answer = error_mapping.of_call(error)
     assert isinstance(answer, NotSent)
     assert answer.reason is reason
 

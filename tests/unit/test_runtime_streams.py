@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodepool_membership.runtime.streams import (
+from nodepool_membership.runtime.watch.streams import (
     AT_FAULT_SECONDS,
     REFUSED_SECONDS,
     REOPENING_SECONDS,

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from nodepool_membership.runtime.watchdog import watch_loop
+from nodepool_membership.runtime.process.watchdog import watch_loop
 
 
 def stuck_here(free: threading.Event) -> None:

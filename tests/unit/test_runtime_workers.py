@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.queue import Key, WorkQueue
-from nodepool_membership.runtime.workers import Workers
+from nodepool_membership.runtime.ops.metrics import Metrics
+from nodepool_membership.runtime.process.workers import Workers
+from nodepool_membership.runtime.scheduling.queue import Key, WorkQueue
 
 A, B = ("ns", "a"), ("ns", "b")
 

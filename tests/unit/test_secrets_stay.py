@@ -23,11 +23,11 @@ from nodepool_membership.cce.signing import authentication
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
-from nodepool_membership.runtime import troubles
-from nodepool_membership.runtime.health import Health, serve
-from nodepool_membership.runtime.logs import JsonFormatter, TextFormatter
-from nodepool_membership.runtime.metrics import Metrics
-from nodepool_membership.runtime.options import Bind
+from nodepool_membership.runtime.cloud import error_mapping
+from nodepool_membership.runtime.ops.logs import JsonFormatter, TextFormatter
+from nodepool_membership.runtime.ops.metrics import Metrics
+from nodepool_membership.runtime.ops.options import Bind
+from nodepool_membership.runtime.process.health import Health, serve
 from unit.echoes import FORMS
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -93,7 +93,14 @@ BODIES: dict[str, Callable[[str], object]] = {
 def test_errors_of_the_cloud(echo: str, body: str, changes: bool) -> None:
     raw = json.dumps(BODIES[body](echo)).encode()
     error = from_answer(httpx.Response(401, headers={"X-Request-Id": echo[:60].strip()}), raw, changes=changes)
-    told = (error, error.message, error.code, error.request_id, troubles.of_look(error, "it"), troubles.of_call(error))
+    told = (
+        error,
+        error.message,
+        error.code,
+        error.request_id,
+        error_mapping.of_look(error, "it"),
+        error_mapping.of_call(error),
+    )
     assert not shows(repr(told), echo)
 
 
@@ -171,7 +178,7 @@ def test_logs(echo: str, formatter: logging.Formatter, level: int) -> None:
 _DYING = """
 import asyncio, logging, sys, threading, warnings
 from nodepool_membership import redaction
-from nodepool_membership.runtime import logs
+from nodepool_membership.runtime.ops import logs
 redaction.register({secret!r})
 logs.configure("text", "info")
 echo = {echo!r}

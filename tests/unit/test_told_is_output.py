@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 PACKAGE: Final = Path(__file__).parent.parent.parent / "operator" / "nodepool_membership"
-TELLERS: Final = {"core/verdict.py", "core/story.py", "runtime/metrics.py"}
+TELLERS: Final = {"core/conditions/verdict.py", "core/conditions/events.py", "runtime/ops/metrics.py"}
 """They keep a transition's time, tell of a change, and show a state: nothing follows from it."""
 TOLD: Final = {"conditions", "message"}
 REMEDY: Final = "store what has to be remembered in a field of its own (api/status.py)"

@@ -1,7 +1,8 @@
 """An endpoint that does not answer is asked by one request at a time: all others that name it fail at once meanwhile.
 
-Not for: what a failed look means for a membership (`runtime.troubles`), or keys that are refused (`lockout`). Without
-it everybody who names such an endpoint holds a connection, a worker and a place among the snapshots until a time-out.
+Not for: what a failed look means for a membership (`runtime.cloud.error_mapping`), or keys that are refused
+(`lockout`). Without it everybody who names such an endpoint holds a connection, a worker and a place among the
+snapshots until a time-out.
 """
 
 from collections.abc import Callable, Iterator

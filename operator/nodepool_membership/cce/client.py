@@ -18,7 +18,14 @@ from nodepool_membership.cce.calls import FEW_VALUES, Answer, Caller, Fence, Obs
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import NotFoundError, OutcomeUnknownError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
-from nodepool_membership.core.observation import ClusterReport, JobPhase, JobReport, Node, NodeTable, PoolReport
+from nodepool_membership.core.observed.observation import (
+    ClusterReport,
+    JobPhase,
+    JobReport,
+    Node,
+    NodeTable,
+    PoolReport,
+)
 
 PAGE_SIZE: Final = 200
 """Nodes a page (the API allows 1..2000): a node document is about 3 KB, so a page is 0.6 MB."""

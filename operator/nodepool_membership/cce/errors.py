@@ -1,7 +1,8 @@
 """What went wrong with a call, as a hierarchy that says what the caller may do; and how answers become errors.
 
-Not for: retrying, or words for users (`core.catalogue`, `runtime.troubles`). Rule P6: a refusal is only what stands on
-a positive list of (HTTP status, known code, JSON body); for a call that changes something, all else is unknown.
+Not for: retrying, or words for users (`core.observed.catalogue`, `runtime.cloud.error_mapping`). Rule P6: a refusal is
+only what stands on a positive list of (HTTP status, known code, JSON body); for a call that changes something, all else
+is unknown.
 """
 
 import json
@@ -14,8 +15,8 @@ import httpx
 
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.core import catalogue
-from nodepool_membership.core.catalogue import About
+from nodepool_membership.core.observed import catalogue
+from nodepool_membership.core.observed.catalogue import About
 from nodepool_membership.net.causes import explain
 
 MIN_RETRY_AFTER: Final = 1.0

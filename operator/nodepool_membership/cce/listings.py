@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from nodepool_membership.core.observation import NodeTable
+from nodepool_membership.core.observed.observation import NodeTable
 
 AT_ONCE: Final = 2
 """Listings under way over all keys: each holds a page and a growing table, about 3 MiB for 10,000 nodes."""

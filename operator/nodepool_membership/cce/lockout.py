@@ -1,7 +1,7 @@
 """A key whose signature is refused again and again is left alone, before the gateway locks it for all its users (P23).
 
-Not for: what a refused key means for a membership (`runtime.troubles`). The gateway locks a key for 5 minutes after
-more than 5 wrong signatures in a row (docs/cloud-facts.md, Authentication).
+Not for: what a refused key means for a membership (`runtime.cloud.error_mapping`). The gateway locks a key for 5
+minutes after more than 5 wrong signatures in a row (docs/cloud-facts.md, Authentication).
 """
 
 import asyncio

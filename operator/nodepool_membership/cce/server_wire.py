@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
-from nodepool_membership.cce.loose import Number, Text, Texts, a_list, table, tables
+from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, table, tables
 from nodepool_membership.core.preflight.facts import Disk, Server
 
 _BARE_METAL_TAG: Final = "__type_baremetal"

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from nodepool_membership.cce.loose import Number, Text, Texts, a_list, table, tables
+from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, table, tables
 from nodepool_membership.core.preflight.facts import Disk, Group, Network, Template
 
 _VERSION: Final = re.compile(r"v?1\.(\d+)(?:\.(\d+))?(?:-.*)?", re.ASCII)

@@ -12,9 +12,9 @@ from typing import Annotated, Final
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter
 
-from nodepool_membership.cce.loose import table
+from nodepool_membership.cce.lenient import table
 from nodepool_membership.cce.template_wire import ClusterSpec, PoolSpec
-from nodepool_membership.core.observation import ClusterReport, JobPhase, JobReport, Node, PoolReport
+from nodepool_membership.core.observed.observation import ClusterReport, JobPhase, JobReport, Node, PoolReport
 
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[ Tt](\d\d:\d\d:\d\d)(?:\.\d+)? ?([Zz]|[+-]\d\d:?\d\d)?(?: .*)?", re.ASCII)
 """Date, time and zone. Go appends the zone's name, and sometimes the reading of another clock."""

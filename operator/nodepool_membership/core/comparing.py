@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.core import adding, batches, clock, drift, removals, removing, rivals, servers
-from nodepool_membership.core.carry import apply_spec
-from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.observation import NodeTable, Observation
-from nodepool_membership.core.rivals import Rivals
-from nodepool_membership.core.servers import Snapshot
-from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import State
+from nodepool_membership.core.observed import clock, drift, rivals
+from nodepool_membership.core.observed.drift import Absences
+from nodepool_membership.core.observed.observation import NodeTable, Observation
+from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.planning import adding, removing
+from nodepool_membership.core.servers import batches, members, removals
+from nodepool_membership.core.servers.members import Snapshot
+from nodepool_membership.core.state.edits import apply_spec
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.state.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,10 @@ def compared(
     state = rivals.concede(state, others)
     withheld = {i: others[i] for i in state.owed & others.keys()}
     state = removing.without_claimed(state, others)
-    absences = servers.count_absences(state, seen.absences, Snapshot(table, certain, seen.absences, now, settings))
+    absences = members.count_absences(state, seen.absences, Snapshot(table, certain, seen.absences, now, settings))
     gone = {i: absences[i].first for i in drift.gone(absences)}
     state = removing.without_lost(state, spec, seen, gone)
     if not membership.metadata.deleting:
         adoptable = rivals.adoptable(spec, others)
-        state = servers.apply_listing(state, adoptable, Snapshot(table, certain, absences, now, settings))
+        state = members.apply_listing(state, adoptable, Snapshot(table, certain, absences, now, settings))
     return Compared(state, absences, withheld)

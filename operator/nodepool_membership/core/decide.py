@@ -20,31 +20,21 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, Spec
 from nodepool_membership.api.status import Batch, Halt, Plan, Status
-from nodepool_membership.core import (
-    adding,
-    approval,
-    batches,
-    clock,
-    comparing,
-    finalizer,
-    gates,
-    plan,
-    removing,
-    rivals,
-    texts,
-    upcoming,
-    vetting,
-)
-from nodepool_membership.core.carry import carry_over, is_lost
-from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.gates import Step
-from nodepool_membership.core.ledger import Ledger, regained
-from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation
-from nodepool_membership.core.requests import look_requested, reset_requested
-from nodepool_membership.core.rivals import Rivals
-from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import State, to_status
-from nodepool_membership.core.verdict import Facts, Verdict, conditions, verdict_of
+from nodepool_membership.core import comparing
+from nodepool_membership.core.conditions import finalizer, texts, upcoming
+from nodepool_membership.core.conditions.verdict import Facts, Verdict, conditions, verdict_of
+from nodepool_membership.core.observed import clock, rivals
+from nodepool_membership.core.observed.drift import Absences
+from nodepool_membership.core.observed.observation import Freshness, Look, NodeTable, Observation
+from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.planning import adding, approval, eligibility, gates, removing, vetting
+from nodepool_membership.core.planning.gates import Step
+from nodepool_membership.core.servers import batches
+from nodepool_membership.core.state.edits import carry_over, is_lost
+from nodepool_membership.core.state.ledger import Ledger, regained
+from nodepool_membership.core.state.requests import look_requested, reset_requested
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.state.state import State, to_status
 
 TOLD_FROM: Final = 15.0
 """Seconds: a call that waits for less is not told of, since to tell costs a write."""
@@ -315,9 +305,9 @@ def _listing_wanted(
         return Freshness.AFTER_READ if waits and not seen.is_fresh else None
     asked = look_requested(membership) is not None or reset_requested(membership) is not None
     resting = vetting.resting(seen, now, settings)
-    free = [i for i in plan.candidates(state, mine) if not plan.rests(i, state, resting)]
+    free = [i for i in eligibility.candidates(state, mine) if not eligibility.rests(i, state, resting)]
     if seen.listing is None:
-        coming = state.queued or any(plan.may_come(i, state, mine) for i in free)
+        coming = state.queued or any(eligibility.may_come(i, state, mine) for i in free)
         if state.open_batches and not asked and not (coming and adding.may_add(membership, state, now)):
             return None
         return Freshness.AFTER_READ if asked else Freshness.RECENT

@@ -13,14 +13,18 @@ from typing import TypeAlias
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.status import Finding, Operation, Plan
-from nodepool_membership.core import approval, batches, comparing, gates, rivals, rollout, texts, vetting
-from nodepool_membership.core.carry import carry_over
-from nodepool_membership.core.gates import Blocker
-from nodepool_membership.core.observation import Freshness, Look, NodeTable, Observation, PoolReport, Trouble
+from nodepool_membership.core import comparing
+from nodepool_membership.core.conditions import texts
+from nodepool_membership.core.observed import rivals
+from nodepool_membership.core.observed.observation import Freshness, Look, NodeTable, Observation, PoolReport, Trouble
+from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.planning import approval, gates, vetting
+from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.preflight.judge import Judged
-from nodepool_membership.core.rivals import Rivals
-from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import State
+from nodepool_membership.core.servers import batches, rollout
+from nodepool_membership.core.state.edits import carry_over
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.state.state import State
 
 AnyReason: TypeAlias = FailureReason | FindingReason | Reason
 

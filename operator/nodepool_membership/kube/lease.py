@@ -2,7 +2,8 @@
 
 A Lease of ours carries a label. One without it that somebody holds or held is another program's, and is left alone.
 
-Not for: who may take it and when (`runtime.leader`). Times in it are for people: they are written, never read.
+Not for: who may take it and when (`runtime.scheduling.leader`). Times in it are for people: they are written, never
+read.
 """
 
 import json

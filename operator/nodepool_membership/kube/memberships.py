@@ -20,7 +20,7 @@ from nodepool_membership.api.membership import (
 )
 from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PAUSED_ANNOTATION, PLURAL, VERSION
 from nodepool_membership.api.status import Condition, Status
-from nodepool_membership.core.observation import Home
+from nodepool_membership.core.observed.observation import Home
 from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
 from nodepool_membership.kube.budget import ByteBudget
 from nodepool_membership.kube.errors import ForbiddenError, GoneError, RejectedError, TooLargeError

@@ -1,6 +1,6 @@
 """HTTP sessions to the API server, for our own requests and for the watch: proxy, certificates, and why one failed.
 
-Not for: requests (`api`, `runtime.watch`).
+Not for: requests (`api`, `runtime.watch.watch`).
 """
 
 import asyncio

@@ -15,7 +15,7 @@ from nodepool_membership.api.names import (
     RESET_ANNOTATIONS,
     RESET_ONLY_ANNOTATION,
 )
-from nodepool_membership.core.requests import counting, narrowing
+from nodepool_membership.core.state.requests import counting, narrowing
 
 _OWNERS: Final = (
     ("labels", "kustomize.toolkit.fluxcd.io/name", "Flux"),

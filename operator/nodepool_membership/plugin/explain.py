@@ -14,9 +14,10 @@ from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import COMPONENT
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
-from nodepool_membership.core import requests, texts
-from nodepool_membership.core.settings import Settings
-from nodepool_membership.core.state import State
+from nodepool_membership.core.conditions import texts
+from nodepool_membership.core.state import requests
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.state.state import State
 
 _WINDOW: Final = Settings().settle_window
 _SHOWN_WAITS: Final = 3

@@ -11,8 +11,8 @@ from typing import Final
 from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Batch, Operation, Phase
-from nodepool_membership.core.failures import Cause
-from nodepool_membership.core.state import Held, State
+from nodepool_membership.core.state.failures import Cause
+from nodepool_membership.core.state.state import Held, State
 
 TITLES: Final = ("SERVER", "STATE", "BATCH", "ATTEMPTS", "RETRY", "REASON", "MESSAGE")
 

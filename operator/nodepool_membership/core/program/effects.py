@@ -1,6 +1,6 @@
 """Every effect of a program with the type of its answer, and the errors that may be thrown instead of one.
 
-Not for: the order (`reconcile`, `looking`, `carrying`). An interpreter performs one effect after another. What it holds
+Not for: the order (`reconcile`, `observer`, `calling`). An interpreter performs one effect after another. What it holds
 for a program (credentials, a place in the write budget) it gives back when the program is over, however it ends.
 """
 
@@ -13,11 +13,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
 from nodepool_membership.api.spec import NodePoolRef, PreflightMode
 from nodepool_membership.api.status import Batch, Condition, Status
-from nodepool_membership.core.calls import Answer
 from nodepool_membership.core.decide import Decision
-from nodepool_membership.core.drift import Absences
-from nodepool_membership.core.ledger import Ledger
-from nodepool_membership.core.observation import (
+from nodepool_membership.core.observed.drift import Absences
+from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Freshness,
     Home,
@@ -27,8 +25,10 @@ from nodepool_membership.core.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.preflight.facts import Inspection
-from nodepool_membership.core.rivals import Rivals
+from nodepool_membership.core.record import Answer
+from nodepool_membership.core.state.ledger import Ledger
 
 Key: TypeAlias = tuple[str, str]
 """Namespace and name."""

@@ -6,11 +6,11 @@ Not for: what would be done (`core.preview`). It has no effect that writes or ca
 from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.core.observation import Trouble
+from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.preview import Preview, preview
 from nodepool_membership.core.program.effects import Memory, Now, Program
-from nodepool_membership.core.program.looking import Looking
-from nodepool_membership.core.settings import Settings
+from nodepool_membership.core.program.observer import Looking
+from nodepool_membership.core.state.settings import Settings
 
 
 def foresee(membership: Membership, settings: Settings) -> Program[Preview | Trouble]:

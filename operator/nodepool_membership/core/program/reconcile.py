@@ -11,12 +11,11 @@ from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
-from nodepool_membership.core import verdict
+from nodepool_membership.core.conditions import verdict
 from nodepool_membership.core.decide import Decision, Pace, acknowledge, remembered
-from nodepool_membership.core.ledger import is_behind, ledger_of
-from nodepool_membership.core.observation import Observation
+from nodepool_membership.core.observed.observation import Observation
 from nodepool_membership.core.program import requeue
-from nodepool_membership.core.program.carrying import carry_out
+from nodepool_membership.core.program.calling import carry_out
 from nodepool_membership.core.program.effects import (
     ConflictError,
     Doubt,
@@ -39,11 +38,12 @@ from nodepool_membership.core.program.effects import (
     WaitForOthers,
     WriteConditions,
 )
-from nodepool_membership.core.program.looking import Looking, whole_second
+from nodepool_membership.core.program.observer import Looking, whole_second
 from nodepool_membership.core.program.requeue import NOW, Requeue
 from nodepool_membership.core.program.storing import hold, key_of, release, store
-from nodepool_membership.core.requests import unhandled_reset
-from nodepool_membership.core.settings import Settings
+from nodepool_membership.core.state.ledger import is_behind, ledger_of
+from nodepool_membership.core.state.requests import unhandled_reset
+from nodepool_membership.core.state.settings import Settings
 
 
 def reconcile(key: Key, settings: Settings) -> Program[Requeue | None]:

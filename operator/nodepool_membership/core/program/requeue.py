@@ -1,6 +1,6 @@
 """When a key is worked again: what follows from a decision, and how many seconds that is.
 
-Not for: waiting (`runtime.queue`), or what is due then (`core`).
+Not for: waiting (`runtime.scheduling.queue`), or what is due then (`core`).
 """
 
 import math

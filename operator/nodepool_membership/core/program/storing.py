@@ -8,7 +8,6 @@ from dataclasses import replace
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Status
-from nodepool_membership.core.ledger import ledger_of
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
     Keep,
@@ -18,6 +17,7 @@ from nodepool_membership.core.program.effects import (
     TellStored,
     WriteStatus,
 )
+from nodepool_membership.core.state.ledger import ledger_of
 
 
 def key_of(membership: Membership) -> Key:

@@ -1,0 +1,196 @@
+"""What people read in conditions: number and what, what is WIPED, the cause, when next, the remedy - in that order.
+
+Up to three servers by name. Not for: which of it is said (`verdict`), or Events (`events`).
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from nodepool_membership.api.codec import rfc3339
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import HOLDS_NODE
+from nodepool_membership.api.spec import Spec
+from nodepool_membership.api.status import Batch, Failure, Operation, Plan, Status
+from nodepool_membership.core.conditions import finalizer, upcoming
+from nodepool_membership.core.observed.rivals import ELSEWHERE, Rivals
+from nodepool_membership.core.state.settings import Settings
+
+HALTED: Final = (
+    "nothing more is added until the spec changes or the annotation cce.nodepools.dev/reset-requested-at is set"
+)
+_NAMED: Final = 3
+
+
+def some(names: Sequence[str], where: str) -> str:
+    """Up to three by name, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more in {where}" if more > 0 else "")
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def are(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def them(number: int) -> str:
+    return "it" if number == 1 else "them"
+
+
+def owed_ids(membership: Membership, status: Status) -> Sequence[str]:
+    """The recorded members that are owed removal, sorted."""
+    if not status.surplus:
+        return ()
+    off_the_list = [i for i in status.members if i not in membership.spec.server_ids]
+    return off_the_list if len(off_the_list) == status.surplus else status.members
+
+
+def members(status: Status) -> str:
+    """All that are wanted are there."""
+    if status.desired == 0:
+        return "0 of 0 servers: the list is empty"
+    what = "an Active member" if status.desired == 1 else "Active members"
+    return f"{status.joined} of {counted(status.desired, 'server')} {are(status.desired)} {what} of the pool"
+
+
+def progress(membership: Membership, status: Status, settings: Settings, turn: datetime | None = None) -> str:
+    """Where the servers are, and what comes at a known time. `turn`: when the write budget has a place."""
+    parts = [counts(status)]
+    if status.surplus:
+        parts.append(owed(membership, status, settings))
+    parts += [text for batch in status.open_batches if (text := _settling(batch, settings)) is not None]
+    if turn is not None and status.pending:
+        calls = -(-status.pending // membership.spec.batch_size)
+        next_one = "it is" if calls == 1 else "the next is"
+        parts.append(f"{counted(calls, 'more call')}, {next_one} made at {rfc3339(turn)}: the write budget is used up")
+    return "; ".join(parts)
+
+
+def counts(status: Status) -> str:
+    """Every server in one place."""
+    parts = [f"{status.joined} of {counted(status.desired, 'server')} joined"]
+    removals = [b for b in status.open_batches if b.operation is Operation.REMOVE]
+    if status.joining:
+        batches = len(status.open_batches) - len(removals)
+        parts.append(f"{status.joining} joining in {counted(batches, 'batch', 'batches')}")
+    if removals:
+        parts.append(f"{sum(len(b.server_ids) for b in removals)} being removed and REINSTALLED")
+    if status.pending:
+        parts.append(f"{status.pending} pending")
+    if status.failed:
+        parts.append(f"{status.failed} failed")
+    return ", ".join(parts)
+
+
+def _settling(batch: Batch, settings: Settings) -> str | None:
+    until = upcoming.settles(batch, settings)
+    if until is None or not batch.server_ids:
+        return None
+    number, named = len(batch.server_ids), some(batch.server_ids, "status.jobs")
+    has = "has" if number == 1 else "have"
+    what = f"still {has} a node" if batch.operation is Operation.REMOVE else f"{has} no node yet"
+    return f"{counted(number, 'server')} of batch {batch.batch} {what} ({named}): looked for until {rfc3339(until)}"
+
+
+def owed(membership: Membership, status: Status, settings: Settings) -> str:
+    """Members that will be removed: who, what it does to them, from when on, and how to stop it."""
+    ids = owed_ids(membership, status)
+    text = f"{counted(status.surplus, 'member')} to be removed and REINSTALLED ({some(ids, 'status.members')})"
+    start = upcoming.removal(status, settings)
+    when = f" from {rfc3339(start)} on" if start is not None else ""
+    if membership.metadata.deleting:
+        return f"{text}{when}; spec.deletionPolicy: Retain stops it"
+    return f"{text}{when}; back on spec.serverIDs, or under spec.removalPolicy: Retain, {_stay(status.surplus)}"
+
+
+def _stay(number: int) -> str:
+    return "it stays" if number == 1 else "they stay"
+
+
+def causes(groups: Sequence[Failure], max_attempts: int) -> str:
+    """The largest group of failures, and how many more there are."""
+    first = groups[0]
+    more = f"; {counted(len(groups) - 1, 'more cause')} in status.failures" if len(groups) > 1 else ""
+    named = some(first.server_ids, "status.failures")
+    return f"{first.count} {first.reason} ({named}): {first.message}{_again(first, max_attempts)}{more}"
+
+
+def _again(group: Failure, max_attempts: int) -> str:
+    if group.retry_time is None:
+        return ""
+    when = rfc3339(group.retry_time)
+    if group.reason in HOLDS_NODE:
+        return f"; waited for until {when}"
+    if group.asked:
+        return f"; asked for again at {when}"
+    return f"; attempt {min(group.attempts + 1, max_attempts)} of {max_attempts} at {when}"
+
+
+def conflict(theirs: Rivals, me: str) -> str:
+    """Whose servers they are, and what ends the conflict. `me`: namespace/name of the one that waits."""
+    owners = {i: ELSEWHERE if rival.foreign else rival.owner for i, rival in theirs.items()}
+    parts = []
+    for owner, count in sorted(Counter(owners.values()).items(), key=lambda o: (-o[1], o[0])):
+        ids = sorted(i for i, name in owners.items() if name == owner)
+        parts.append(f"{counted(count, 'server')} of {owner} ({some(ids, 'both lists')})")
+    total = len(theirs)
+    return (
+        f"{some(parts, 'the other lists')} {are(total)} on the list of {me}, too: take {them(total)} off one of the"
+        f" lists; {me} takes {them(total)} over once the owner lets go"
+    )
+
+
+def preview(plan: Plan, status: Status) -> list[str]:
+    """What would be done after a suspension."""
+    how = f" in {counted(plan.calls, 'call')}, which WIPES {them(plan.add)}" if plan.add else ""
+    parts = [f"would add {plan.add}{how}, adopt {plan.adopt}"]
+    if plan.remove:
+        parts.append(f"would remove {plan.remove}, which REINSTALLS {them(plan.remove)}")
+    if status.open_batches:
+        parts.append(f"{status.joining} joining in {counted(len(status.open_batches), 'open batch', 'open batches')}")
+    if status.failed:
+        parts.append(f"{status.failed} failed")
+    return parts
+
+
+def deleting(membership: Membership, status: Status, settings: Settings, why: Sequence[str]) -> str:
+    """What a deletion still waits for, and until when at the latest."""
+    parts = [owed(membership, status, settings)] if status.surplus else []
+    if status.open_batches:
+        jobs = [f"batch {b.batch}" + (f" (job {b.job_id})" if b.job_id else "") for b in status.open_batches]
+        parts.append(f"waiting for {some(jobs, 'status.jobs')} to end")
+    elif not status.surplus:
+        parts.append("nothing is open" if not status.holds else "waiting until no earlier call can act on its servers")
+    if status.open_batches or status.surplus or status.holds:
+        parts.append(f"at the latest {rfc3339(finalizer.limit(membership, status, settings))}")
+    return "; ".join([*parts, *why])
+
+
+def overdue(batches: Sequence[int], spec: Spec) -> str:
+    """A job that does not end."""
+    which = some([str(number) for number in batches], "status.jobs")
+    one = len(batches) == 1
+    subject = f"the job of batch {which} runs" if one else f"the jobs of batches {which} run"
+    follow = "it is followed until it ends, its" if one else "they are followed until they end, their"
+    return (
+        f"{subject} longer than spec.joinTimeoutSeconds ({spec.join_timeout_seconds} s): look at {them(len(batches))}"
+        f" in the CCE console; {follow} servers are not named in another call, and other servers are added meanwhile"
+    )
+
+
+def braked(failed: int, servers: int) -> str:
+    """Why the brake was pulled."""
+    return (
+        f"{failed} of {counted(servers, 'server')} {'was' if failed == 1 else 'were'} WIPED and did not join; adding is"
+        " stopped, the others are untouched: look at the node pool's template and at status.failures"
+    )
+
+
+def results(found: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """Servers by what became of them."""
+    return ", ".join(f"{len(ids)} {result} ({some(ids, 'status.jobs')})" for result, ids in found)

@@ -1,0 +1,106 @@
+"""At which known times something happens by itself: the next call of each kind, and the end of a settle window.
+
+Not for: deciding that it happens then (`gates`, `eligibility`, `removing`, `batches`). What is told here is output.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason
+from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.core.state.requests import paused
+from nodepool_membership.core.state.settings import Settings
+
+
+def settles(batch: Batch, settings: Settings) -> datetime | None:
+    """When the settle window of an open batch ends, if it runs."""
+    if batch.settling_since is not None:
+        return batch.settling_since + settings.settle_window
+    if batch.phase is Phase.VERIFYING and batch.job_id is None and batch.submit_time is not None:
+        return batch.submit_time + settings.settle_window
+    return None
+
+
+def removal(status: Status, settings: Settings) -> datetime | None:
+    """When members that are owed removal begin to be removed; it may have passed."""
+    if not status.surplus or status.surplus_since is None:
+        return None
+    moments = [status.surplus_since + settings.removal_delay]
+    moments += [wait.until for wait in status.waits if wait.operation is Operation.REMOVE]
+    failed = [group for group in status.failures if group.reason is FailureReason.REMOVAL_FAILED]
+    if sum(group.count for group in failed) >= status.surplus:
+        retries = [group.retry_time for group in failed if group.retry_time is not None]
+        if not retries:
+            return None
+        moments.append(min(retries))
+    return max(moments)
+
+
+def add(membership: Membership, status: Status, theirs: int, now: datetime) -> datetime | None:
+    """When the next servers are named in an add, if nothing else comes in between; None: at once, or never.
+
+    `theirs`: how many of the pending wait for another membership.
+    """
+    if status.halt is not None or status.pending <= theirs:
+        return None
+    waits = [wait.until for wait in status.waits if wait.operation is Operation.ADD]
+    waits += [status.recovery.until] if status.recovery is not None else []
+    until = max((moment for moment in waits if moment > now), default=None)
+    retried = fresh = 0
+    retries = []
+    for group in status.failures:
+        listed = len(membership.spec.server_ids.intersection(group.server_ids))
+        if group.attempts >= membership.spec.max_attempts or not listed:
+            continue
+        if group.retry_time is not None and group.retry_time > now:
+            retried += listed
+            if group.reason not in HOLDS_NODE:
+                retries.append(group.retry_time)
+    fresh = status.pending - theirs - retried
+    if fresh > 0:
+        return until
+    if not retries:
+        return None
+    return min(retries) if until is None else max(until, min(retries))
+
+
+def judged(membership: Membership, status: Status) -> Iterator[datetime]:
+    """When servers whose nodes are waited for count as failed."""
+    for group in status.failures:
+        late = group.reason in HOLDS_NODE and group.retry_time is not None
+        if late and group.retry_time and not membership.spec.server_ids.isdisjoint(group.server_ids):
+            yield group.retry_time
+
+
+def next_time(
+    membership: Membership,
+    status: Status,
+    now: datetime,
+    settings: Settings,
+    *,
+    theirs: int = 0,
+    stopped: bool = False,
+    turn: datetime | None = None,
+) -> datetime | None:
+    """The first of all these times that is still to come.
+
+    `stopped`: calls are kept from being made by what only a person ends; `turn`: when the write budget has a place.
+    """
+    moments = [moment for batch in status.open_batches if (moment := settles(batch, settings)) is not None]
+    suspended, deleting = membership.spec.suspend, membership.metadata.deleting
+    if not suspended and not deleting:
+        moments += judged(membership, status)
+    if not suspended and not stopped and paused(membership.metadata) is None:
+        planned = [removal(status, settings), turn]
+        planned += [] if deleting else [add(membership, status, theirs, now)]
+        moments += [moment for moment in planned if moment is not None]
+    return min((moment for moment in moments if moment > now), default=None)
+
+
+def rounded(moment: datetime, before: datetime | None) -> datetime:
+    """A time that is computed anew at each look, as it was told before unless it is another: looks must not write."""
+    moment = moment.replace(microsecond=0) + timedelta(seconds=1)
+    if before is not None and abs(moment - before) <= timedelta(seconds=2):
+        return before
+    return moment

@@ -1,0 +1,333 @@
+"""The one chain that turns what is known into conditions: what a person is told, and nothing else.
+
+Not for: deciding anything. Nobody reads conditions or messages back. The links are asked in order, the first that
+has an answer is the verdict. Follows kstatus and Flux: Ready is always there, Reconciling and Stalled only while
+True and never both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final, Literal
+
+from nodepool_membership.api.codec import one_line, plain_text, rfc3339
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import DRIFT, FailureReason, Reason
+from nodepool_membership.api.status import Condition, Failure, Operation, Status, Wait
+from nodepool_membership.core.conditions import texts, upcoming
+from nodepool_membership.core.observed.observation import Trouble
+from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.planning.gates import STATUS_LOST, Blocker, paused_object
+from nodepool_membership.core.state.settings import Settings
+
+LOOKS_BEFORE_UNKNOWN: Final = 3
+PASSING: Final = frozenset({Reason.CLOUD_UNREACHABLE, Reason.THROTTLED, Reason.CLOCK_SKEW, Reason.LISTING_IMPLAUSIBLE})
+"""Troubles of a look that the next look may not have: one alone changes nothing that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the conditions say: Ready with its reason, and at most one of the abnormal-true types."""
+
+    ready: Literal["True", "False", "Unknown"]
+    reason: Reason | FailureReason
+    message: str
+    also: Literal["Reconciling", "Stalled"] | None = None
+    also_reason: Reason | FailureReason | None = None
+
+    def __post_init__(self) -> None:
+        if self.ready == "True" and self.also is not None:
+            raise ValueError("Ready=True goes with neither Reconciling nor Stalled")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a verdict is made of. `status` is the one that is about to be stored, but for its conditions."""
+
+    membership: Membership
+    status: Status
+    now: datetime
+    settings: Settings
+    trouble: Trouble | None = None
+    failed_looks: int = 0
+    looked: bool = False
+    """The nodes were read in this reconcile."""
+    add_blocker: Blocker | None = None
+    remove_blocker: Blocker | None = None
+    watch_blocker: Blocker | None = None
+    """Why open batches cannot be judged."""
+    more: bool = False
+    turn: datetime | None = None
+    """When the write budget has a place, where that is what the next call waits for."""
+    overdue: tuple[int, ...] = ()
+    """Batches whose job should long have ended."""
+    theirs: Rivals = field(default_factory=dict)
+    """Listed servers that wait for another membership to let go of them."""
+    vanished: int = 0
+    problem: str | None = None
+    """A request that cannot be followed."""
+
+    def wait(self, operation: Operation) -> Wait | None:
+        return next((w for w in self.status.waits if w.operation is operation and w.until > self.now), None)
+
+    @property
+    def why(self) -> str:
+        """What keeps us from looking; without ids, which differ from one answer of the cloud to the next."""
+        return "" if self.trouble is None else plain_text(self.trouble.message)
+
+    @property
+    def conflict(self) -> str:
+        meta = self.membership.metadata
+        return texts.conflict(self.theirs, f"{meta.namespace}/{meta.name}")
+
+    @property
+    def looks_fail(self) -> bool:
+        return self.trouble is not None and self.failed_looks >= LOOKS_BEFORE_UNKNOWN
+
+    @property
+    def all_joined(self) -> bool:
+        return self.status.joined == self.status.desired
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the status is about the spec as it is: an older one is never told as Ready."""
+        return self.status.observed_generation == self.membership.metadata.generation
+
+    @property
+    def blocker(self) -> Blocker | None:
+        return self.add_blocker or self.remove_blocker
+
+    @property
+    def next_time(self) -> datetime | None:
+        """When something next happens by itself."""
+        ends = self.blocker is not None and (self.blocker.stalls or self.blocker.reason is Reason.PAUSED)
+        ends = ends or (self.trouble is not None and self.trouble.reason in STALLING)
+        return upcoming.next_time(
+            self.membership, self.status, self.now, self.settings, theirs=len(self.theirs), stopped=ends, turn=self.turn
+        )
+
+
+def verdict_of(facts: Facts) -> Verdict:
+    """Ask the links of the chain in their order."""
+    for link in _CHAIN:
+        found = link(facts)
+        if found is not None:
+            if facts.problem is not None:
+                return replace(found, message=f"{facts.problem}; {found.message}")
+            return found
+    raise AssertionError("the last link answers always")
+
+
+def waiting(reason: Reason, message: str) -> Verdict:
+    """Something is in the way and is tried again."""
+    return Verdict("False", reason, message, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+
+
+def stalled(reason: Reason | FailureReason, message: str) -> Verdict:
+    """Nothing more happens until the cause is gone, the spec changes, or somebody asks."""
+    return Verdict("False", reason, message, "Stalled", reason)
+
+
+def _deleting(facts: Facts) -> Verdict | None:
+    """A deletion is told as one, whatever else is so; why it waits is in its message."""
+    if not facts.membership.metadata.deleting:
+        return None
+    why = [facts.why] if facts.trouble is not None else []
+    wait = facts.wait(Operation.REMOVE)
+    if wait is not None:
+        why.append(f"{wait.message}; next attempt at {rfc3339(wait.until)}")
+    elif facts.remove_blocker is not None:
+        why.append(facts.remove_blocker.message)
+    reason = Reason.DELETING if facts.trouble is None else facts.trouble.reason
+    message = texts.deleting(facts.membership, facts.status, facts.settings, why)
+    return Verdict("False", reason, message, "Reconciling", Reason.DELETING)
+
+
+def _suspended(facts: Facts) -> Verdict | None:
+    """While suspended nothing is called: neither work under way nor a cloud that is away makes it reconcile."""
+    if not facts.membership.spec.suspend:
+        return None
+    status, plan = facts.status, facts.status.plan
+    parts = ["suspended"]
+    if facts.trouble is not None:
+        parts.append(f"the cloud could not be looked at: {facts.why}")
+    nothing = plan is not None and not (plan.add or plan.adopt or plan.remove)
+    done = facts.all_joined and facts.is_current and nothing
+    if done and not (status.joining or facts.looks_fail or facts.vanished):
+        return Verdict("True", Reason.SUSPENDED, f"{'; '.join(parts)}; {texts.members(status)}")
+    if plan is None:
+        parts += [texts.counts(status), "the cloud was not looked at yet"]
+    else:
+        parts += texts.preview(plan, status)
+    if facts.vanished:
+        parts.append(f"{texts.counted(facts.vanished, 'member')} not Active in the pool")
+    if facts.theirs:
+        parts.append(facts.conflict)
+    return Verdict("False", Reason.SUSPENDED, "; ".join(parts))
+
+
+def _looks_failed(facts: Facts) -> Verdict | None:
+    """What is certain to stay so without a person, or has failed three times; or there is nothing else to tell."""
+    trouble = facts.trouble
+    if trouble is None:
+        return None
+    status = facts.status
+    told = (status.open_batches, status.halt, status.waits, status.recovery, status.failures)
+    if (facts.all_joined or any(told)) and not facts.looks_fail and (trouble.reason in PASSING or facts.all_joined):
+        return None
+    if trouble.reason in STALLING:
+        return stalled(trouble.reason, facts.why)
+    if facts.all_joined and not facts.status.halt:
+        text = f"{LOOKS_BEFORE_UNKNOWN} consecutive reads of the cloud API failed: {facts.why}"
+        return Verdict("Unknown", Reason.CLOUD_UNREACHABLE, text, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+    return waiting(trouble.reason, facts.why)
+
+
+STALLING: Final = frozenset({Reason.REGION_UNKNOWN, Reason.ENDPOINT_NOT_ALLOWED})
+"""Nothing passes by itself here: a person has to change the spec or the operator's options."""
+
+
+def _recovering(facts: Facts) -> Verdict | None:
+    recovery = facts.status.recovery
+    if recovery is None or recovery.until <= facts.now or (facts.all_joined and facts.looked):
+        return None
+    return waiting(Reason.STATUS_LOST, f"{STATUS_LOST.message}; it ends at {rfc3339(recovery.until)}")
+
+
+def _halted(facts: Facts) -> Verdict | None:
+    """No further add is made, before another batch of servers is wiped for nothing."""
+    halt = facts.status.halt
+    if halt is None or facts.all_joined:
+        return None
+    return stalled(halt.reason, f"{texts.counts(facts.status)}; {halt.message}; {texts.HALTED}")
+
+
+def _blocked(facts: Facts) -> Verdict | None:
+    """Why the next call is not made now."""
+    blocker = facts.blocker
+    if blocker is None and (facts.status.pending or facts.status.surplus):
+        blocker = paused_object(facts.membership)
+    if blocker is None and not facts.looked:
+        # Nobody asked whether a call could be made: what was stored about the next one still holds.
+        wait = facts.wait(Operation.ADD) if facts.status.pending else facts.wait(Operation.REMOVE)
+        blocker = None if wait is None else Blocker(wait.reason, wait.message)
+    blocker = blocker or facts.watch_blocker
+    if blocker is None:
+        return None
+    if blocker.stalls:
+        return stalled(blocker.reason, f"{texts.counts(facts.status)}; {blocker.message}")
+    wait = facts.wait(Operation.ADD) if blocker is facts.add_blocker else facts.wait(Operation.REMOVE)
+    when = f"; next attempt at {rfc3339(wait.until)}" if wait is not None and wait.reason is blocker.reason else ""
+    return waiting(blocker.reason, f"{blocker.message}{when}")
+
+
+def _overdue(facts: Facts) -> Verdict | None:
+    """A job that does not end, where nothing else goes on."""
+    others = len(facts.status.open_batches) > len(facts.overdue)
+    if facts.more or others:
+        return None
+    members = frozenset(facts.status.members)
+    late = [b for b in facts.status.open_batches if b.batch in facts.overdue and not members.issuperset(b.server_ids)]
+    if not late:
+        return None
+    return stalled(Reason.JOB_OVERDUE, texts.overdue([b.batch for b in late], facts.membership.spec))
+
+
+def _progressing(facts: Facts) -> Verdict | None:
+    """Calls are under way, or the next one waits for its turn."""
+    status = facts.status
+    followed = [b for b in status.open_batches if b.batch not in facts.overdue]
+    if facts.all_joined and not followed and not status.surplus:
+        return None
+    if not followed and not facts.more and (facts.looked or facts.trouble is not None):
+        return None
+    return _progress(facts)
+
+
+def _progress(facts: Facts) -> Verdict:
+    message = texts.progress(facts.membership, facts.status, facts.settings, facts.turn)
+    return Verdict("False", Reason.PROGRESSING, message, "Reconciling", Reason.PROGRESSING)
+
+
+def _removing(facts: Facts) -> Verdict | None:
+    """Nothing is open, and members are still owed removal."""
+    status, spec = facts.status, facts.membership.spec
+    if not status.surplus:
+        return None
+    stuck = [g for g in status.failures if g.reason is FailureReason.REMOVAL_FAILED and g.attempts >= spec.max_attempts]
+    if sum(g.count for g in stuck) < status.surplus:
+        return _progress(facts)
+    return stalled(FailureReason.REMOVAL_FAILED, f"{texts.counts(status)}; {texts.causes(stuck, spec.max_attempts)}")
+
+
+def _settled(facts: Facts) -> Verdict:
+    """Nothing is open and nothing can be sent now: done, waiting for a retry or a node, or stalled."""
+    status, spec = facts.status, facts.membership.spec
+    if facts.all_joined and not facts.vanished:
+        if not facts.is_current:
+            return _progress(facts)
+        return Verdict("True", Reason.SUCCEEDED, texts.members(status))
+    groups = [g for g in status.failures if not spec.server_ids.isdisjoint(g.server_ids)]
+    others_wait = status.pending > len(facts.theirs)
+    if not groups and (others_wait or not facts.theirs):
+        return _progress(facts)
+    reason = Reason.CONFLICT if facts.theirs else _shared_reason(groups)
+    parts = [texts.counts(status)]
+    if facts.theirs:
+        parts.append(facts.conflict)
+    if groups:
+        parts.append(texts.causes(groups, spec.max_attempts))
+    if others_wait:
+        return Verdict("False", reason, "; ".join(parts), "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+    return stalled(reason, "; ".join(parts))
+
+
+def _shared_reason(groups: list[Failure]) -> Reason | FailureReason:
+    reasons = {g.reason for g in groups}
+    if len(reasons) == 1:
+        return groups[0].reason
+    return FailureReason.MEMBER_MISSING if reasons <= DRIFT else Reason.SERVERS_FAILED
+
+
+_CHAIN: Final[tuple[Callable[[Facts], Verdict | None], ...]] = (
+    # What a person asked for outranks what the cloud says.
+    _deleting,
+    _suspended,
+    # Then why nothing is known,
+    _looks_failed,
+    _recovering,
+    # why nothing more is done,
+    _halted,
+    _blocked,
+    _overdue,
+    # what is being done,
+    _progressing,
+    _removing,
+    # and what has come of it.
+    _settled,
+)
+
+
+def conditions(status: Status, verdict: Verdict, generation: int, now: datetime) -> tuple[Condition, ...]:
+    """Write the verdict as conditions; a transition time changes only with its condition's status."""
+    wanted = [_condition("Ready", verdict.ready, verdict.reason, verdict.message, generation)]
+    if verdict.also is not None:
+        reason = verdict.also_reason or verdict.reason
+        wanted.append(_condition(verdict.also, "True", reason, verdict.message, generation))
+    before = {c.type: c for c in status.conditions}
+    return tuple(_since(before.get(c.type), c, now) for c in wanted)
+
+
+def _condition(
+    kind: Literal["Ready", "Reconciling", "Stalled"],
+    value: Literal["True", "False", "Unknown"],
+    reason: Reason | FailureReason,
+    message: str,
+    generation: int,
+) -> Condition:
+    return Condition(kind, value, reason, one_line(message), generation)
+
+
+def _since(old: Condition | None, new: Condition, now: datetime) -> Condition:
+    unchanged = old is not None and old.status == new.status and old.last_transition_time is not None
+    return replace(new, last_transition_time=old.last_transition_time if old is not None and unchanged else now)

@@ -1,0 +1,51 @@
+"""Recorded members that the node list no longer shows, counted over several listings before anything is said (P13).
+
+Not for: members whose node is there but not Active, or in another pool (`members`): presence needs no second look.
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+LOOKS: Final = 3
+"""A short "not found" is not a disappearance: so many complete listings in a row, a resync interval apart."""
+MASS: Final = 3
+MASS_SHARE: Final = 10
+"""So many members, and more than one in ten, gone at once are rather a wrong listing than a fact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """In how many listings in a row a member was absent; when the last that counted, and the first, was begun."""
+
+    looks: int
+    last: datetime
+    first: datetime
+
+
+Absences = Mapping[str, Absence]
+
+
+def track(known: Absences, absent: Set[str], begun: datetime, apart: timedelta) -> dict[str, Absence]:
+    """Count a complete listing; whoever is present again is forgotten."""
+    tracked: dict[str, Absence] = {}
+    for server_id in absent:
+        before = known.get(server_id)
+        if before is None:
+            tracked[server_id] = Absence(1, begun, begun)
+        elif begun - before.last >= apart:
+            tracked[server_id] = Absence(before.looks + 1, begun, before.first)
+        else:
+            tracked[server_id] = before
+    return tracked
+
+
+def gone(tracked: Absences) -> frozenset[str]:
+    """Members that count as vanished."""
+    return frozenset(server_id for server_id, absence in tracked.items() if absence.looks >= LOOKS)
+
+
+def is_implausible(absent: int, members: int) -> bool:
+    """Whether so many of the members vanished at once that a human has to say what is true."""
+    return absent >= MASS and MASS_SHARE * absent > members

@@ -1,0 +1,144 @@
+"""What would be done, and whether a person has said yes to it: plans, their ids and approvals (rule P29).
+
+Not for: doing it (`adding`, `removing`). An approval is for the servers that were to be wiped when it was given: who
+becomes a member leaves it. With the list, the template, or a deletion it is void.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import Approval, DriftPolicy, Spec
+from nodepool_membership.api.status import ApprovedPlan, Plan
+from nodepool_membership.core.conditions import texts
+from nodepool_membership.core.observed import drift
+from nodepool_membership.core.observed.observation import NodeTable, PoolReport
+from nodepool_membership.core.planning import eligibility
+from nodepool_membership.core.planning.gates import Blocker
+from nodepool_membership.core.servers import rollout
+from nodepool_membership.core.state.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What would be done, now or after a wait: at least as much as it will be (promise of a preview)."""
+
+    add: frozenset[str]
+    """Servers that would be wiped."""
+    adopt: frozenset[str]
+    remove: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What may be called of what is foreseen."""
+
+    state: State
+    covered: frozenset[str] | None = None
+    """Servers that may be wiped; None: all."""
+    plan: Plan | None = None
+    """What waits for a person's word."""
+    blocker: Blocker | None = None
+    """Why that is not done."""
+
+
+def foreseen(membership: Membership, spec: Spec, before: State, state: State, table: NodeTable) -> Foreseen:
+    """What is to be done by a look at the cloud: `state` is `before` held against it.
+
+    `spec` lists only servers that no other membership has the better right to.
+    """
+    absent = spec.server_ids - state.called - table.present(spec.server_ids)
+    fresh = {i for i in absent - state.members if eligibility.may_come(i, state, spec)}
+    gone = (absent & state.members) | state.vanished
+    # Whether so many are believed to be gone is decided later, when those that are new have joined.
+    believed = not drift.is_implausible(len(gone), len(state.members) + len(fresh))
+    rejoins = spec.drift_policy is DriftPolicy.REJOIN and believed
+    back = {i for i in absent & state.members if rejoins and not (i in state.holds and state.holds[i].mass)}
+    add = frozenset() if membership.metadata.deleting else frozenset(fresh | back)
+    return Foreseen(add, state.members - before.members, state.owed)
+
+
+def plan_of(membership: Membership, state: State, what: Foreseen, pool: PoolReport | None) -> Plan:
+    """The plan with its id, which changes with the generation, the servers, and the template that they would get."""
+    meta, spec = membership.metadata, membership.spec
+    manual = spec.approval is Approval.MANUAL and bool(what.add) and pool is not None
+    template = rollout.mark(pool) if manual and pool is not None else ""
+    parts = [meta.uid, meta.generation, meta.deleting, sorted(what.add), sorted(what.remove), template]
+    return Plan(_hash(parts), len(what.add), _calls(state, spec, what.add, pool), len(what.adopt), len(what.remove))
+
+
+def _calls(state: State, spec: Spec, add: Iterable[str], pool: PoolReport | None) -> int:
+    """In how many calls they would be named: by the attempts behind them, who was asked for before one by one."""
+    groups: Counter[tuple[bool, int, str]] = Counter()
+    for server_id in add:
+        cause = state.failures.get(server_id)
+        groups[
+            cause is not None, state.attempts(server_id), server_id if cause is not None and cause.asked else ""
+        ] += 1
+    calls, first = 0, spec.batch_size if pool is None else rollout.most(state, spec, pool) or spec.batch_size
+    for _, number in sorted(groups.items()):
+        calls += 1 + -(-max(number - first, 0) // spec.batch_size)
+        first = spec.batch_size
+    return calls
+
+
+def standing(membership: Membership, state: State, what: Foreseen, pool: PoolReport) -> Standing:
+    """Hold what is foreseen by a fresh look against what was approved, and take up an approval that was just given."""
+    if membership.spec.approval is not Approval.MANUAL:
+        return Standing(replace(state, approved=None))
+    word = membership.metadata.annotations.get(APPROVED_PLAN_ANNOTATION)
+    approved = _still(state, membership, pool)
+    covered = frozenset() if approved is None else frozenset(approved.server_ids)
+    # With the list unchanged members become owed by nothing else than what was approved.
+    rest = replace(what, add=what.add - covered, remove=frozenset() if approved is not None else what.remove)
+    waits = plan_of(membership, state, rest, pool) if rest.add or rest.remove else None
+    if waits is not None and word == waits.id:
+        covered |= rest.add
+        approved = ApprovedPlan(waits.id, _scope(membership), rollout.mark(pool), tuple(sorted(covered)))
+        waits = None
+    elif approved is not None and word != approved.id:
+        # It was withdrawn, or is another plan's.
+        return standing(membership, replace(state, approved=None), what, pool)
+    state = replace(state, approved=approved)
+    return Standing(state, covered, waits, None if waits is None else _awaited(waits, word))
+
+
+def _still(state: State, membership: Membership, pool: PoolReport) -> ApprovedPlan | None:
+    """The approval as far as it still counts."""
+    approved = state.approved
+    if approved is None or (approved.scope, approved.template) != (_scope(membership), rollout.mark(pool)):
+        return None
+    left = tuple(i for i in approved.server_ids if i not in state.members)
+    return approved if len(left) == len(approved.server_ids) else replace(approved, server_ids=left)
+
+
+def _scope(membership: Membership) -> str:
+    """Changes with each server that enters or leaves the list, and with the deletion."""
+    return _hash([sorted(membership.spec.server_ids), membership.metadata.deleting])
+
+
+def _hash(parts: list[object]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_LENGTH]
+
+
+_LENGTH: Final = 16
+
+
+def _awaited(waits: Plan, word: str | None) -> Blocker:
+    what = []
+    if waits.add:
+        what.append(f"{texts.counted(waits.add, 'server')} would be WIPED in {texts.counted(waits.calls, 'call')}")
+    if waits.remove:
+        what.append(f"{texts.counted(waits.remove, 'member')} would be removed, which REINSTALLS them")
+    other = "" if word is None else f" (it names {word[:_LENGTH]!a}, which is no plan that waits)"
+    text = (
+        f"{' and '.join(what)}; spec.approval is Manual: nothing of it is called before the annotation"
+        f" {APPROVED_PLAN_ANNOTATION} names the plan {waits.id}{other}"
+    )
+    return Blocker(Reason.AWAITING_APPROVAL, text)

@@ -1,0 +1,107 @@
+"""What is known, held against the object as it is now: edits, requests by annotation, a lost status.
+
+Not for: what was seen of the cloud (`decide`).
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, Reason
+from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.status import Operation, Recovery
+from nodepool_membership.core.state.requests import Reset, look_requested, reset_requested
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.state.state import State
+
+
+def carry_over(membership: Membership, now: datetime, settings: Settings) -> State:
+    """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
+    status = membership.status
+    state = apply_spec(State.of(status), membership)
+    edited = membership.metadata.generation != status.observed_generation
+    if edited or state.surplus_since is None:
+        # Which ids the list had before is not known: with every edit the wait for all of them begins anew.
+        state = replace(state, surplus_since=now)
+    if is_lost(membership):
+        return replace(state, recovery=Recovery(now, now + settings.settle_window))
+    reset = reset_requested(membership)
+    if reset is not None and reset.problem is None:
+        state = _to_be_read_again(_reset(state, membership, reset), now)
+    if edited or look_requested(membership) is not None:
+        state = _to_be_read_again(state.without_waits(*Operation), now)
+        if edited or (state.halt is not None and state.halt.reason is Reason.POOL_REFUSES):
+            state = state.pardoned()
+    return state.without_queued() if membership.metadata.deleting else state
+
+
+def _to_be_read_again(state: State, now: datetime) -> State:
+    """Servers that were read and not sent are read at once: what was asked of them may be another thing now."""
+    causes = ((i, cause) for i, cause in state.failures.items() if cause.reason in PREFLIGHT and cause.retry_at is None)
+    return state.with_causes([(i, replace(cause, retry_at=now)) for i, cause in causes])
+
+
+def is_lost(membership: Membership) -> bool:
+    """Whether a status was lost, so that a call may be under way which nobody knows of (rule P2)."""
+    return membership.status.last_batch is None and FINALIZER in membership.metadata.finalizers
+
+
+def apply_spec(state: State, membership: Membership) -> State:
+    """Hold what is recorded against the spec: what left the list is owed or released (rule P18).
+
+    Attempts that an add has cost a server stay known when it leaves the list (rule P12).
+    """
+    desired = membership.spec.server_ids
+    recorded = state.members | state.owed
+    owed = _owed(state, recorded, membership)
+    state = replace(
+        state,
+        members=recorded if recorded <= desired else recorded & desired,
+        owed=owed,
+        removal_policy=membership.spec.removal_policy,
+    )
+    forgotten = []
+    for server_id, cause in state.failures.items():
+        if cause.reason is FailureReason.REMOVAL_FAILED:
+            is_over = server_id not in owed
+        else:
+            is_over = server_id not in desired and server_id not in owed and not cause.attempts
+        if is_over:
+            forgotten.append(server_id)
+    return state.without_causes(forgotten)
+
+
+def _owed(state: State, recorded: frozenset[str], membership: Membership) -> frozenset[str]:
+    spec = membership.spec
+    # Of several edits that are seen at once nobody knows the order, nor what the policy was between them: an id that
+    # may have left under Retain is released.
+    several = membership.metadata.generation - membership.status.observed_generation > 1 + membership.metadata.deleting
+    stays = several or RemovalPolicy.RETAIN in {spec.removal_policy, state.removal_policy}
+    off_the_list = frozenset[str]() if stays else recorded - spec.server_ids
+    if not membership.metadata.deleting:
+        return off_the_list
+    # A deletion while suspended behaves as Retain.
+    removes = spec.deletion_policy is RemovalPolicy.REMOVE and not spec.suspend
+    return recorded & spec.server_ids | off_the_list if removes else frozenset()
+
+
+def _reset(state: State, membership: Membership, reset: Reset) -> State:
+    """Give attempts back, take up vanished members again, and let adds go on.
+
+    Failures off the list are forgotten, since nothing else ever makes room for new ones (rule P4). What is live stays
+    so (rule P8).
+    """
+    covered = {i for i, cause in state.failures.items() if reset.covers(i, cause)}
+    covered |= {i for i in state.vanished if reset.covers(i, state.failures.get(i))}
+    back = state.vanished & covered
+    state = replace(state, members=state.members - back, owed=state.owed - back)
+    mine = membership.spec.server_ids | state.owed
+    failures = {}
+    for server_id, cause in state.failures.items():
+        if server_id not in covered or server_id in state.called:
+            failures[server_id] = cause
+        elif server_id in mine and server_id not in back:
+            failures[server_id] = replace(cause, attempts=0, retry_at=None, asked=0)
+    state = replace(state, failures=failures).pardoned().without_waits(*Operation)
+    return replace(state, recovery=None) if reset.is_whole else state

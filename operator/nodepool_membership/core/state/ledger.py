@@ -1,0 +1,47 @@
+"""What a process remembers of the calls of a membership, in case its status is lost or an older one restored (P2).
+
+Not for: what is live by the status (`state`). Whoever starts with nothing in memory knows of a lost status by its
+finalizer only, and of an older one not at all.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.status import Batch, Recovery, Status
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.state.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The number of the newest batch, and those that are open."""
+
+    last_batch: int
+    open: tuple[Batch, ...]
+
+
+def ledger_of(status: Status) -> Ledger | None:
+    """None while nothing was ever counted."""
+    return None if status.last_batch is None else Ledger(status.last_batch, status.open_batches)
+
+
+def is_behind(status: Status, known: Ledger | None) -> bool:
+    """Whether a status lacks what was stored in it: only the operator ends batches, and numbers only grow."""
+    if known is None:
+        return False
+    stored = {batch.batch for batch in status.jobs}
+    return (status.last_batch or 0) < known.last_batch or any(batch.batch not in stored for batch in known.open)
+
+
+def regained(membership: Membership, known: Ledger, now: datetime, settings: Settings) -> State:
+    """What an older status says, with the calls that are open; other calls are waited out like those of a lost one.
+
+    Who is off the list by now is let go of: the older status does not tell whether that was asked to be removed.
+    """
+    state = State.of(membership.status)
+    state = replace(state, members=state.members & membership.spec.server_ids)
+    for batch in known.open:
+        state = state.with_batch(batch)
+    last = max(known.last_batch, state.last_batch)
+    return replace(state, last_batch=last, recovery=Recovery(now, now + settings.settle_window))

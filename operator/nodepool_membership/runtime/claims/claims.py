@@ -1,0 +1,378 @@
+"""Which membership claims which server, over all namespaces, pools and clusters of the process (rule P16).
+
+Not for: reading objects, what one claims (`claimed`), or what a conflict means for a membership
+(`core.observed.rivals`). One event loop, no locks: a method is one step, and `reserve` checks and reserves in one.
+
+What the operator has stored (open batches, holds, members) counts against everybody. That an object merely names a
+server counts in its own namespace; in others once its credentials have read the pool. A finalizer that tells of a lost
+status, which users may write, counts in its own namespace only.
+
+A claim takes 8 bytes, for 10 million ids are claimed at the largest size: 46 bits of the id's hash, the slot of the
+membership, and the strength of its claim, in one of many sorted arrays, which stands for 10 more bits of the hash.
+Two of 10 million different ids look alike with a probability of 1 in 1,400 (2^-56 a pair; the hash is keyed anew in
+every process): then a server is held back, never sent twice, until one of them is off its list.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from nodepool_membership.api.membership import Membership, UnreadableStatus
+from nodepool_membership.api.status import Batch, Operation
+from nodepool_membership.core.observed.rivals import Rival, Rivals
+from nodepool_membership.runtime.claims.claimed import LINGERING, Named, Slot, Strength, has_called, source_of
+from nodepool_membership.runtime.scheduling.queue import Key
+
+_BUCKET_BITS: Final = 10
+_SLOT_BITS: Final = 16
+_STRENGTH_BITS: Final = 2
+_HASH_BITS: Final = 64 - _SLOT_BITS - _STRENGTH_BITS
+_BUCKETS: Final = 1 << _BUCKET_BITS
+_FULL: Final = 500
+"""Claims per array, on average, before there is one array more. Arrays that only grow would leave holes in memory."""
+_SLOTS: Final = 1 << _SLOT_BITS
+_KEPT: Final = _SLOTS // 16
+"""Slots that are left for memberships whose calls may still act, whatever else there is."""
+_SWEPT_AT_ONCE: Final = 512
+"""Buckets; so few that a step stays short at the largest size, so many that little of what is over stays."""
+
+
+class NoRoomError(Exception):
+    """There are too many memberships, in all or in one namespace, for the claims of one more.
+
+    `needed`: calls may act on its servers, or it has members: without its claims nobody may add any.
+    """
+
+    def __init__(self, *, needed: bool) -> None:
+        super().__init__(
+            "there are too many memberships for one operator, or too many in this namespace: delete some, or give"
+            " each of several operators a part of the namespaces with --namespace"
+        )
+        self.needed = needed
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """One walk over all buckets that takes out the claims of some slots."""
+
+    numbers: frozenset[int] = frozenset()
+    next: int = 0
+
+
+class Claims:
+    """The index. `wake` is called with a membership that waits for servers which another may have let go.
+
+    `linger` is how long the ids of open batches stay claimed whose record was lost: with its object, or by an edit.
+    """
+
+    def __init__(self, wake: Callable[[Key], None], linger: timedelta, *, now: Callable[[], datetime]) -> None:
+        self._wake = wake
+        self._linger = linger
+        self._now = now
+        self._buckets = [array("Q") for _ in range(_BUCKETS)]
+        self._claims = 0
+        self._slots: dict[int, Slot] = {}
+        self._numbers: dict[Key, int] = {}
+        self._used: Counter[str] = Counter()
+        """Slots by namespace."""
+        self._proven: dict[int, bool] = {}
+        """By source: whether its credentials have read the pool since the start; what was not tried yet is absent."""
+        self._waiting: set[int] = set()
+        self._over: set[int] = set()
+        self._sweep = _Sweep()
+        self._last = -1
+
+    def note(self, found: Membership | UnreadableStatus) -> None:
+        """Take over what a membership claims, as it was just read; one that is unchanged costs next to nothing.
+
+        Raises:
+            NoRoomError: nothing more of it is claimed than before, for there are too many memberships.
+        """
+        named = Named.of(found, self._now())
+        number, slot = self._find(found)
+        if slot is None or number is None or slot.digest != named.digest:
+            self._index(found, named)
+        else:
+            slot.now_reads_by(source_of(found))
+            self._change(number, slot, named, slot.reserved)
+        self._sweep_some()
+
+    def stored(self, old: Membership, new: Membership) -> None:
+        """Take over what a status write has changed; `old` is what it was made from."""
+        now = self._now()
+        before, after = Named.of(old, now), Named.of(new, now)
+        number, slot = self._find(new)
+        if slot is None or number is None or slot.digest != before.digest or before.lost is not after.lost:
+            # Where there is no room, the next read says so; until then what it claimed before is claimed.
+            with suppress(NoRoomError):
+                self._index(new, after)
+        else:
+            self._change(number, slot, after, after.changed_from(before) | slot.reserved)
+
+    def drop(self, key: Key) -> None:
+        """The object is gone: its claims are, too, but for the ids of batches that were open."""
+        number = self._numbers.pop(key, None)
+        if number is not None:
+            self._end(number, self._linger)
+        self._sweep_some()
+
+    def looked(self, membership: Membership, *, saw: bool) -> None:
+        """Its credentials were tried; `saw`: they have read the cluster and the pool that it names."""
+        source = source_of(membership)
+        before = self._proven.get(source)
+        if before or before is saw:
+            return
+        self._proven[source] = saw
+        _, slot = self._find(membership)
+        if slot is not None and slot.called and slot.contested and not saw:
+            self._wake_all()
+
+    def rivals(self, membership: Membership) -> Rivals:
+        """Every server of this membership that another one claims, and may."""
+        number, slot = self._find(membership)
+        if number is None or slot is None or not slot.contested:
+            return {}
+        found: dict[str, Rival] = {}
+        known: dict[Rival, Rival] = {}
+        now = self._now()
+        contested = False
+        for server_id in membership.spec.server_ids.union(membership.status.members, membership.status.live_ids):
+            mine, others = self._claims_to(number, slot, server_id, now)
+            contested = contested or bool(others)
+            rival = self._strongest(slot, mine, others)
+            if rival is not None:
+                found[server_id] = known.setdefault(rival, rival)
+        slot.contested = contested
+        if any(rival.better for rival in found.values()):
+            self._waiting.add(number)
+        else:
+            self._waiting.discard(number)
+        return found
+
+    def reserve(self, membership: Membership, intent: Batch) -> bool:
+        """Claim the intent's servers as named by an open batch; False, and nothing is, if one of them is another's.
+
+        A removal is refused also where another merely names the server (rule P18).
+        """
+        number, slot = self._find(membership)
+        if number is None or slot is None:
+            return False
+        now = self._now()
+        for server_id in intent.server_ids if slot.contested else ():
+            rival = self._strongest(slot, *self._claims_to(number, slot, server_id, now))
+            if rival is not None and (rival.better or intent.operation is Operation.REMOVE):
+                return False
+        slot.reserved |= frozenset(intent.server_ids)
+        for server_id in intent.server_ids:
+            self._set(number, server_id, Strength.OPEN)
+        return True
+
+    def __len__(self) -> int:
+        """Claims held, those not swept yet included."""
+        return self._claims
+
+    def _find(self, found: Membership | UnreadableStatus) -> tuple[int | None, Slot | None]:
+        meta = found.metadata
+        number = self._numbers.get((meta.namespace, meta.name))
+        slot = None if number is None else self._slots[number]
+        return (number, slot) if slot is not None and slot.uid == meta.uid else (None, None)
+
+    def _index(self, found: Membership | UnreadableStatus, named: Named) -> None:
+        """Claim everything anew in a slot of its own: which ids the one before it claims, nobody remembers."""
+        meta = found.metadata
+        key = (meta.namespace, meta.name)
+        before = self._numbers.get(key)
+        # What it claimed stays so where there is no room: a call may still act on some of it.
+        number = self._free_number(meta.namespace, needed=named.is_live or bool(named.members))
+        if before is not None:
+            same = self._slots[before].uid == meta.uid
+            self._end(before, timedelta() if same and not named.lost else self._linger)
+        self._slots[number] = Slot(
+            key,
+            meta.uid,
+            meta.creation_timestamp,
+            named.digest,
+            source_of(found),
+            live=named.is_live,
+            lost=named.lost,
+            called=before is None and has_called(found),
+        )
+        self._used[meta.namespace] += 1
+        self._numbers[key] = number
+        for server_id, strength in named.strengths(named.all_ids):
+            self._set(number, server_id, strength)
+
+    def _change(self, number: int, slot: Slot, named: Named, ids: Set[str]) -> None:
+        if not ids:
+            return
+        slot.digest, slot.live, slot.reserved = named.digest, named.is_live, frozenset()
+        for server_id, strength in named.strengths(ids):
+            if self._set(number, server_id, strength) and slot.contested:
+                self._wake_those_who_claim(server_id)
+
+    def _free_number(self, namespace: str, *, needed: bool) -> int:
+        """A slot for one more of a namespace, which may have as many as are left for others."""
+        free = _SLOTS - len(self._slots)
+        if free == 0 or (not needed and self._used[namespace] >= free - _KEPT):
+            raise NoRoomError(needed=needed)
+        number = (self._last + 1) % _SLOTS
+        while number in self._slots:
+            number = (number + 1) % _SLOTS
+        self._last = number
+        return number
+
+    def _end(self, number: int, linger: timedelta) -> None:
+        """The claims of a slot count no more; those on servers that a call may still act on only after `linger`."""
+        slot = self._slots[number]
+        slot.over = self._now() + (linger if slot.live or slot.reserved else timedelta())
+        self._over.add(number)
+        self._waiting.discard(number)
+        if slot.contested:
+            # Which ids it lets go is not known, so everybody who waits for one looks again.
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for other in self._waiting:
+            self._wake(self._slots[other].key)
+
+    def _place(self, server_id: str) -> tuple["array[int]", int]:
+        """The bucket of an id, and its entry there but for slot and strength."""
+        digest = hash(server_id)
+        # Linear hashing: as many low bits as there are arrays for, one less where that array is not made yet.
+        index = digest & (1 << (len(self._buckets) - 1).bit_length()) - 1
+        if index >= len(self._buckets):
+            index &= (1 << index.bit_length() - 1) - 1
+        kept = digest >> _BUCKET_BITS & (1 << _HASH_BITS) - 1
+        return self._buckets[index], kept << _SLOT_BITS + _STRENGTH_BITS
+
+    def _grow(self) -> None:
+        """Make one array more, out of the one whose claims it is to share."""
+        high = 1 << len(self._buckets).bit_length() - 1
+        index = len(self._buckets) - high
+        mark = high >> _BUCKET_BITS << _SLOT_BITS + _STRENGTH_BITS
+        old = self._buckets[index]
+        self._buckets[index] = array("Q", [entry for entry in old if not entry & mark])
+        self._buckets.append(array("Q", [entry for entry in old if entry & mark]))
+
+    def _set(self, number: int, server_id: str, strength: Strength | None) -> bool:
+        """Claim an id, or give it up; whether the claim became weaker."""
+        bucket, base = self._place(server_id)
+        entry = base | number << _STRENGTH_BITS
+        at = bisect_left(bucket, entry)
+        if at < len(bucket) and bucket[at] >> _STRENGTH_BITS == entry >> _STRENGTH_BITS:
+            was = bucket[at] & (1 << _STRENGTH_BITS) - 1
+            if strength is None:
+                del bucket[at]
+                self._claims -= 1
+                return True
+            bucket[at] = entry | strength
+            return strength < was
+        if strength is not None:
+            self._flag(bucket, base, at, number)
+            bucket.insert(at, entry | strength)
+            self._claims += 1
+            if self._claims > _FULL * len(self._buckets):
+                self._grow()
+        return False
+
+    def _flag(self, bucket: "array[int]", base: int, at: int, number: int) -> None:
+        """Mark a slot as contested, and the one that it shares an id with; of more than one all are marked already."""
+        for other, entry in self._run(bucket, base, at):
+            slot = self._slots[other]
+            if slot.over is None or slot.lost or Strength(entry & (1 << _STRENGTH_BITS) - 1) in LINGERING:
+                self._slots[number].contested = slot.contested = True
+                if slot.over is None:
+                    return
+
+    def _run(self, bucket: "array[int]", base: int, at: int) -> Iterable[tuple[int, int]]:
+        """Slots and entries of one id, those before `at` first, backwards, then the others."""
+        end = base + (1 << _SLOT_BITS + _STRENGTH_BITS)
+        low = at
+        while low > 0 and bucket[low - 1] >= base:
+            low -= 1
+            yield bucket[low] >> _STRENGTH_BITS & _SLOTS - 1, bucket[low]
+        while at < len(bucket) and bucket[at] < end:
+            yield bucket[at] >> _STRENGTH_BITS & _SLOTS - 1, bucket[at]
+            at += 1
+
+    def _claims_to(
+        self, number: int, slot: Slot, server_id: str, now: datetime
+    ) -> tuple[Strength, list[tuple[Slot, Strength]]]:
+        """How strongly a slot claims an id, and all others that do, whether they may or not."""
+        bucket, base = self._place(server_id)
+        mine, others = Strength.LISTED, list[tuple[Slot, Strength]]()
+        for other, entry in self._run(bucket, base, bisect_left(bucket, base)):
+            strength = Strength(entry & (1 << _STRENGTH_BITS) - 1)
+            candidate = self._slots[other]
+            if other == number:
+                mine = strength
+            elif candidate.over is None or slot.fears(candidate, strength, now):
+                others.append((candidate, strength))
+        return mine, others
+
+    def _strongest(self, slot: Slot, mine: Strength, others: list[tuple[Slot, Strength]]) -> Rival | None:
+        """Of those that bind a slot one with the better right to an id, if there is one, else the next in line."""
+        binding: list[tuple[bool, int, tuple[datetime, str], Slot]] = []
+        for other, listed in others:
+            is_home = slot.is_home(other)
+            strength = Strength.OPEN if is_home and other.lost else listed
+            own = Strength.OPEN if is_home and slot.lost else mine
+            if is_home or strength is not Strength.LISTED or self._binds(other):
+                worse = strength < own or (strength == own and other.age > slot.age)
+                binding.append((worse, -strength, other.age, other))
+        if not binding:
+            return None
+        worse, weakness, _, other = min(binding, key=lambda claim: claim[:3])
+        return Rival(
+            "/".join(other.key),
+            better=not worse,
+            recorded=-weakness == Strength.MEMBER,
+            holds=-weakness == Strength.HELD,
+            foreign=not slot.is_home(other),
+        )
+
+    def counts_in(self, namespace: str, found: Membership | UnreadableStatus) -> bool:
+        """Whether that an object, as it was just read, names servers counts in this namespace."""
+        return found.metadata.namespace == namespace or self._proven.get(source_of(found), has_called(found))
+
+    def _binds(self, other: Slot) -> bool:
+        """Whether that it names a server counts in other namespaces, too. What is over names none any more."""
+        return other.over is None and self._proven.get(other.source, other.called)
+
+    def _wake_those_who_claim(self, server_id: str) -> None:
+        bucket, base = self._place(server_id)
+        for other, _ in self._run(bucket, base, bisect_left(bucket, base)):
+            if other in self._waiting:
+                self._wake(self._slots[other].key)
+
+    def _sweep_some(self) -> None:
+        """Take the claims of slots that are over out of the next few buckets; their numbers are free after a walk."""
+        sweep = self._sweep
+        if not sweep.numbers:
+            now = self._now()
+            over = frozenset(n for n in self._over if (slot := self._slots[n]).over is not None and slot.over <= now)
+            if not over:
+                return
+            self._sweep = sweep = _Sweep(over)
+        last = min(sweep.next + _SWEPT_AT_ONCE, len(self._buckets))
+        for index in range(sweep.next, last):
+            bucket = self._buckets[index]
+            kept = [entry for entry in bucket if entry >> _STRENGTH_BITS & _SLOTS - 1 not in sweep.numbers]
+            if len(kept) < len(bucket):
+                self._claims -= len(bucket) - len(kept)
+                self._buckets[index] = array("Q", kept)
+        sweep.next = last
+        if last == len(self._buckets):
+            for number in sweep.numbers:
+                self._used[self._slots.pop(number).key[0]] -= 1
+            self._over -= sweep.numbers
+            self._used = +self._used
+            if len(self._proven) > len(self._slots):
+                named = {slot.source for slot in self._slots.values()}
+                self._proven = {source: saw for source, saw in self._proven.items() if source in named}
+            self._sweep = _Sweep()

@@ -1,0 +1,285 @@
+"""From a membership to what it may use of the cloud: endpoint, credentials, client, write budget, shared listings.
+
+Not for: the wire (`cce`) or decisions (`core`). Looks; every trouble becomes a `TroubleError`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import NodePoolRef
+from nodepool_membership.api.status import Batch, Phase
+from nodepool_membership.cce.budget import WINDOW_SECONDS, Budgets, Taken, WriteBudget
+from nodepool_membership.cce.client import CloudClient
+from nodepool_membership.cce.credentials import CredentialsError, Source, parse_credentials
+from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
+from nodepool_membership.cce.errors import CloudError, is_about_the_document
+from nodepool_membership.cce.listings import ListingKey, Listings
+from nodepool_membership.cce.servers import ServersClient
+from nodepool_membership.core.observed.observation import (
+    ClusterReport,
+    Freshness,
+    JobPhase,
+    JobReport,
+    NodeTable,
+    PoolReport,
+    Trouble,
+)
+from nodepool_membership.core.preflight.facts import Inspection
+from nodepool_membership.core.program.effects import ClusterView, InspectServers
+from nodepool_membership.core.record import SEND_WITHIN
+from nodepool_membership.kube.errors import ForbiddenError as KubeForbiddenError
+from nodepool_membership.kube.errors import RejectedError
+from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
+from nodepool_membership.runtime.cloud import error_mapping, inspecting
+from nodepool_membership.runtime.cloud.error_mapping import TroubleError
+from nodepool_membership.runtime.cloud.identities import Identities
+
+_log = logging.getLogger(__name__)
+
+Connect = Callable[[str, str, Source], CloudClient]
+"""Makes a client for endpoint, project id and source of credentials."""
+ConnectServers = Callable[[str, str, Source], ServersClient | None]
+"""Makes one that reads servers, where their services' addresses are known."""
+
+
+def _unknown(_endpoint: str, _project_id: str, _source: Source) -> None:
+    """No address is known."""
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one membership uses of the cloud during one reconcile."""
+
+    client: CloudClient
+    listing_key: ListingKey
+    identity: str
+    """Of the source of the credentials."""
+    budgets: Budgets
+    servers: ServersClient | None = None
+    """None where no address of ECS is known."""
+
+    @property
+    def budget(self) -> WriteBudget:
+        """Looked up at each use: one that is idle, as while a listing is awaited, may be dropped and made anew."""
+        return self.budgets.get(self.listing_key.endpoint, self.identity)
+
+
+def _age(batch: Batch, now: datetime) -> float | None:
+    """Seconds since the call of a batch at least, 0 if it may be this moment; None if none was made.
+
+    Servers are read, and the intent is stored, between a submitTime and its call.
+    """
+    if batch.submit_time is None:
+        return None
+    return max((now - batch.submit_time - SEND_WITHIN).total_seconds(), 0.0)
+
+
+class Clouds:
+    """Every cloud endpoint the process talks to."""
+
+    def __init__(
+        self,
+        connect: Connect,
+        secrets: Secrets,
+        identities: Identities,
+        allow: AllowList,
+        budgets: Budgets,
+        listings: Listings,
+        *,
+        monotonic: Callable[[], float],
+        connect_servers: ConnectServers = _unknown,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        self._connect = connect
+        self._secrets = secrets
+        self._identities = identities
+        self._allow = allow
+        self._budgets = budgets
+        self._listings = listings
+        self._monotonic = monotonic
+        self._connect_servers = connect_servers
+        self._now = now
+        self._read: set[tuple[ListingKey, str]] = set()
+        """Pools that were read once since the start, by whose credentials: that a membership may claim servers."""
+        self._kept: dict[str, Source] = {}
+        """The last good ones of objects that have the finalizer, by uid; in memory only."""
+
+    async def access(self, membership: Membership, *, fresh_secret: bool = False) -> Access:
+        """Resolve endpoint and credentials; `fresh_secret` reads the Secret in any case.
+
+        Raises:
+            TroubleError: endpoint not allowed, region unknown, Secret missing or unusable.
+            KubeError: the API server did not answer.
+        """
+        pool = membership.spec.node_pool
+        try:
+            endpoint = resolve_endpoint(pool.region, pool.endpoint, self._allow)
+        except (EndpointNotAllowedError, UnknownRegionError) as error:
+            raise TroubleError(error_mapping.of_setup(error)) from None
+        source = await self._source(membership, endpoint, fresh=fresh_secret)
+        return Access(
+            client=self._connect(endpoint, pool.project_id, source),
+            listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint),
+            identity=source.identity,
+            budgets=self._budgets,
+            servers=self._connect_servers(endpoint, pool.project_id, source),
+        )
+
+    async def recall(self, membership: Membership, now: datetime) -> None:
+        """Count calls that an earlier process made: to be awaited at the first read of an object, before any write.
+
+        Whose credentials cannot be had is not counted: nothing can be called with them either.
+
+        Raises:
+            KubeError: the API server did not answer.
+        """
+        ages = [_age(batch, now) for batch in membership.status.jobs if batch.phase is not Phase.WITHDRAWN]
+        recent = [age for age in ages if age is not None and age < WINDOW_SECONDS]
+        if not recent:
+            return
+        try:
+            access = await self.access(membership)
+        except TroubleError as error:
+            _log.warning("calls of a minute ago are not counted: %s", error, extra={"calls": len(recent)})
+            return
+        access.budget.seed(self._monotonic(), recent)
+
+    def forget(self, uid: str) -> None:
+        """The object has no finalizer any more: its credentials are not needed after it."""
+        self._kept.pop(uid, None)
+
+    async def _source(self, membership: Membership, endpoint: str, *, fresh: bool) -> Source:
+        """That of the spec, else of a deleting object the last good one (rule P20): its Secret is deleted with it."""
+        meta = membership.metadata
+        try:
+            source = await self._asked_for(membership, endpoint, fresh=fresh)
+        except TroubleError:
+            kept = self._kept.get(meta.uid) if meta.deleting else None
+            if kept is None:
+                raise
+            return kept
+        if FINALIZER in meta.finalizers:
+            self._kept[meta.uid] = source
+        return source
+
+    async def _asked_for(self, membership: Membership, endpoint: str, *, fresh: bool) -> Source:
+        spec = membership.spec
+        base = await self._base(membership, endpoint, fresh=fresh)
+        if spec.assume_agency is None:
+            return base
+        return self._identities.agency(base, spec.assume_agency, spec.identity_ref, endpoint)
+
+    async def _base(self, membership: Membership, endpoint: str, *, fresh: bool) -> Source:
+        spec, namespace = membership.spec, membership.metadata.namespace
+        if spec.identity_ref is not None:
+            return self._identities.of(namespace, spec.node_pool, spec.identity_ref, endpoint)
+        if spec.credentials_ref is None:
+            text = "neither spec.credentialsRef nor spec.identityRef is set: set one of them"
+            raise TroubleError(Trouble(Reason.CREDENTIALS_INVALID, text))
+        try:
+            return parse_credentials(await self._secret(namespace, spec.credentials_ref.name, fresh=fresh))
+        except CredentialsError as error:
+            raise TroubleError(error_mapping.of_setup(error)) from None
+
+    async def _secret(self, namespace: str, name: str, *, fresh: bool) -> Mapping[str, bytes]:
+        try:
+            data = await self._secrets.read(namespace, name, fresh=fresh)
+        except UnusableSecretError as error:
+            raise TroubleError(Trouble(Reason.CREDENTIALS_INVALID, str(error))) from None
+        except (KubeForbiddenError, RejectedError) as error:
+            text = f"Secret {name!r} cannot be read: {error}; the operator needs the right to get Secrets here"
+            raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text)) from None
+        if data is None:
+            text = (
+                f"Secret {name!r} does not exist in namespace {namespace!r}; create it of type"
+                f" {CREDENTIALS_MARK} with the keys accessKey and secretKey, or token, or correct spec.credentialsRef"
+            )
+            raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text))
+        return data
+
+    async def look(self, access: Access, pool: NodePoolRef, freshness: Freshness, read_at: datetime) -> ClusterView:
+        """Look at the nodes of a cluster; unless a recent listing will do, at pool and cluster, too, as at first.
+
+        Raises:
+            TroubleError: the cloud could not be looked at.
+        """
+        listing = await self._listing(access, pool.cluster_id, freshness, read_at)
+        if freshness is Freshness.RECENT and (access.listing_key, pool.node_pool_id) in self._read:
+            return ClusterView(listing, clock_offset_seconds=access.client.clock_offset_seconds)
+        # After the listing: what the pool counts may only have grown since.
+        seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
+        self._read.add((access.listing_key, pool.node_pool_id))
+        return ClusterView(listing, seen_pool, cluster, access.client.clock_offset_seconds)
+
+    async def inspect(self, wanted: InspectServers, access: Access) -> Inspection:
+        """Read servers before a call names them."""
+        return await inspecting.inspect(wanted, access.client, access.servers, now=self._now)
+
+    def is_listed(self, access: Access) -> bool:
+        """Whether a recent listing is at hand, so that the cloud need not be asked for one."""
+        return self._listings.recent(access.listing_key) is not None
+
+    def take(self, membership: Membership, access: Access) -> Taken | float:
+        """A place in the write budget, or the seconds until there is one for this membership."""
+        return access.budget.try_take(self._monotonic(), membership.metadata.uid)
+
+    def ended(self, access: Access, place: Taken) -> None:
+        """The call for which the place was taken is over, however it went."""
+        access.budget.ended(place, self._monotonic())
+
+    def is_throttled(self, access: Access) -> bool:
+        """Whether the budget is closed because the cloud throttled a write."""
+        return access.budget.is_closed(self._monotonic())
+
+    async def jobs(self, access: Access, job_ids: tuple[str, ...]) -> dict[str, JobReport]:
+        """What the cloud says of some jobs. One that cannot be read is still on its way, as far as anybody knows.
+
+        Raises:
+            TroubleError: it did not answer for all, for a cause that is not the job.
+        """
+        return dict(zip(job_ids, await asyncio.gather(*(self._job(access, job_id) for job_id in job_ids)), strict=True))
+
+    async def _job(self, access: Access, job_id: str) -> JobReport:
+        try:
+            return await access.client.get_job(job_id)
+        except CloudError as error:
+            if not is_about_the_document(error):
+                raise _not_seen(access, error, "a job") from None
+            # Its servers are followed by their nodes; it must not keep the others from being looked at.
+            _log.warning("a job cannot be read: %s", error_mapping.said(error), extra={"jobID": job_id})
+            return JobReport(job_id, JobPhase.UNREADABLE)
+
+    async def _listing(self, access: Access, cluster_id: str, freshness: Freshness, read_at: datetime) -> NodeTable:
+        async def fetch() -> NodeTable:
+            return await access.client.list_nodes(cluster_id)
+
+        try:
+            if freshness is Freshness.RECENT:
+                return await self._listings.any(access.listing_key, fetch)
+            return await self._listings.fresh(access.listing_key, fetch, read_at)
+        except CloudError as error:
+            raise _not_seen(access, error, "the node list") from None
+
+    async def _pool(self, access: Access, cluster_id: str, pool_id: str) -> tuple[PoolReport, ClusterReport]:
+        try:
+            cluster = await access.client.get_cluster(cluster_id)
+        except CloudError as error:
+            raise _not_seen(access, error, "the cluster") from None
+        try:
+            return await access.client.get_node_pool(cluster_id, pool_id), cluster
+        except CloudError as error:
+            raise _not_seen(access, error, "the node pool") from None
+
+
+def _not_seen(access: Access, error: CloudError, subject: str) -> TroubleError:
+    return TroubleError(error_mapping.of_look(error, subject, access.client.clock_offset_seconds))

@@ -1,0 +1,86 @@
+"""The cloud as one program uses it: credentials, looks, and a place in the write budget that it may hold.
+
+Not for: deciding what is looked at (`core.decide`), or how (`clouds`).
+"""
+
+from nodepool_membership.cce.budget import Taken
+from nodepool_membership.core.program.effects import (
+    AskJobs,
+    CloudEffect,
+    Connect,
+    InspectServers,
+    IsListed,
+    LookAtCluster,
+    Place,
+    TakePlace,
+)
+from nodepool_membership.runtime.cloud.clouds import Access, Clouds
+from nodepool_membership.runtime.cloud.error_mapping import TroubleError
+
+
+class Looking:
+    """Performs the looks of one program; `over` must follow, for a place that it holds counts until then."""
+
+    def __init__(self, clouds: Clouds) -> None:
+        self._clouds = clouds
+        self._access: Access | None = None
+        self._place: Taken | None = None
+        self._called = False
+
+    @property
+    def access(self) -> Access:
+        """What the program uses of the cloud.
+
+        Raises:
+            RuntimeError: it has not connected; an order that no program has.
+        """
+        if self._access is None:
+            raise RuntimeError("the cloud is used before its credentials were read")
+        return self._access
+
+    async def perform(self, effect: CloudEffect[object]) -> object:
+        """Perform a look; what keeps us from it is an answer, too.
+
+        Raises:
+            KubeError: the API server did not answer for the credentials.
+        """
+        try:
+            match effect:
+                case Connect(membership, fresh):
+                    self._access = await self._clouds.access(membership, fresh_secret=fresh)
+                    return None
+                case AskJobs(job_ids):
+                    return await self._clouds.jobs(self.access, job_ids)
+                case LookAtCluster(pool, freshness, read_at):
+                    return await self._clouds.look(self.access, pool, freshness, read_at)
+                case InspectServers():
+                    return await self._clouds.inspect(effect, self.access)
+                case IsListed():
+                    return self._clouds.is_listed(self.access)
+                case TakePlace(membership):
+                    return self._take(self._clouds.take(membership, self.access))
+                case _:
+                    raise TypeError(f"not known: {effect}")
+        except TroubleError as error:
+            return error.trouble
+
+    def _take(self, taken: Taken | float) -> Place:
+        throttled = self._clouds.is_throttled(self.access)
+        if isinstance(taken, Taken):
+            self._place = taken
+            return Place(0.0, throttled)
+        return Place(taken, throttled)
+
+    def called(self) -> None:
+        """The place was used: it counts until a minute after the end."""
+        self._called = True
+
+    def over(self) -> None:
+        """The program is over; a place that was not used is given back."""
+        place, self._place = self._place, None
+        if place is None:
+            return
+        if self._called:
+            self._clouds.ended(self.access, place)
+        else:
+            self.access.budget.give_back(place)

@@ -1,0 +1,93 @@
+"""The census: nothing is added before every membership that was there at the start was read once (rule P16)."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from nodepool_membership.kube.errors import UnansweredError
+from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.runtime.claims import initial_sync as module
+from nodepool_membership.runtime.claims.initial_sync import PATIENCE, Census
+from nodepool_membership.runtime.scheduling.queue import Key
+
+A, B, NEW = ("ns", "a"), ("ns", "b"), ("ns", "new")
+
+
+class There(Memberships):
+    """Memberships that are there; the first lists fail."""
+
+    def __init__(self, *keys: Key, failures: int = 0) -> None:
+        self.there, self.failures, self.asked = set(keys), failures, 0
+
+    async def keys(self, namespaces: Iterable[str]) -> set[Key]:
+        assert list(namespaces) == ["ns"]
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise UnansweredError("the API server is away")
+        return self.there
+
+
+class Scene:
+    def __init__(self, there: Memberships) -> None:
+        self.now = 0.0
+        self.woken: list[Key] = []
+        self.census = Census(there, ["ns"], self.woken.append, clock=lambda: self.now)
+
+    def is_complete(self) -> bool:
+        return self.census.is_complete
+
+
+async def test_it_is_complete_when_all_that_were_listed_were_read_or_are_gone() -> None:
+    scene = Scene(There(A, B))
+    scene.census.read(A)
+    assert not scene.is_complete()
+    await scene.census.take()
+    assert scene.woken == [B]
+    assert not scene.is_complete()
+    scene.census.read(NEW)
+    assert not scene.is_complete()
+    scene.census.read(B)
+    assert scene.is_complete()
+    assert scene.census.wait_for_others(NEW) is None
+
+
+async def test_where_there_is_nothing_it_is_complete_once_that_is_known() -> None:
+    scene = Scene(There())
+    assert not scene.is_complete()
+    await scene.census.take()
+    assert scene.is_complete()
+
+
+async def test_who_waits_is_woken_when_all_were_read() -> None:
+    scene = Scene(There(A, B))
+    await scene.census.take()
+    scene.woken.clear()
+    scene.census.read(A)
+    assert scene.census.wait_for_others(A) == PATIENCE
+    assert scene.woken == []
+    scene.census.read(B)
+    assert scene.woken == [A]
+
+
+async def test_work_goes_on_without_the_others_when_they_get_no_further() -> None:
+    scene = Scene(There(A, B, NEW))
+    await scene.census.take()
+    scene.now = 8
+    scene.census.read(A)
+    scene.now = 15
+    assert scene.census.wait_for_others(A) == 3
+    scene.now = 18
+    assert scene.census.wait_for_others(A) is None
+    assert not scene.is_complete()
+
+
+async def test_the_list_is_tried_until_it_comes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_RETRY", 0.001)
+    there = There(A, failures=3)
+    scene = Scene(there)
+    await scene.census.take()
+    assert there.asked == 4
+    assert caplog.text.count("the API server is away") == 3
+    assert scene.woken == [A]
