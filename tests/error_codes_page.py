@@ -34,7 +34,7 @@ _ABOUT = {
     About.POOL: "pool, cluster or its template",
     About.QUOTA: "a quota or stock",
     About.ACCOUNT: "account, key or rights",
-    About.MOMENT: "the moment",
+    About.TRANSIENT: "the moment",
 }
 
 
@@ -44,7 +44,7 @@ _PASSES = frozenset({Reason.LOCKED, Reason.POOL_NOT_READY})
 def _one(entry: Entry) -> str:
     if entry.about is About.SERVER:
         return "yes"
-    if entry.about is About.MOMENT and entry.reason in _PASSES:
+    if entry.about is About.TRANSIENT and entry.reason in _PASSES:
         return "perhaps, while it is busy"
     return "perhaps" if entry.may_be_one else "no"
 
@@ -59,7 +59,7 @@ def _does(entry: Entry) -> str:
         return "narrows"
     if entry.may_be_one:
         return "asks"
-    return "waits" if entry.blames or entry.about is About.MOMENT else "waits, blames nobody"
+    return "waits" if entry.blames or entry.about is About.TRANSIENT else "waits, blames nobody"
 
 
 def _reason(entry: Entry) -> str:

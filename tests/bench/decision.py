@@ -18,9 +18,9 @@ from nodepool_membership.core.decide import Decision, decide
 from nodepool_membership.core.observed.observation import (
     ACTIVE,
     ClusterReport,
-    Home,
     JobPhase,
     JobReport,
+    NamespaceState,
     Node,
     NodeTable,
     Observation,
@@ -122,7 +122,7 @@ def _decision(what: _Input) -> Callable[[], Decision]:
         pool=PoolReport(""),
         cluster=ClusterReport("Available"),
         write_wait=0.0,
-        home=Home(),
+        namespace_state=NamespaceState(),
     )
 
     def run() -> Decision:

@@ -254,7 +254,7 @@ async def test_a_kopf_thread_that_is_blocked_fails_liveness(
         connect(control_plane.admin_kubeconfig) as api,
         watching(api, namespace, inactivity_seconds=1, doubt_seconds=0.05, clock=clock) as (watch, _),
     ):
-        monkeypatch.setattr(watch._marks, "changed", block)
+        monkeypatch.setattr(watch._change_filter, "changed", block)
         try:
             await create(api, namespace, "any", [])
             await until(entered.is_set)

@@ -86,9 +86,9 @@ def delete(scene: Scene) -> None:
 def test_a_member_that_left_the_list_is_removed_after_the_delay(stage: Stage) -> None:
     scene = joined(stage, options=SEEN)
     scene.edit(serverIDs=KEPT)
-    owed = scene.until("owed", lambda m: status(m).get("surplus") == 1)
-    assert "1 member to be removed and REINSTALLED (" in str(condition(owed)["message"])
-    assert condition(owed, "Reconciling")["status"] == "True"
+    surplus = scene.until("owed", lambda m: status(m).get("surplus") == 1)
+    assert "1 member to be removed and REINSTALLED (" in str(condition(surplus)["message"])
+    assert condition(surplus, "Reconciling")["status"] == "True"
     assert removed(scene) == []
     done = scene.until_ready()
     assert status(done)["members"] == KEPT

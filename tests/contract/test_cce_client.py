@@ -47,7 +47,7 @@ from scripted_cloud import (
 )
 
 
-async def add(cloud: CloudClient) -> client_module.Accepted:
+async def add(cloud: CloudClient) -> client_module.AcceptedJob:
     return await cloud.add_nodes(CLUSTER, POOL, SERVERS, signed_at=INTENT)
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from nodepool_membership import cce
-from nodepool_membership.cce.client import Accepted, CloudClient
+from nodepool_membership.cce.client import AcceptedJob, CloudClient
 from nodepool_membership.cce.errors import CloudError, LockedError, NotFoundError, OutcomeUnknownError
 from scripted_cloud import CLUSTER, ENDPOINT, GONE, HTML, INTENT, JOB, PROJECT, always, client
 
 UIDS = ["bbbbbbbb-bbbb-cccc-dddd-eeeeeeeeeeee", "bbbbbbbb-bbbb-cccc-dddd-ffffffffffff"]
 
 
-async def remove(cloud: CloudClient) -> Accepted:
+async def remove(cloud: CloudClient) -> AcceptedJob:
     return await cloud.remove_nodes(CLUSTER, UIDS, signed_at=INTENT)
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.errors import ForbiddenError, ThrottledError, UnavailableError
-from nodepool_membership.cce.servers import IDS_PER_CALL, Places, ServersClient, ServersRead
+from nodepool_membership.cce.servers import IDS_PER_CALL, ServerEndpoints, ServersClient, ServersRead
 from scripted_cloud import HTML, KEY, NOW, PROJECT, Wire
 
-PLACES = Places(
+PLACES = ServerEndpoints(
     "https://ecs.example.com", "https://bms.example.com", "https://evs.example.com", "https://vpc.example.com"
 )
 MARK = "MARKED-user-data"
@@ -85,12 +85,14 @@ def asked(request: httpx.Request) -> list[str]:
     return request.url.params["server_id"].split(",")
 
 
-def client(wire: Wire, credentials: Credentials = KEY, places: Places = PLACES, now: datetime = NOW) -> ServersClient:
+def client(
+    wire: Wire, credentials: Credentials = KEY, places: ServerEndpoints = PLACES, now: datetime = NOW
+) -> ServersClient:
     http = httpx.AsyncClient(transport=wire)
     return ServersClient(http, places, PROJECT, credentials, now=lambda: now, timeout_seconds=60)
 
 
-async def read(wire: Wire, wanted: Sequence[str], places: Places = PLACES) -> ServersRead:
+async def read(wire: Wire, wanted: Sequence[str], places: ServerEndpoints = PLACES) -> ServersRead:
     result = await client(wire, places=places).servers(wanted)
     assert result.found.keys() | result.unread.keys() <= set(wanted)
     return result
@@ -180,7 +182,7 @@ async def test_where_bare_metal_cannot_be_read_unknown_ids_are_unread_and_not_ab
     wire = ecs(lambda r: answered(*map(unknown, asked(r))), lambda _: httpx.Response(403, json=ABSENT))
     result = await read(wire, ids(2))
     assert (result.found, {i: type(e) for i, e in result.unread.items()}) == ({}, dict.fromkeys(ids(2), ForbiddenError))
-    assert (await read(wire, ids(2), Places(PLACES.ecs))).unread == {}
+    assert (await read(wire, ids(2), ServerEndpoints(PLACES.ecs))).unread == {}
 
 
 BAD = [
@@ -231,14 +233,14 @@ async def test_a_subnet_has_three_ids() -> None:
 
 async def test_what_has_no_address_cannot_be_read() -> None:
     with pytest.raises(UnavailableError, match="no address is known for listVolumes: name it in the file of"):
-        await client(Wire(lambda _: httpx.Response(200)), places=Places(PLACES.ecs)).volumes(ids(1))
+        await client(Wire(lambda _: httpx.Response(200)), places=ServerEndpoints(PLACES.ecs)).volumes(ids(1))
 
 
 async def test_the_signature_of_a_list_by_ids_is_the_official_sdks() -> None:
     """A vector made with the official SDK's signer."""
     wire = Wire(lambda _: answered())
     key = AccessKey("AKEXAMPLE", "SKEXAMPLE")
-    places = Places("https://ecs.cn-north-4.myhuaweicloud.com")
+    places = ServerEndpoints("https://ecs.cn-north-4.myhuaweicloud.com")
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     first, second = "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", "11111111-2222-3333-4444-555555555555"
     await client(wire, key, places, at)._listed([first, second])

@@ -26,7 +26,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import NodePoolRef, PreflightMode
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
-from nodepool_membership.cce.servers import Places, ServersClient
+from nodepool_membership.cce.servers import ServerEndpoints, ServersClient
 from nodepool_membership.cce.transport import make_http
 from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, CCE_NODE_TAG, Inspection
 from nodepool_membership.core.program.effects import InspectServers
@@ -58,7 +58,7 @@ class Site:
     ) -> Inspection:
         url = self.simulator.url
         cloud = CloudClient(self.http, url, PROJECT_ID, KEY, now=now, timeout_seconds=60)
-        places = Places(url, url, url, url)
+        places = ServerEndpoints(url, url, url, url)
         reader = ServersClient(self.http, places, PROJECT_ID, KEY, now=now, timeout_seconds=60)
         wanted = InspectServers(POOL, frozenset(ids), frozenset({subnet}), mode)
         return await inspect(wanted, cloud, reader if known else None, now=now, within=within)

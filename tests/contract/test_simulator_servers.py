@@ -27,7 +27,7 @@ from cce_simulator.config import (
 )
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
-from nodepool_membership.cce.servers import Places, ServersClient, ServersRead
+from nodepool_membership.cce.servers import ServerEndpoints, ServersClient, ServersRead
 from nodepool_membership.cce.transport import make_http
 from nodepool_membership.core.preflight.facts import Inspection
 from nodepool_membership.core.preflight.rules import RULES, Asked
@@ -45,7 +45,7 @@ async def now_read(simulator: Simulator, *ids: str) -> ServersRead:
 
 
 def reader(simulator: Simulator, http: httpx.AsyncClient) -> ServersClient:
-    places = Places(*([simulator.url] * 4))
+    places = ServerEndpoints(*([simulator.url] * 4))
     return ServersClient(http, places, PROJECT_ID, KEY, now=lambda: datetime.now(UTC), timeout_seconds=60)
 
 

@@ -40,9 +40,9 @@ def _to_go(objects: tuple[Object, ...], server: int, kept: Set[int]) -> bool:
             continue
         if stored.deleted is not None:
             asked = stored.spec.deletion == "Remove" and index not in kept
-            wanted = asked and (server in stored.spec.servers or server in stored.owed)
+            wanted = asked and (server in stored.spec.servers or server in stored.surplus)
         else:
-            wanted = server in stored.owed and stored.spec.removal == "Remove" and not stored.spec.suspend
+            wanted = server in stored.surplus and stored.spec.removal == "Remove" and not stored.spec.suspend
         others = any(o.there and o.deleted is None and server in o.spec.servers for o in objects if o is not stored)
         if wanted and not others:
             return True

@@ -72,7 +72,7 @@ class Object(NamedTuple):
     status: str = NEW_STATUS
     kept: str | None = None
     """A backup of the status."""
-    owed: frozenset[int] = frozenset()
+    surplus: frozenset[int] = frozenset()
     """Servers that a user took off the list under Remove: a removal was asked for."""
 
     @property
@@ -132,11 +132,11 @@ def edited(stored: Object, spec: Spec) -> Object | None:
     """A user edits the spec; None where the schema refuses it, or nothing changes."""
     if spec == stored.spec or (stored.spec.servers and not spec.servers and spec.removal == "Remove"):
         return None
-    owed = stored.owed - spec.servers
+    surplus = stored.surplus - spec.servers
     left = stored.spec.servers - spec.servers
     # What left under Remove was asked to go; whoever turns to Retain takes the wish back.
-    owed = owed | left if spec.removal == "Remove" else frozenset()
-    return stored._replace(spec=spec, generation=stored.generation + 1, version=stored.version + 1, owed=owed)
+    surplus = surplus | left if spec.removal == "Remove" else frozenset()
+    return stored._replace(spec=spec, generation=stored.generation + 1, version=stored.version + 1, surplus=surplus)
 
 
 def deleted(stored: Object, now: int) -> Object:

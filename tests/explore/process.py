@@ -21,9 +21,9 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Operation
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
-    Home,
     JobPhase,
     JobReport,
+    NamespaceState,
     Node,
     NodeTable,
     PoolReport,
@@ -179,7 +179,7 @@ class Run:
             self._claims = unpacked(self.process.claims, lambda: moment(self.now))
         return self._claims
 
-    def _note(self, effect: fx.Note) -> fx.Memory:
+    def _note(self, effect: fx.TakeOver) -> fx.Memory:
         self._claims_of().note(effect.found)
         uid = effect.found.metadata.uid
         known = self.process.memories[self._key]
@@ -195,11 +195,11 @@ class Run:
         memories[self._key] = known
         self.process = self.process._replace(memories=tuple(memories))
 
-    def _recall(self, _effect: fx.Recall) -> Ledger | None:
+    def _recall(self, _effect: fx.RecallLedger) -> Ledger | None:
         known = self.process.ledgers[self._key]
         return None if known is None or known[0] != self._uid() else known[1]
 
-    def _keep(self, effect: fx.Keep) -> None:
+    def _keep(self, effect: fx.KeepLedger) -> None:
         ledgers = list(self.process.ledgers)
         ledgers[self._key] = (self._uid(), effect.ledger)
         self.process = self.process._replace(ledgers=tuple(ledgers))
@@ -221,7 +221,7 @@ class Run:
     def _rivals(self, effect: fx.FindRivals) -> Rivals | None:
         return None if self.process.unread else self._claims_of().rivals(effect.membership)
 
-    def _looked(self, effect: fx.Looked) -> None:
+    def _looked(self, effect: fx.CredentialsTried) -> None:
         self._claims_of().looked(effect.membership, saw=effect.saw)
 
     def _reserve(self, effect: fx.Reserve) -> bool:
@@ -292,13 +292,13 @@ class Run:
         self.objects[self._key] = after
         return str(after.version)
 
-    def _home(self, _effect: fx.ReadHome) -> Home:
+    def _home(self, _effect: fx.ReadNamespaceState) -> NamespaceState:
         keeps = "the namespace is being deleted, too" if self.world.goes(self._key) else None
-        return Home(keeps, "wait" if self.objects[self._key].paused == "namespace" else None)
+        return NamespaceState(keeps, "wait" if self.objects[self._key].paused == "namespace" else None)
 
     # The cloud
 
-    def _look(self, effect: fx.LookAtCluster) -> fx.ClusterView | Trouble:
+    def _look(self, effect: fx.ReadCluster) -> fx.ClusterView | Trouble:
         shown = physics.shown(self.cloud, self.world.now)
         count = physics.counted(self.cloud, self.world.now)
         how = self._choice("look", effect, tuple(s for s, node in shown if node.pool == physics.POOL))
@@ -364,13 +364,13 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.Now: lambda run, _: moment(run.now),
     fx.Sleep: lambda _run, _: None,
     fx.Forget: Run._forget,
-    fx.Note: Run._note,
+    fx.TakeOver: Run._note,
     fx.WaitForOthers: lambda _run, _: None,
-    fx.Recall: Run._recall,
-    fx.Keep: Run._keep,
+    fx.RecallLedger: Run._recall,
+    fx.KeepLedger: Run._keep,
     fx.Remember: Run._remember,
     fx.FindRivals: Run._rivals,
-    fx.Looked: Run._looked,
+    fx.CredentialsTried: Run._looked,
     fx.Reserve: Run._reserve,
     fx.FindNaming: Run._naming,
     fx.AskLease: _lease,
@@ -378,19 +378,19 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.IsDoubted: lambda run, _: run.process.doubted,
     fx.Shield: lambda _run, _: None,
     fx.ReadObject: Run._read,
-    fx.ReadHome: Run._home,
+    fx.ReadNamespaceState: Run._home,
     fx.WriteStatus: Run._write_status,
     fx.WriteConditions: Run._write_conditions,
     fx.AddFinalizer: Run._finalizer,
     fx.RemoveFinalizer: Run._finalizer,
     fx.Connect: lambda _run, _: None,
     fx.AskJobs: Run._jobs,
-    fx.LookAtCluster: Run._look,
+    fx.ReadCluster: Run._look,
     fx.InspectServers: Run._inspect,
     fx.IsListed: lambda _run, _: False,
-    fx.TakePlace: lambda _run, _: fx.Place(0.0),
+    fx.TakeWriteSlot: lambda _run, _: fx.WriteSlot(0.0),
     fx.Call: Run._call,
-    fx.Say: lambda _run, _: None,
+    fx.WriteLog: lambda _run, _: None,
     fx.TellDecided: lambda _run, _: None,
     fx.TellStored: lambda _run, _: None,
     fx.TellReleased: lambda _run, _: None,

@@ -93,7 +93,7 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
         plain, moments = _seconds_in(o.status)
         deleted = None if o.deleted is None else ago(o.deleted)
         seen_by_all = (o.namespace, o.uid, _spec(o.spec), o.generation, deleted, o.held)
-        asked_for = (o.reset, o.only, o.paused, o.asked, sorted(o.owed))
+        asked_for = (o.reset, o.only, o.paused, o.asked, sorted(o.surplus))
         objects.append((*seen_by_all, *asked_for, plain, tuple(ago(m) for m in moments), o.kept))
     c = world.cloud
     nodes = [
@@ -149,10 +149,10 @@ def _memory(memory: tuple[str, Any] | None, world: World, key: int) -> object:
         return None
     uid, kept = memory
     absences = sorted(
-        (s, a.looks, max(int((a.last - EPOCH).total_seconds()) - world.now, -OLD)) for s, a in kept.absences.items()
+        (s, a.listings, max(int((a.last - EPOCH).total_seconds()) - world.now, -OLD)) for s, a in kept.absences.items()
     )
     current = kept.unreadable == str(world.objects[key].version)
-    return uid, absences, min(kept.failed_looks, 3), current
+    return uid, absences, min(kept.failed_reads, 3), current
 
 
 def _ledger(known: tuple[str, Any] | None, stored: Object) -> object:

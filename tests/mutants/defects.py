@@ -206,8 +206,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "core/conditions/verdict.py",
-                "    if done and not (status.joining or facts.looks_fail or facts.vanished):\n",
-                "    if done and not (status.joining or facts.looks_fail):\n",
+                "    if done and not (status.joining or facts.reads_fail or facts.vanished):\n",
+                "    if done and not (status.joining or facts.reads_fail):\n",
             ),
         ),
         (_UNIT + "test_core_conditions.py::test_suspended_with_members_gone_is_not_ready",),
@@ -264,8 +264,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "core/conditions/verdict.py",
-                "    _suspended,\n    # Then why nothing is known,\n    _looks_failed,\n",
-                "    _looks_failed,\n    _suspended,\n",
+                "    _suspended,\n    # Then why nothing is known,\n    _reads_failed,\n",
+                "    _reads_failed,\n    _suspended,\n",
             ),
         ),
         (_UNIT + "test_core_conditions.py::test_a_suspended_object_with_the_cloud_away_is_not_reconciling",),

@@ -73,8 +73,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/state/edits.py",
-                "    if edited or look_requested(membership) is not None:",
-                "    if look_requested(membership) is not None:",
+                "    if edited or reconcile_requested(membership) is not None:",
+                "    if reconcile_requested(membership) is not None:",
             ),
         ),
         ("tests/unit/test_core_requests.py",),

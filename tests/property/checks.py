@@ -13,8 +13,8 @@ from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, PREFLIGHT, VANISH
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.decide import Decision
-from nodepool_membership.core.observed.drift import LOOKS
-from nodepool_membership.core.observed.observation import Home, NodeTable, Observation
+from nodepool_membership.core.observed.drift import LISTINGS_WITHOUT
+from nodepool_membership.core.observed.observation import NamespaceState, NodeTable, Observation
 from nodepool_membership.core.observed.provenance import is_older
 from nodepool_membership.core.state.settings import JOB_GRACE
 from property.cloud_model import POOL
@@ -52,7 +52,9 @@ def check_decision(membership: Membership, decision: Decision, seen: Observation
     hidden = table is not None and seen.is_fresh and not seen.proves_absence(POOL)
     if ready.status == "True" and ready.reason is Reason.SUCCEEDED and seen.trouble is None and not hidden:
         assert table is not None, "Ready without a listing"
-        doubted = {i for i, absence in decision.absences.items() if absence.looks < LOOKS and i not in table}
+        doubted = {
+            i for i, absence in decision.absences.items() if absence.listings < LISTINGS_WITHOUT and i not in table
+        }
         there = table.active_in(POOL, spec.server_ids) | doubted
         assert there >= spec.server_ids, "Ready, but not every server is Active, or absent for a moment only (P13)"
     assert after.next_time is None or after.next_time > now, "NEXT is not to come"
@@ -114,7 +116,7 @@ def _check_removal(membership: Membership, decision: Decision, intent: Batch, se
     assert not spec.suspend, "a removal while suspended"
     if membership.metadata.deleting:
         assert spec.deletion_policy is RemovalPolicy.REMOVE, "a removal on deletion that nobody asked for"
-        assert seen.home == Home(), "a removal although the namespace may be going"
+        assert seen.namespace_state == NamespaceState(), "a removal although the namespace may be going"
         released = spec.removal_policy is RemovalPolicy.RETAIN
         assert not released or ids <= spec.server_ids, "who left the list under Retain is removed by a deletion"
     else:

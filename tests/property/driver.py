@@ -32,30 +32,30 @@ from nodepool_membership.core.program.effects import (
     InspectServers,
     IsDoubted,
     IsListed,
-    Keep,
-    LookAtCluster,
+    KeepLedger,
+    LogText,
     Memory,
-    Note,
     Now,
     ObjectEffect,
-    Place,
+    OutputEffect,
     ProcessEffect,
     Program,
-    ReadHome,
+    ReadCluster,
+    ReadNamespaceState,
     ReadObject,
-    Recall,
-    Remark,
+    RecallLedger,
     Remember,
     RemoveFinalizer,
     Reserve,
-    Say,
     Shield,
     StoreError,
-    TakePlace,
+    TakeOver,
+    TakeWriteSlot,
     TellDecided,
-    Telling,
     TellReleased,
     TellStored,
+    WriteLog,
+    WriteSlot,
     WriteStatus,
 )
 from nodepool_membership.core.program.foreseeing import foresee
@@ -209,7 +209,7 @@ class Driver:
                 return self._look(effect)
             case ProcessEffect():
                 return self._of_process(effect)
-            case Telling():
+            case OutputEffect():
                 self._hear(effect)
                 return None
         raise TypeError(f"not known: {effect}")
@@ -228,19 +228,19 @@ class Driver:
                 return self._finalizers(meta, ())
             case FindNaming():
                 return None
-            case ReadHome():
-                return self._looked(self.stored.home)
+            case ReadNamespaceState():
+                return self._looked(self.stored.namespace_state)
         raise TypeError(f"not known: {effect}")
 
     def _of_process(self, effect: ProcessEffect[object]) -> object:
         match effect:
             case Now():
                 return self.now
-            case Note(found):
+            case TakeOver(found):
                 return self._note(found)
-            case Recall():
+            case RecallLedger():
                 return self.ledger
-            case Keep(_, ledger):
+            case KeepLedger(_, ledger):
                 self.ledger = ledger
             case Remember(_, memory):
                 self.memory = memory
@@ -271,7 +271,7 @@ class Driver:
             self.uid, self.memory, self.ledger = found.metadata.uid, Memory(), None
         return self.memory
 
-    def _hear(self, effect: Telling) -> None:
+    def _hear(self, effect: OutputEffect) -> None:
         match effect:
             case TellDecided(membership, decision, seen, now):
                 check_decision(membership, decision, seen, now)
@@ -282,7 +282,7 @@ class Driver:
                 self._pass(Boundary.RECORDED if self._called else Boundary.STORED)
             case TellReleased(membership, status):
                 self._known = replace(membership, status=status)
-            case Say(Remark.CHANGED_MEANWHILE):
+            case WriteLog(LogText.CHANGED_MEANWHILE):
                 self._decided = None
 
     def _decide_again(self) -> None:
@@ -290,7 +290,7 @@ class Driver:
         decided, membership, self._decided = self._decided, self._known, None
         if decided is None or membership is None or decided.decision.intent is not None:
             return
-        if decided.decision.doubted or (membership.metadata.deleting and not decided.decision.holds):
+        if decided.decision.doubted or (membership.metadata.deleting and not decided.decision.keeps_finalizer):
             # Refused parts have become unknown: what that frees is planned the next time.
             return
         again = decide(membership, decided.seen, decided.now, SETTINGS)
@@ -306,13 +306,13 @@ class Driver:
         match effect:
             case IsListed():
                 return self._recent() is not None
-            case TakePlace():
-                return self._looked(Place(max((self.budget_free - self.cloud.now).total_seconds(), 0.0)))
+            case TakeWriteSlot():
+                return self._looked(WriteSlot(max((self.budget_free - self.cloud.now).total_seconds(), 0.0)))
             case AskJobs(job_ids):
                 return self._looked(self._trouble() or {job_id: self.cloud.job(job_id) for job_id in job_ids})
             case InspectServers(pool, server_ids):
                 return self._looked(self.cloud.inventory.read(server_ids, self.now, pool.node_pool_id))
-            case LookAtCluster(_, freshness):
+            case ReadCluster(_, freshness):
                 return self._looked(self._trouble() or self._view(freshness))
         return None
 

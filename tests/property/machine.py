@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.spec import PreflightMode
-from nodepool_membership.core.observed.observation import ACTIVE, Home, JobPhase
+from nodepool_membership.core.observed.observation import ACTIVE, JobPhase, NamespaceState
 from property.answers import LOST_WAYS, Reply
 from property.cloud_model import FAIR, OTHER_POOL, POOL, SIGNATURE, CallPlan, Cloud, Fate, server_id
 from property.driver import Boundary, Driver
@@ -158,7 +158,7 @@ class Machine(RuleBasedStateMachine):
     @rule(namespace=st.booleans())
     def delete(self, namespace: bool) -> None:
         if namespace:
-            self.stored.home = Home("the namespace is being deleted, too")
+            self.stored.namespace_state = NamespaceState("the namespace is being deleted, too")
         self.stored.delete()
 
     def recreate(self) -> None:

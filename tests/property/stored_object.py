@@ -12,7 +12,7 @@ from nodepool_membership.api.membership import Json, Membership, UnreadableStatu
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
-from nodepool_membership.core.observed.observation import Home
+from nodepool_membership.core.observed.observation import NamespaceState
 from nodepool_membership.core.program.effects import ConflictError
 from property.cloud_model import EPOCH, POOL
 
@@ -31,7 +31,7 @@ class StoredObject:
     uid: int = 1
     deleted: datetime | None = None
     gone: bool = False
-    home: Home = field(default_factory=Home)
+    namespace_state: NamespaceState = field(default_factory=NamespaceState)
     clock: Callable[[], datetime] = lambda: EPOCH
     listed_until: dict[str, datetime] = field(default_factory=dict)
     """Servers off the list, and since when."""
@@ -77,7 +77,13 @@ class StoredObject:
     def recreate(self) -> None:
         """A user creates the object anew under its name, with the spec that it had."""
         self.uid += 1
-        self.deleted, self.gone, self.generation, self.annotations, self.home = None, False, 1, {}, Home()
+        self.deleted, self.gone, self.generation, self.annotations, self.namespace_state = (
+            None,
+            False,
+            1,
+            {},
+            NamespaceState(),
+        )
         self.lose_status()
 
     def annotate(self, **annotations: str) -> None:

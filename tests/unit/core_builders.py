@@ -14,18 +14,18 @@ from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason, Reason
 from nodepool_membership.api.spec import DriftPolicy, NodePoolRef, RemovalPolicy, SecretRef, Spec
 from nodepool_membership.api.status import OPEN_PHASES, Batch, Condition, Failure, Hold, Operation, Phase, Status, Wait
 from nodepool_membership.core.decide import Decision, decide
-from nodepool_membership.core.observed.drift import LOOKS, Absences
+from nodepool_membership.core.observed.drift import LISTINGS_WITHOUT, Absences
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Freshness,
-    Home,
     JobPhase,
     JobReport,
-    Look,
+    NamespaceState,
     Node,
     NodeTable,
     Observation,
     PoolReport,
+    Query,
     Trouble,
 )
 from nodepool_membership.core.observed.rivals import Rivals
@@ -182,7 +182,7 @@ class Cloud:
     write_wait: float = 0.0
     clock_offset: float | None = None
     trouble: Trouble | None = None
-    home: Home = field(default_factory=Home)
+    namespace_state: NamespaceState = field(default_factory=NamespaceState)
     servers: dict[str, Server | None] = field(default_factory=dict)
     """Those that are not as any other; None: there is no such server."""
     unread: Unread | None = None
@@ -202,8 +202,8 @@ class Run:
     membership: Membership
     cloud: Cloud = field(default_factory=Cloud)
     now: datetime = NOW
-    looks: list[Look] = field(default_factory=list)
-    failed_looks: int = 0
+    looks: list[Query] = field(default_factory=list)
+    failed_reads: int = 0
     absences: Absences = field(default_factory=dict)
     rivals: Rivals | None = field(default_factory=dict)
     refused: Mapping[str, datetime] = field(default_factory=dict)
@@ -232,7 +232,7 @@ class Run:
 
     def decide(self) -> Decision:
         """Look at what is asked for until there is a decision; nothing is stored."""
-        self.failed_looks = self.failed_looks + 1 if self.cloud.trouble else 0
+        self.failed_reads = self.failed_reads + 1 if self.cloud.trouble else 0
         decision = self._known(decide)
         self.absences, self.refused = decision.absences, decision.refused
         return decision
@@ -242,27 +242,27 @@ class Run:
 
         def ask(
             membership: Membership, seen: Observation, now: datetime, settings: Settings
-        ) -> tuple[Preview | Trouble] | Look:
+        ) -> tuple[Preview | Trouble] | Query:
             found = preview(membership, seen, now, settings)
-            return found if isinstance(found, Look) else (found,)
+            return found if isinstance(found, Query) else (found,)
 
         return self._known(ask)[0]
 
-    def _known(self, ask: Callable[[Membership, Observation, datetime, Settings], T | Look]) -> T:
+    def _known(self, ask: Callable[[Membership, Observation, datetime, Settings], T | Query]) -> T:
         self.looks = []
         seen = Observation(self.now, self.membership.wire_bytes, absences=self.absences, rivals=self.rivals)
         seen = replace(seen, refused=self.refused)
         while True:
             found = ask(self.membership, seen, self.now, SETTINGS)
-            if not isinstance(found, Look):
+            if not isinstance(found, Query):
                 return found
             assert found not in self.looks, f"asked twice: {found}"
             self.looks.append(found)
             seen = self._answer(found, seen)
 
-    def _answer(self, look: Look, seen: Observation) -> Observation:
+    def _answer(self, look: Query, seen: Observation) -> Observation:
         if self.cloud.trouble is not None:
-            return replace(seen, trouble=self.cloud.trouble, failed_looks=self.failed_looks)
+            return replace(seen, trouble=self.cloud.trouble, failed_reads=self.failed_reads)
         if look.listing is not None:
             seen = replace(seen, clock_offset_seconds=self.cloud.clock_offset)
             if look.listing is Freshness.RECENT:
@@ -271,8 +271,8 @@ class Run:
             return replace(seen, listing=table, pool=self.cloud.pool, cluster=self.cloud.cluster)
         if look.write:
             return replace(seen, write_wait=self.cloud.write_wait)
-        if look.home:
-            return replace(seen, home=self.cloud.home)
+        if look.namespace_state:
+            return replace(seen, namespace_state=self.cloud.namespace_state)
         if look.servers:
             found = self.cloud.inspection(look.servers, self.now)
             return replace(seen, inspection=found.merged(seen.inspection))
@@ -281,7 +281,7 @@ class Run:
 
     def step_thrice(self) -> Decision:
         """As many looks, a resync interval apart, as it takes to believe that something is gone (rule P13)."""
-        for _ in range(LOOKS - 1):
+        for _ in range(LISTINGS_WITHOUT - 1):
             self.step()
             self.wait(SETTINGS.resync_interval)
         return self.step()
@@ -289,7 +289,7 @@ class Run:
     def step(self, answer: Answer | None = None) -> Decision:
         """Decide and store; an intent gets `answer`, or stays without one as after a crash."""
         decision = self.decide()
-        held = decision.holds or decision.intent or decision.must_hold(self.membership)
+        held = decision.keeps_finalizer or decision.intent or decision.wants_finalizer(self.membership)
         meta = replace(self.membership.metadata, finalizers=(FINALIZER,) if held else ())
         self.membership = replace(self.membership, metadata=meta, status=decision.status)
         if decision.intent is not None and answer is not None:

@@ -20,7 +20,7 @@ from nodepool_membership.cce.listings import ListingKey
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Freshness,
-    Home,
+    NamespaceState,
     Node,
     NodeTable,
     PoolReport,
@@ -32,7 +32,7 @@ from nodepool_membership.core.record import Accepted, Answer
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.claims.claims import Claims
-from nodepool_membership.runtime.claims.initial_sync import Census
+from nodepool_membership.runtime.claims.initial_sync import InitialSync
 from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.cloud.clouds import Access, Clouds
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
@@ -78,9 +78,9 @@ class Api(Memberships):
             raise InvalidObjectError("spec.serverIDs: a string is wanted")
         return self.objects.get((namespace, name))
 
-    async def home(self, namespace: str) -> Home:
+    async def namespace_state(self, namespace: str) -> NamespaceState:
         assert namespace == "cce-system"
-        return Home()
+        return NamespaceState()
 
     async def write_status(self, metadata: Metadata, old: Status, new: Status) -> str:
         key = (metadata.namespace, metadata.name)
@@ -183,15 +183,15 @@ class Process:
         self.calls = Calls()
         self.cloud = ListedCloud()
         claims = self.claims = Claims(self.woken.append, WINDOW, now=lambda: NOW)
-        census = Census(api, (), self.woken.append, clock=lambda: self.seconds)
+        initial_sync = InitialSync(api, (), self.woken.append, clock=lambda: self.seconds)
         parts = self.parts = Parts(
             memberships=api,
             store=Store(api, Quiet(), Metrics(), claims, self.cloud, SETTINGS),
             sender=self.calls,
             clouds=self.cloud,
-            memories=Memories(claims, census, self.cloud, Metrics(), now=lambda: NOW),
+            memories=Memories(claims, initial_sync, self.cloud, Metrics(), now=lambda: NOW),
             claims=claims,
-            census=census,
+            initial_sync=initial_sync,
             now=lambda: NOW,
             may_call=lambda: True,
             unread=self.unread,

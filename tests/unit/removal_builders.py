@@ -7,7 +7,7 @@ from typing import Final
 
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Operation, Status
-from nodepool_membership.core.observed.observation import Freshness, Look
+from nodepool_membership.core.observed.observation import Freshness, Query
 from nodepool_membership.core.record import Answer
 from unit.core_builders import (
     SETTINGS,
@@ -22,10 +22,10 @@ from unit.core_builders import (
 A, B, C, D = servers(4)
 DELAY: Final = SETTINGS.removal_delay
 REMOVE: Final = RemovalPolicy.REMOVE
-FRESH: Final = Look(listing=Freshness.AFTER_READ)
-RECENT: Final = Look(listing=Freshness.RECENT)
-WRITE: Final = Look(write=True)
-HOME: Final = Look(home=True)
+FRESH: Final = Query(listing=Freshness.AFTER_READ)
+RECENT: Final = Query(listing=Freshness.RECENT)
+WRITE: Final = Query(write=True)
+HOME: Final = Query(namespace_state=True)
 
 
 def removing_spec(*ids: str, batch_size: int = 200, attempts: int = 3, suspend: bool = False) -> Spec:

@@ -6,15 +6,15 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.decide import Decision, Pace, decide
+from nodepool_membership.core.decide import Decision, Schedule, decide
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     JobPhase,
     JobReport,
-    Look,
     NodeTable,
     Observation,
     PoolReport,
+    Query,
 )
 from nodepool_membership.core.record import Accepted, Answer, Unknown
 from unit.core_builders import (
@@ -58,7 +58,7 @@ def test_an_intent_names_the_servers_before_anything_is_sent() -> None:
     assert (decision.intent.batch, decision.intent.attempt, decision.intent.servers) == (1, 1, 2)
     assert decision.intent.submit_time == NOW
     assert (decision.status.last_batch, decision.status.joining, decision.status.pending) == (1, 2, 1)
-    assert decision.holds
+    assert decision.keeps_finalizer
 
 
 def test_a_batch_that_goes_well_takes_intent_record_and_outcome() -> None:
@@ -73,7 +73,7 @@ def test_a_batch_that_goes_well_takes_intent_record_and_outcome() -> None:
     assert run.newest.phase is Phase.SUCCEEDED
     assert (run.newest.server_ids, run.newest.message, run.newest.finish_time) == ((), None, run.now)
     assert run.status.members == (A, B)
-    assert not decision.holds
+    assert not decision.keeps_finalizer
     assert run.ready.status == "True"
 
 
@@ -106,8 +106,8 @@ def test_a_job_in_an_unknown_phase_is_still_running() -> None:
     before = run.status
     decision = run.step()
     assert decision.status == before
-    assert run.looks == [Look(jobs=(JOB,))]
-    assert decision.pace is Pace.POLL
+    assert run.looks == [Query(jobs=(JOB,))]
+    assert decision.schedule is Schedule.POLL
 
 
 def test_a_job_that_is_over_waits_for_nodes_on_their_way() -> None:
@@ -189,7 +189,7 @@ def test_an_unknown_outcome_is_watched_then_running_then_joined() -> None:
     assert (run.newest.phase, run.newest.job_id, run.newest.message) == (Phase.VERIFYING, None, "the answer was lost")
     run.wait(timedelta(minutes=1))
     decision = run.step()
-    assert (run.newest.phase, decision.pace, decision.intent) == (Phase.VERIFYING, Pace.WATCH, None)
+    assert (run.newest.phase, decision.schedule, decision.intent) == (Phase.VERIFYING, Schedule.WATCH, None)
     run.cloud.nodes = [a_node(A, "Installing", created=run.now)]
     run.step()
     assert (run.newest.phase, run.newest.message, run.newest.server_ids) == (Phase.RUNNING, None, (A, B))
@@ -292,8 +292,8 @@ def test_parallel_jobs_are_bounded_and_never_share_a_server() -> None:
     assert (first.server_ids, second.server_ids) == (ids[:2], ids[2:4])
     decision = run.step()
     assert decision.intent is None
-    assert decision.pace is Pace.POLL
-    assert run.looks == [Look(jobs=(JOB, "other-job"))]
+    assert decision.schedule is Schedule.POLL
+    assert run.looks == [Query(jobs=(JOB, "other-job"))]
 
 
 def test_a_batch_that_is_only_watched_leaves_room_for_the_next() -> None:

@@ -93,7 +93,7 @@ def test_a_batch_that_ends_after_ten_newer_ones_is_kept_and_told() -> None:
     before = run.status
     run.step()
     assert [b.batch for b in run.status.jobs] == [1, *range(3, KEPT_FINISHED + 2)]
-    assert EventReason.BATCH_FAILED in {note.reason for note in events.notes(before, run.status)}
+    assert EventReason.BATCH_FAILED in {note.reason for note in events.events_between(before, run.status)}
 
 
 @pytest.mark.parametrize(("ended", "comes_back"), [(NOW - SECOND, True), (NOW + SECOND, False)])

@@ -49,7 +49,7 @@ def test_every_code_that_the_cloud_publishes_is_in_the_table() -> None:
 )
 def test_what_is_about_the_moment_is_waited_for(status: int, code: str, reason: Reason) -> None:
     entry = refusal(status, code)
-    assert (entry.about, entry.condition) == (About.MOMENT, reason)
+    assert (entry.about, entry.condition) == (About.TRANSIENT, reason)
     assert re.search("the operator (waits|looks again)", entry.remedy)
 
 
@@ -87,10 +87,10 @@ def test_a_text_does_not_change_what_a_telling_code_is_about() -> None:
 @pytest.mark.parametrize(
     ("text", "about"),
     [
-        ("cluster is ScalingUp", About.MOMENT),
-        ("The cluster status is Upgrading, the operation is not permitted", About.MOMENT),
-        ("cluster is not available", About.MOMENT),
-        ("nodepool is Deleting", About.MOMENT),
+        ("cluster is ScalingUp", About.TRANSIENT),
+        ("The cluster status is Upgrading, the operation is not permitted", About.TRANSIENT),
+        ("cluster is not available", About.TRANSIENT),
+        ("nodepool is Deleting", About.TRANSIENT),
         ("Policy doesn't allow cce:node:add to be performed.", About.ACCOUNT),
         ("the credentials are not for project x", About.ACCOUNT),
     ],

@@ -8,7 +8,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.cce.errors import ForbiddenError, UnauthenticatedError
-from nodepool_membership.core.decide import Decision, Pace, decide
+from nodepool_membership.core.decide import Decision, Schedule, decide
 from nodepool_membership.core.observed.observation import NodeTable, Observation
 from nodepool_membership.core.record import Accepted
 from nodepool_membership.runtime.cloud import error_mapping
@@ -37,7 +37,7 @@ def test_nothing_is_added_while_our_clock_is_off(offset: float, words: str) -> N
     run = Run(an_object(a_spec(A)))
     run.cloud.clock_offset = offset
     decision = run.step()
-    assert (decision.intent, decision.pace) == (None, Pace.BACKOFF)
+    assert (decision.intent, decision.schedule) == (None, Schedule.BACKOFF)
     assert (run.ready.status, run.ready.reason) == ("False", Reason.CLOCK_SKEW)
     assert words in run.ready.message
     assert "NTP" in run.ready.message
@@ -65,12 +65,12 @@ def test_a_clock_that_is_off_keeps_nothing_else_from_being_seen() -> None:
 
 def test_a_signature_that_expired_because_of_our_clock_says_so() -> None:
     error = UnauthenticatedError("signature expired, signature date: x", status=401, code="APIGW.0301")
-    skewed = error_mapping.of_look(error, "the node list", 1200.0)
+    skewed = error_mapping.of_read(error, "the node list", 1200.0)
     assert skewed.reason is Reason.CLOCK_SKEW
     assert "signature expired" in skewed.message
     assert "20 minutes behind" in skewed.message
-    assert error_mapping.of_look(error, "the node list", 10.0).reason is Reason.UNAUTHENTICATED
-    assert error_mapping.of_look(ForbiddenError("no", status=403), "the node list", 1200.0).reason is Reason.FORBIDDEN
+    assert error_mapping.of_read(error, "the node list", 10.0).reason is Reason.UNAUTHENTICATED
+    assert error_mapping.of_read(ForbiddenError("no", status=403), "the node list", 1200.0).reason is Reason.FORBIDDEN
 
 
 def test_a_wait_stored_by_a_clock_that_was_ahead_is_cut_once_and_ends() -> None:
@@ -150,7 +150,7 @@ def test_a_look_during_which_the_clock_was_set_back_decides_nothing() -> None:
     seen = Observation(run.now, listing=table, pool=run.cloud.pool, cluster=run.cloud.cluster)
     decision = decide(run.membership, seen, run.now - timedelta(seconds=1), SETTINGS)
     assert isinstance(decision, Decision)
-    assert (decision.intent, decision.status.jobs, decision.pace) == (None, (batch,), Pace.BACKOFF)
+    assert (decision.intent, decision.status.jobs, decision.schedule) == (None, (batch,), Schedule.BACKOFF)
 
 
 def test_servers_of_a_call_from_the_future_are_seen_to_have_joined() -> None:
@@ -188,6 +188,6 @@ def test_a_deleted_object_is_held_while_a_clock_that_is_off_calls_it_old() -> No
     run.delete()
     run.wait(timedelta(days=1))
     run.cloud.clock_offset = -86400.0
-    assert run.decide().holds
+    assert run.decide().keeps_finalizer
     run.cloud.clock_offset = 0.0
-    assert not run.decide().holds
+    assert not run.decide().keeps_finalizer

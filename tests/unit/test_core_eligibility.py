@@ -14,9 +14,9 @@ from nodepool_membership.api.status import Batch, Failure, Hold, Operation, Phas
 from nodepool_membership.core.decide import Decision, decide
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
-    Home,
     JobPhase,
     JobReport,
+    NamespaceState,
     Node,
     NodeTable,
     Observation,
@@ -69,7 +69,7 @@ def running(*ids: str, number: int = 1) -> Batch:
 def saw(*nodes: Node, at: datetime = NOW, jobs: Mapping[str, JobReport] | None = None) -> Observation:
     """All there is to see, by a listing begun when the object was read."""
     cluster = ClusterReport("Available")
-    seen = Observation(at, 1000, NodeTable(at, nodes), jobs or {}, PoolReport(""), cluster, 0.0, Home())
+    seen = Observation(at, 1000, NodeTable(at, nodes), jobs or {}, PoolReport(""), cluster, 0.0, NamespaceState())
     return replace(seen, inspection=well(servers(500), at))
 
 

@@ -8,7 +8,7 @@ import pytest
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Condition, Phase, Status
-from nodepool_membership.core.conditions.events import Note, notes, owed
+from nodepool_membership.core.conditions.events import EventText, events_between, surplus
 from nodepool_membership.core.conditions.verdict import Verdict, conditions
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase
@@ -37,26 +37,26 @@ class Told:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.notes: list[Note] = []
+        self.events_between: list[EventText] = []
 
     def step(self) -> None:
         before = self.run.status
         intent = self.run.step().intent
         assert intent is None
-        self.notes += notes(before, self.run.status)
+        self.events_between += events_between(before, self.run.status)
 
     def call(self, answer: Accepted | NotNow | NotSent | Refused | Unknown) -> None:
         before = self.run.status
         intent = self.run.step().intent
         assert intent is not None
-        self.notes += notes(before, self.run.status)
+        self.events_between += events_between(before, self.run.status)
         before = self.run.status
         self.run.store(record(self.run.membership, intent, answer, self.run.now, SETTINGS))
-        self.notes += notes(before, self.run.status)
+        self.events_between += events_between(before, self.run.status)
 
     @property
     def told(self) -> list[tuple[str, str]]:
-        return [(note.kind, note.reason.value) for note in self.notes]
+        return [(note.kind, note.reason.value) for note in self.events_between]
 
 
 def test_a_batch_that_goes_well_is_told_in_two_events_and_ready_in_one() -> None:
@@ -70,9 +70,10 @@ def test_a_batch_that_goes_well_is_told_in_two_events_and_ready_in_one() -> None
         told.step()
     assert told.told == [("Normal", "BatchSubmitted"), ("Normal", "BatchSucceeded"), ("Normal", "Succeeded")]
     assert (
-        told.notes[0].text == f"batch 1, add of 2 servers ({A}, {B}), attempt 1, job {JOB}: accepted, which WIPES them"
+        told.events_between[0].text
+        == f"batch 1, add of 2 servers ({A}, {B}), attempt 1, job {JOB}: accepted, which WIPES them"
     )
-    assert told.notes[2].text == "2 of 2 servers are Active members of the pool"
+    assert told.events_between[2].text == "2 of 2 servers are Active members of the pool"
 
 
 def test_the_longest_life_of_a_batch_is_told_in_four_events() -> None:
@@ -106,10 +107,10 @@ def test_an_answer_that_is_not_good_is_a_warning_with_its_message(
 ) -> None:
     told = Told(Run(an_object(a_spec(A))))
     told.call(answer)
-    note = told.notes[0]
+    note = told.events_between[0]
     assert (note.kind, note.reason) == ("Warning", reason)
     assert answer.message in note.text
-    assert len([n for n in told.notes if n.reason is reason]) == 1
+    assert len([n for n in told.events_between if n.reason is reason]) == 1
 
 
 @pytest.mark.parametrize(
@@ -119,20 +120,20 @@ def test_an_answer_that_is_not_good_is_a_warning_with_its_message(
 def test_a_batch_that_failed_is_a_warning(phase: Phase, reason: EventReason) -> None:
     old = Status(jobs=(a_batch(Phase.RUNNING, A, job_id=JOB),))
     new = Status(jobs=(a_batch(phase, job_id=JOB, message="failed: 1 NodeError"),))
-    (note,) = notes(old, new)
+    (note,) = events_between(old, new)
     assert (note.kind, note.reason) == ("Warning", reason)
     assert note.text.startswith(f"batch 1, add of 1 server ({A}), attempt 1, job {JOB}: ")
 
 
 @pytest.mark.parametrize("phase", [Phase.QUEUED, Phase.SUBMITTING])
 def test_an_intent_is_not_told(phase: Phase) -> None:
-    assert notes(Status(), Status(jobs=(a_batch(phase, A),))) == ()
+    assert events_between(Status(), Status(jobs=(a_batch(phase, A),))) == ()
 
 
 def test_the_same_status_and_a_dropped_batch_tell_nothing() -> None:
     status = Status(jobs=(a_batch(Phase.SUCCEEDED), a_batch(Phase.RUNNING, A, number=2, job_id=JOB)))
-    assert notes(status, status) == ()
-    assert notes(status, Status(jobs=status.jobs[1:])) == ()
+    assert events_between(status, status) == ()
+    assert events_between(status, Status(jobs=status.jobs[1:])) == ()
 
 
 def ready(verdict: Verdict, old: Status | None = None) -> Status:
@@ -154,26 +155,26 @@ def ready(verdict: Verdict, old: Status | None = None) -> Status:
 def test_a_new_reason_of_ready_is_told_once(verdict: Verdict, kind: str) -> None:
     default = Status(conditions=(Condition("Ready", "Unknown", Reason.PENDING),))
     new = ready(verdict)
-    (note,) = notes(default, new)
+    (note,) = events_between(default, new)
     assert (note.kind, note.reason, note.text) == (kind, verdict.reason, verdict.message)
-    assert notes(Status(), new) == (note,)
-    another = Verdict(verdict.ready, verdict.reason, "other words", verdict.also, verdict.also_reason)
-    assert notes(new, ready(another, new)) == ()
+    assert events_between(Status(), new) == (note,)
+    another = Verdict(verdict.ready, verdict.reason, "other words", verdict.abnormal, verdict.abnormal_reason)
+    assert events_between(new, ready(another, new)) == ()
 
 
 def test_progress_is_told_by_its_batches() -> None:
     moving = Verdict("False", Reason.PROGRESSING, "1 of 2", "Reconciling", Reason.PROGRESSING)
-    assert notes(ready(Verdict("True", Reason.SUCCEEDED, "done")), ready(moving)) == ()
+    assert events_between(ready(Verdict("True", Reason.SUCCEEDED, "done")), ready(moving)) == ()
 
 
 def test_an_event_names_our_servers_and_nothing_that_the_cloud_names() -> None:
     told = Told(Run(an_object(a_spec(A))))
     told.call(Refused(refusal(400, ""), f"server {server(9)} is bad (request {'0f' * 16})"))
-    assert told.notes
-    for note in told.notes:
+    assert told.events_between
+    for note in told.events_between:
         assert server(9) not in note.text
         assert "0f0f" not in note.text
-    assert A in told.notes[0].text
+    assert A in told.events_between[0].text
 
 
 def owing(*left: str) -> tuple[Run, Status]:
@@ -190,7 +191,7 @@ def test_members_that_become_owed_are_announced_with_time_and_remedy() -> None:
     run, _ = owing(A)
     before = run.membership
     run.step()
-    (note,) = owed(before, run.membership, SETTINGS)
+    (note,) = surplus(before, run.membership, SETTINGS)
     assert (note.kind, note.reason) == ("Warning", EventReason.REMOVAL_OWED)
     assert note.text == (
         f"2 members to be removed and REINSTALLED ({B}, {C}) from 2026-01-02T03:02:00Z on; back on spec.serverIDs, or"
@@ -198,7 +199,7 @@ def test_members_that_become_owed_are_announced_with_time_and_remedy() -> None:
     )
     before = run.membership
     run.step()
-    assert list(owed(before, run.membership, SETTINGS)) == [], "once"
+    assert list(surplus(before, run.membership, SETTINGS)) == [], "once"
 
 
 def test_a_removal_is_told_by_what_it_does_and_by_its_outcome() -> None:
@@ -208,11 +209,11 @@ def test_a_removal_is_told_by_what_it_does_and_by_its_outcome() -> None:
     told = Told(run)
     told.call(Accepted(JOB))
     subject = f"batch 2, removal of 2 servers ({B}, {C}), attempt 1, job {JOB}"
-    assert told.notes[0].text == f"{subject}: accepted, which REINSTALLS them"
+    assert told.events_between[0].text == f"{subject}: accepted, which REINSTALLS them"
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
     told.step()
-    assert (told.notes[1].kind, told.notes[1].reason) == ("Normal", EventReason.BATCH_SUCCEEDED)
-    assert told.notes[1].text == f"{subject}: 2 removed and REINSTALLED"
+    assert (told.events_between[1].kind, told.events_between[1].reason) == ("Normal", EventReason.BATCH_SUCCEEDED)
+    assert told.events_between[1].text == f"{subject}: 2 removed and REINSTALLED"
 
 
 def test_a_failed_add_names_who_failed_and_why() -> None:
@@ -220,16 +221,16 @@ def test_a_failed_add_names_who_failed_and_why() -> None:
     told.call(Accepted(JOB))
     told.run.cloud.jobs, told.run.cloud.nodes = a_job(JobPhase.FAILED), [*active([A, B]), a_node(C, "Error")]
     told.step()
-    assert told.notes[1].text.endswith(f"job {JOB}: 2 joined, 1 failed: 1 NodeError ({C})")
+    assert told.events_between[1].text.endswith(f"job {JOB}: 2 joined, 1 failed: 1 NodeError ({C})")
 
 
 def test_what_passes_by_itself_is_no_warning() -> None:
     for answer in (NotNow(Reason.LOCKED, "locked"), NotSent("the operator is stopping", Reason.PROGRESSING)):
         told = Told(Run(an_object(a_spec(A))))
         told.call(answer)
-        assert told.notes[0].kind == "Normal"
+        assert told.events_between[0].kind == "Normal"
     told = Told(Run(an_object(a_spec(A))))
     told.call(Accepted(JOB))
     told.run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
     told.step()
-    assert (told.notes[1].kind, told.notes[1].reason) == ("Normal", EventReason.BATCH_VERIFYING)
+    assert (told.events_between[1].kind, told.events_between[1].reason) == ("Normal", EventReason.BATCH_VERIFYING)

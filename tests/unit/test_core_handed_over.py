@@ -67,7 +67,7 @@ def test_a_deletion_is_not_let_go_while_its_removals_make_progress() -> None:
         run.step(Accepted(JOB))
         run.cloud.nodes = [node for node in run.cloud.nodes if node.server_id != server]
     run.wait(limit - 2 * DELAY)
-    assert run.step().holds
+    assert run.step().keeps_finalizer
 
 
 def test_adds_leave_room_for_the_removal_that_would_make_the_object_smaller() -> None:

@@ -9,7 +9,7 @@ from nodepool_membership.api.status import Phase
 from nodepool_membership.core.observed.observation import (
     Freshness,
     JobPhase,
-    Look,
+    Query,
 )
 from nodepool_membership.core.record import Accepted
 from nodepool_membership.core.state.settings import JOB_GRACE
@@ -39,11 +39,11 @@ def test_an_overdue_job_stalls_and_recovers_when_it_ends() -> None:
     run.now = NOW + TIMEOUT + JOB_GRACE
     run.step()
     assert run.ready.reason is Reason.PROGRESSING
-    assert run.looks == [Look(jobs=(JOB,))]
+    assert run.looks == [Query(jobs=(JOB,))]
     run.wait(SECOND)
     decision = run.step()
-    assert decision.holds
-    assert run.looks == [Look(jobs=(JOB,)), Look(listing=Freshness.AFTER_READ)]
+    assert decision.keeps_finalizer
+    assert run.looks == [Query(jobs=(JOB,)), Query(listing=Freshness.AFTER_READ)]
     assert (run.ready.status, run.ready.reason) == ("False", Reason.JOB_OVERDUE)
     assert (run.condition("Stalled") is not None, run.condition("Reconciling")) == (True, None)
     assert (run.newest.phase, run.newest.server_ids) == (Phase.RUNNING, (A, B))

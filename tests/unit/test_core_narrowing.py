@@ -116,10 +116,10 @@ def test_parts_whose_servers_all_became_members_are_in_doubt_and_hold_the_object
     run.step()
     run.cloud.nodes = active(IDS[:2])
     decision = run.step()
-    assert (decision.intent, decision.doubted, decision.holds) == (None, True, True)
+    assert (decision.intent, decision.doubted, decision.keeps_finalizer) == (None, True, True)
     assert {job.phase for job in run.status.jobs} == {Phase.REFUSED, Phase.VERIFYING}
     run.wait(timedelta(minutes=1))
-    assert not run.step().holds
+    assert not run.step().keeps_finalizer
     assert (run.ready.status, run.status.joined) == ("True", 2)
 
 
@@ -141,9 +141,9 @@ def test_queued_parts_hold_a_suspended_object() -> None:
     run = fresh(*IDS[:2])
     run.step(refused())
     run.edit(a_spec(*IDS[:2], suspend=True))
-    assert run.step().holds
+    assert run.step().keeps_finalizer
     run.delete()
-    assert not run.step().holds
+    assert not run.step().keeps_finalizer
 
 
 def test_three_single_servers_refused_with_one_text_are_given_back() -> None:

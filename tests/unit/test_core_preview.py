@@ -8,7 +8,14 @@ from dataclasses import replace
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, Preflight, PreflightMode, RemovalPolicy, RequiredTag
 from nodepool_membership.api.status import Halt, Operation, Status
-from nodepool_membership.core.observed.observation import ClusterReport, Home, JobPhase, NodeTable, PoolReport, Trouble
+from nodepool_membership.core.observed.observation import (
+    ClusterReport,
+    JobPhase,
+    NamespaceState,
+    NodeTable,
+    PoolReport,
+    Trouble,
+)
 from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.preflight.facts import Server, Template, Unread
 from nodepool_membership.core.preview import Preview
@@ -56,7 +63,7 @@ def test_a_server_without_a_node_would_be_added_and_one_with_an_active_one_adopt
 def test_it_looks_once_at_the_cluster_and_asks_for_no_place_to_write() -> None:
     run = Run(an_object(a_spec(A)))
     told(run)
-    asked = [(look.listing is not None, look.home, bool(look.servers)) for look in run.looks]
+    asked = [(look.listing is not None, look.namespace_state, bool(look.servers)) for look in run.looks]
     assert asked == [(True, False, False), (False, True, False), (False, False, True)]
     assert not any(look.write for look in run.looks)
 
@@ -155,7 +162,7 @@ def test_everything_that_is_in_the_way_is_named() -> None:
     assert stops(run) == [Reason.SUSPENDED]
     assert told(run).add == (A,)
     run = Run(an_object(a_spec(A), annotations={"cce.nodepools.dev/paused": "an audit"}))
-    run.cloud.home = Home(paused="a freeze")
+    run.cloud.namespace_state = NamespaceState(paused="a freeze")
     run.cloud.cluster = ClusterReport("Upgrading")
     assert stops(run) == [Reason.PAUSED, Reason.PAUSED, Reason.CLUSTER_NOT_READY]
     wait = a_wait(NOW + WINDOW)
@@ -187,7 +194,7 @@ def test_a_deletion_removes_what_its_policy_says_and_nothing_while_the_namespace
     run = Run(deleted)
     run.cloud.nodes = active([A])
     assert (told(run).add, told(run).remove) == ((), (A,))
-    run.cloud.home = Home("the namespace is being deleted, too")
+    run.cloud.namespace_state = NamespaceState("the namespace is being deleted, too")
     assert told(run).remove == ()
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from nodepool_membership.api.reasons import EventReason
 from nodepool_membership.api.status import Batch, Phase, Status
-from nodepool_membership.core.conditions.events import notes
+from nodepool_membership.core.conditions.events import events_between
 from nodepool_membership.core.observed.observation import JobPhase, JobReport
 from nodepool_membership.core.observed.provenance import OLDER
 from nodepool_membership.core.record import Accepted, Unknown
@@ -108,10 +108,10 @@ def test_a_node_of_a_foreign_job_is_reported_once_and_still_counts(
     assert batch.phase is Phase.SUCCEEDED
     assert batch.foreign == 1
     assert run.status.members == (A, B)
-    told = [note for note in notes(before, run.status) if note.reason is EventReason.FOREIGN_ADD]
+    told = [note for note in events_between(before, run.status) if note.reason is EventReason.FOREIGN_ADD]
     assert [note.kind for note in told] == ["Warning"]
     assert told[0].text.startswith("batch 1: 1 server became nodes through a job that is not of this operator")
-    assert notes(run.status, run.status) == ()
+    assert events_between(run.status, run.status) == ()
 
 
 @pytest.mark.parametrize(

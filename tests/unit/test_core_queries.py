@@ -8,16 +8,16 @@ import pytest
 from nodepool_membership.api.names import MAX_OBJECT_BYTES
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.decide import Decision, Pace, decide
+from nodepool_membership.core.decide import Decision, Schedule, decide
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Freshness,
-    Home,
     JobPhase,
-    Look,
+    NamespaceState,
     NodeTable,
     Observation,
     PoolReport,
+    Query,
     Trouble,
 )
 from nodepool_membership.core.planning import eligibility
@@ -45,8 +45,8 @@ from unit.core_builders import (
 )
 
 A, B, C = servers(3)
-RECENT, FRESH = Look(listing=Freshness.RECENT), Look(listing=Freshness.AFTER_READ)
-JOBS, HOME, WRITE = Look(jobs=(JOB,)), Look(home=True), Look(write=True)
+RECENT, FRESH = Query(listing=Freshness.RECENT), Query(listing=Freshness.AFTER_READ)
+JOBS, HOME, WRITE = Query(jobs=(JOB,)), Query(namespace_state=True), Query(write=True)
 KEPT_FREE = eligibility.KEPT_FOR_REMOVALS + findings.BYTES
 ROOM = MAX_OBJECT_BYTES - MAX_GROUPS * eligibility.BYTES_PER_OUTCOME
 
@@ -60,13 +60,13 @@ def test_a_settled_object_needs_one_shared_listing() -> None:
     run = Run(an_object(a_spec(A)), Cloud(active([A])))
     decision = run.step()
     assert run.looks == [RECENT]
-    assert (decision.pace, decision.delay, decision.holds) == (Pace.RESYNC, None, False)
+    assert (decision.schedule, decision.delay, decision.keeps_finalizer) == (Schedule.RESYNC, None, False)
 
 
 def test_an_add_needs_a_listing_of_its_own_then_the_pool_then_a_place_in_the_budget() -> None:
     run = Run(an_object(a_spec(A)))
     assert run.step().intent is not None
-    assert run.looks == [RECENT, FRESH, HOME, WRITE, Look(servers=frozenset({A}))]
+    assert run.looks == [RECENT, FRESH, HOME, WRITE, Query(servers=frozenset({A}))]
 
 
 def test_a_listing_begun_before_the_object_was_read_plans_nothing() -> None:
@@ -77,7 +77,7 @@ def test_a_listing_begun_before_the_object_was_read_plans_nothing() -> None:
         pool=PoolReport(""),
         cluster=ClusterReport("Available"),
         write_wait=0.0,
-        home=Home(),
+        namespace_state=NamespaceState(),
         inspection=well([A]),
     )
     assert decide(membership, old, NOW, SETTINGS) == FRESH
@@ -94,7 +94,7 @@ def test_a_member_is_not_called_missing_by_an_old_listing() -> None:
 def test_while_a_job_runs_only_the_job_is_asked() -> None:
     run = running(A)
     decision = run.step()
-    assert (run.looks, decision.pace) == ([JOBS], Pace.POLL)
+    assert (run.looks, decision.schedule) == ([JOBS], Schedule.POLL)
 
 
 def test_while_a_job_runs_and_there_is_no_room_nothing_is_listed() -> None:
@@ -115,7 +115,7 @@ def test_while_a_job_runs_and_there_is_room_the_next_is_planned() -> None:
     intent = run.step(Accepted("other-job")).intent
     assert intent is not None
     assert intent.server_ids == (B,)
-    assert run.looks == [JOBS, RECENT, FRESH, HOME, WRITE, Look(servers=frozenset({B}))]
+    assert run.looks == [JOBS, RECENT, FRESH, HOME, WRITE, Query(servers=frozenset({B}))]
 
 
 def test_a_job_that_is_over_needs_a_listing_of_its_own() -> None:
@@ -129,7 +129,7 @@ def test_a_batch_without_a_job_is_looked_for_in_the_nodes() -> None:
     status = Status(1, last_batch=1, jobs=(a_batch(Phase.VERIFYING, A),))
     run = Run(an_object(a_spec(A), status))
     decision = run.step()
-    assert (run.looks, decision.pace) == ([FRESH], Pace.WATCH)
+    assert (run.looks, decision.schedule) == ([FRESH], Schedule.WATCH)
 
 
 def test_a_suspended_object_is_previewed_from_a_shared_listing() -> None:
@@ -142,7 +142,7 @@ def test_a_suspended_object_is_previewed_from_a_shared_listing() -> None:
 def test_a_pool_that_refuses_is_not_called(phase: str) -> None:
     run = Run(an_object(a_spec(A)), Cloud(pool=PoolReport(phase)))
     decision = run.step()
-    assert (decision.intent, decision.pace, run.looks[-1]) == (None, Pace.BACKOFF, FRESH)
+    assert (decision.intent, decision.schedule, run.looks[-1]) == (None, Schedule.BACKOFF, FRESH)
     assert (run.ready.reason, phase in run.ready.message) == (Reason.POOL_NOT_READY, True)
 
 
@@ -171,7 +171,7 @@ def test_an_intent_is_made_only_if_its_worst_outcome_fits(size: int) -> None:
     if size < MAX_OBJECT_BYTES:
         assert decision.intent is not None
         return
-    assert (decision.intent, decision.pace, WRITE in run.looks) == (None, Pace.RESYNC, False)
+    assert (decision.intent, decision.schedule, WRITE in run.looks) == (None, Schedule.RESYNC, False)
     stalled = run.condition("Stalled")
     assert stalled is not None
     assert stalled.reason is Reason.STATUS_FULL
@@ -193,7 +193,7 @@ def test_every_open_batch_is_counted_into_what_must_fit() -> None:
 def test_a_trouble_says_when_to_come_back() -> None:
     run = Run(an_object(a_spec(A)), Cloud(trouble=Trouble(Reason.THROTTLED, "too many calls", 17.0)))
     decision = run.step()
-    assert (decision.pace, decision.delay, decision.intent) == (Pace.BACKOFF, 17.0, None)
+    assert (decision.schedule, decision.delay, decision.intent) == (Schedule.BACKOFF, 17.0, None)
 
 
 def test_a_trouble_loses_nothing_that_is_recorded() -> None:
@@ -201,7 +201,7 @@ def test_a_trouble_loses_nothing_that_is_recorded() -> None:
     jobs = run.status.jobs
     run.cloud.trouble = Trouble(Reason.UNAUTHENTICATED, "the key is refused")
     decision = run.step()
-    assert (run.status.jobs, run.status.joining, decision.holds) == (jobs, 1, True)
+    assert (run.status.jobs, run.status.joining, decision.keeps_finalizer) == (jobs, 1, True)
 
 
 def test_a_retry_is_announced_with_its_moment() -> None:

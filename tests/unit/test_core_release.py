@@ -42,9 +42,9 @@ def test_a_deleted_object_without_credentials_is_released_after_ten_minutes(reas
     run = Run(an_object(a_spec(A), status, deleted=NOW, finalizers=(FINALIZER,)))
     run.cloud.trouble = Trouble(reason, "the Secret is gone")
     run.now = NOW + timedelta(minutes=10) - SECOND
-    assert run.step().holds
+    assert run.step().keeps_finalizer
     run.now = NOW + timedelta(minutes=10)
-    assert not run.step().holds
+    assert not run.step().keeps_finalizer
 
 
 def test_a_deleted_object_whose_cloud_is_away_is_held_for_longer() -> None:
@@ -52,9 +52,9 @@ def test_a_deleted_object_whose_cloud_is_away_is_held_for_longer() -> None:
     run = Run(an_object(a_spec(A), status, deleted=NOW, finalizers=(FINALIZER,)))
     run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no connection")
     run.now = NOW + LIMIT - SECOND
-    assert run.step().holds
+    assert run.step().keeps_finalizer
     run.now = NOW + LIMIT
-    assert not run.step().holds
+    assert not run.step().keeps_finalizer
 
 
 def test_without_credentials_an_object_that_stays_keeps_its_finalizer() -> None:
@@ -62,7 +62,7 @@ def test_without_credentials_an_object_that_stays_keeps_its_finalizer() -> None:
     run = Run(an_object(a_spec(A), status, finalizers=(FINALIZER,)))
     run.cloud.trouble = Trouble(Reason.SECRET_NOT_FOUND, "the Secret is gone")
     run.now = NOW + timedelta(days=3)
-    assert run.step().holds
+    assert run.step().keeps_finalizer
 
 
 def test_a_status_given_up_on_request_is_waited_out_whatever_stands_in_the_annotations() -> None:
@@ -92,7 +92,7 @@ def test_a_deletion_removes_nobody_whom_an_edit_before_it_released(
     assert removal(run, Accepted(JOB)) == removed
     assert (run.status.members, run.status.surplus) == ((), 0)
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active({A, B} - set(removed))
-    assert not run.step().holds
+    assert not run.step().keeps_finalizer
 
 
 def test_who_was_released_by_an_edit_holds_up_no_deletion() -> None:
@@ -100,7 +100,7 @@ def test_who_was_released_by_an_edit_holds_up_no_deletion() -> None:
     run.edit(a_spec(B, deletion=REMOVE))
     run.delete()
     decision = run.step()
-    assert (decision.intent, decision.holds, run.status.members, run.status.surplus) == (None, False, (), 0)
+    assert (decision.intent, decision.keeps_finalizer, run.status.members, run.status.surplus) == (None, False, (), 0)
 
 
 def test_a_deletion_tells_why_the_removal_waits_and_tells_it_once() -> None:

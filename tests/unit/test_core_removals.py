@@ -13,7 +13,7 @@ from nodepool_membership.api.names import FINALIZER, MAX_OBJECT_BYTES, RECONCILE
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Operation, Phase, Status
-from nodepool_membership.core.decide import Pace
+from nodepool_membership.core.decide import Schedule
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase, PoolReport, Trouble
 from nodepool_membership.core.planning import eligibility
@@ -56,7 +56,7 @@ def test_a_removal_of_unknown_outcome_is_watched_and_not_repeated(answer: Answer
     assert removal(run, answer) == (A,)
     run.wait(timedelta(minutes=5))
     run.cloud.nodes[0] = a_node(A, "Deleting")
-    assert run.step().pace is Pace.WATCH
+    assert run.step().schedule is Schedule.WATCH
     assert (run.newest.phase, run.status.surplus) == (Phase.VERIFYING, 0)
     run.cloud.nodes = active([D])
     run.step()
@@ -283,7 +283,7 @@ def test_under_deletion_policy_remove_the_finalizer_is_on_a_settled_object() -> 
         run = Run(an_object(a_spec(A, deletion=policy)), Cloud(active([A])))
         before = run.membership
         decision = run.step()
-        assert decision.holds is decision.must_hold(before) is bool(held)
+        assert decision.keeps_finalizer is decision.wants_finalizer(before) is bool(held)
         assert run.membership.metadata.finalizers == held
         assert run.ready.status == "True"
         run.step()
@@ -294,7 +294,7 @@ def test_a_look_that_fails_does_not_take_that_finalizer_off() -> None:
     run = Run(an_object(a_spec(A, deletion=REMOVE)), Cloud(active([A])))
     run.step()
     run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no route")
-    assert run.step().holds
+    assert run.step().keeps_finalizer
 
 
 def test_a_lost_status_removes_nobody() -> None:

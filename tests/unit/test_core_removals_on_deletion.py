@@ -9,7 +9,7 @@ import pytest
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.core.observed.observation import Home, JobPhase, Trouble
+from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, Trouble
 from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     JOB,
@@ -50,7 +50,7 @@ def test_a_deletion_removes_all_recorded_members_after_the_delay() -> None:
     assert removal(run, Accepted(JOB)) == (A, B)
     assert run.looks == [FRESH, HOME, WRITE]
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([C])
-    assert not run.step().holds
+    assert not run.step().keeps_finalizer
     assert run.ready.reason is Reason.DELETING
 
 
@@ -61,24 +61,24 @@ def test_every_batch_of_a_deletion_asks_whether_the_namespace_goes_too() -> None
     assert removal(run, Accepted(JOB)) == (A,)
     assert "1 member to be removed" in run.ready.message
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([B])
-    run.cloud.home = Home("the namespace is being deleted, too")
+    run.cloud.namespace_state = NamespaceState("the namespace is being deleted, too")
     decision = run.step()
-    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
+    assert (decision.intent, decision.keeps_finalizer, run.status.surplus) == (None, False, 0)
     assert HOME in run.looks
 
 
 def test_a_deletion_that_takes_the_namespace_along_keeps_the_servers() -> None:
     run = deleted(A)
-    run.cloud.home = Home("the namespace is being deleted, too")
+    run.cloud.namespace_state = NamespaceState("the namespace is being deleted, too")
     decision = run.step()
-    assert (decision.intent, decision.holds) == (None, False)
+    assert (decision.intent, decision.keeps_finalizer) == (None, False)
 
 
 @pytest.mark.parametrize(("suspend", "policy"), [(True, REMOVE), (False, RemovalPolicy.RETAIN)])
 def test_a_deletion_under_retain_or_while_suspended_keeps_the_servers(suspend: bool, policy: RemovalPolicy) -> None:
     run = deleted(A, suspend=suspend, policy=policy)
     decision = run.step()
-    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
+    assert (decision.intent, decision.keeps_finalizer, run.status.surplus) == (None, False, 0)
 
 
 def test_owed_removals_end_with_a_deletion_under_retain() -> None:
@@ -86,16 +86,16 @@ def test_owed_removals_end_with_a_deletion_under_retain() -> None:
     run.delete()
     run.wait(DELAY)
     decision = run.step()
-    assert (decision.intent, decision.holds, run.status.surplus) == (None, False, 0)
+    assert (decision.intent, decision.keeps_finalizer, run.status.surplus) == (None, False, 0)
 
 
 def test_retain_is_the_way_out_of_a_deletion() -> None:
     run = deleted(A)
     run.cloud.write_wait = 5.0
-    assert run.step().holds
+    assert run.step().keeps_finalizer
     run.edit(a_spec(A))
     decision = run.step()
-    assert (decision.intent, decision.holds) == (None, False)
+    assert (decision.intent, decision.keeps_finalizer) == (None, False)
 
 
 def test_a_deletion_adopts_nobody() -> None:
@@ -119,15 +119,15 @@ def test_who_joins_by_an_open_batch_during_the_deletion_is_removed_too() -> None
 def test_a_deletion_that_comes_to_no_end_is_let_go() -> None:
     run = deleted(A)
     run.cloud.nodes = [a_node(A, "Upgrading")]
-    assert run.step().holds
+    assert run.step().keeps_finalizer
     run.wait(WINDOW + timedelta(seconds=run.membership.spec.join_timeout_seconds))
-    assert not run.step().holds
+    assert not run.step().keeps_finalizer
 
 
 def test_a_deletion_without_credentials_is_let_go_after_ten_minutes() -> None:
     run = due(deleted(A))
     run.cloud.trouble = Trouble(Reason.SECRET_NOT_FOUND, "no Secret")
     run.wait(timedelta(minutes=8) - SECOND)
-    assert run.step().holds
+    assert run.step().keeps_finalizer
     run.wait(SECOND)
-    assert not run.step().holds
+    assert not run.step().keeps_finalizer

@@ -15,10 +15,10 @@ from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     JobPhase,
-    Look,
     NodeTable,
     Observation,
     PoolReport,
+    Query,
     Trouble,
 )
 from nodepool_membership.core.planning.removing import due
@@ -225,7 +225,7 @@ def test_batches_hold_batch_size_servers_and_share_the_places_for_jobs_with_adds
     assert removal(run, Accepted(JOB)) == (A, B)
     run.cloud.jobs = a_job(JobPhase.RUNNING)
     assert removal(run) == ()
-    assert (run.status.surplus, run.looks) == (1, [Look(jobs=(JOB,))])
+    assert (run.status.surplus, run.looks) == (1, [Query(jobs=(JOB,))])
 
 
 def test_adds_come_first() -> None:
@@ -323,7 +323,7 @@ def test_who_comes_back_is_not_added_while_the_removal_is_open_though_its_node_i
 
 def what_is_due(run: Run, seen: Observation, *batches: Batch) -> set[str]:
     state = State.of(run.status)
-    state = replace(state, members=frozenset({D}), owed=frozenset({A}), batches=batches)
+    state = replace(state, members=frozenset({D}), surplus=frozenset({A}), batches=batches)
     return set(due(run.membership, state, seen, run.now, SETTINGS))
 
 

@@ -11,10 +11,10 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Hold, Phase, Status
-from nodepool_membership.core.decide import Pace, acknowledge
-from nodepool_membership.core.observed.observation import Freshness, JobPhase, Look, Trouble
+from nodepool_membership.core.decide import Schedule, acknowledge
+from nodepool_membership.core.observed.observation import Freshness, JobPhase, Query, Trouble
 from nodepool_membership.core.record import Accepted, NotNow
-from nodepool_membership.core.state.requests import MAX_TOKEN, look_requested
+from nodepool_membership.core.state.requests import MAX_TOKEN, reconcile_requested
 from told import condition_of
 from unit.core_builders import (
     ELSEWHERE,
@@ -62,13 +62,13 @@ def lost() -> Run:
 def test_a_request_is_answered_once_by_looking(name: str) -> None:
     run = done()
     run.annotate({name: "one"})
-    assert look_requested(run.membership) == "one"
+    assert reconcile_requested(run.membership) == "one"
     assert acknowledge(run.membership, NOW, SETTINGS).last_handled_reconcile_at is None
     run.step()
-    assert run.looks == [Look(listing=Freshness.AFTER_READ)]
-    assert (run.status.last_handled_reconcile_at, look_requested(run.membership)) == ("one", None)
+    assert run.looks == [Query(listing=Freshness.AFTER_READ)]
+    assert (run.status.last_handled_reconcile_at, reconcile_requested(run.membership)) == ("one", None)
     run.step()
-    assert run.looks == [Look(listing=Freshness.RECENT)]
+    assert run.looks == [Query(listing=Freshness.RECENT)]
 
 
 def test_flux_is_asked_first() -> None:
@@ -85,7 +85,7 @@ def test_removing_or_keeping_an_annotation_is_no_request(annotations: Mapping[st
     run.step()
     before = run.status
     run.annotate(annotations)
-    assert look_requested(run.membership) is None
+    assert reconcile_requested(run.membership) is None
     assert run.step().status == before
 
 
@@ -98,7 +98,7 @@ def test_a_long_token_is_answered_by_its_hash(length: int, hashed: bool) -> None
     answer = "sha256:" + hashlib.sha256(token.encode()).hexdigest() if hashed else token
     assert (run.status.last_handled_reconcile_at, run.status.last_handled_reset_at) == (answer, answer)
     assert len(answer) <= MAX_TOKEN
-    assert look_requested(run.membership) is None
+    assert reconcile_requested(run.membership) is None
 
 
 def test_a_request_is_not_answered_by_a_look_that_failed() -> None:
@@ -116,7 +116,7 @@ def test_a_request_during_a_job_lists_the_nodes() -> None:
     run.cloud.jobs = a_job(JobPhase.RUNNING)
     run.annotate({FLUX: "one"})
     run.step()
-    assert run.looks == [Look(jobs=(JOB,)), Look(listing=Freshness.AFTER_READ)]
+    assert run.looks == [Query(jobs=(JOB,)), Query(listing=Freshness.AFTER_READ)]
     assert run.status.last_handled_reconcile_at == "one"
 
 
@@ -193,7 +193,7 @@ def test_suspension_previews_the_adds_the_calls_and_the_adoptions() -> None:
     ids = servers(450)
     run = Run(an_object(a_spec(*ids, suspend=True)), Cloud(active(ids[:20])))
     decision = run.step()
-    assert (decision.intent, decision.pace, decision.holds) == (None, Pace.RESYNC, False)
+    assert (decision.intent, decision.schedule, decision.keeps_finalizer) == (None, Schedule.RESYNC, False)
     assert run.ready.message == "suspended; would add 430 in 3 calls, which WIPES them, adopt 20"
     assert (run.status.members, run.status.failures, run.status.pending) == ((), (), 450)
 
@@ -210,7 +210,7 @@ def test_suspension_says_what_is_open_and_failed_and_follows_open_batches() -> N
     assert run.ready.message == (
         "suspended; would add 1 in 1 call, which WIPES it, adopt 0; 1 joining in 1 open batch; 1 failed"
     )
-    assert (decision.pace, decision.holds) == (Pace.POLL, True)
+    assert (decision.schedule, decision.keeps_finalizer) == (Schedule.POLL, True)
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
     assert run.step().intent is None
     assert (run.newest.phase, run.status.members) == (Phase.SUCCEEDED, (A,))
@@ -224,7 +224,7 @@ def test_what_the_preview_said_stays_said_while_a_job_is_asked() -> None:
     said = run.ready.message
     assert "would add 0" in said
     run.step()
-    assert run.looks == [Look(jobs=(JOB,))]
+    assert run.looks == [Query(jobs=(JOB,))]
     assert run.ready.message == said
 
 
@@ -304,7 +304,7 @@ def test_a_counter_or_no_finalizer_is_no_loss() -> None:
 def test_deletion_adds_nothing() -> None:
     run = Run(an_object(a_spec(A, B), Status(1, last_batch=1), deleted=NOW, finalizers=(FINALIZER,)))
     decision = run.step()
-    assert (decision.intent, decision.holds, run.looks) == (None, False, [])
+    assert (decision.intent, decision.keeps_finalizer, run.looks) == (None, False, [])
     assert run.ready.reason is Reason.DELETING
 
 
@@ -317,7 +317,7 @@ def test_the_finalizer_is_held_while_a_batch_is_open_up_to_the_deadline(
     run = Run(an_object(a_spec(A), status, deleted=NOW, finalizers=(FINALIZER,)), Cloud(jobs=a_job(JobPhase.RUNNING)))
     run.cloud.trouble = trouble
     run.wait(since)
-    assert run.decide().holds is holds
+    assert run.decide().keeps_finalizer is holds
 
 
 def test_the_finalizer_is_released_when_the_last_batch_of_a_deleted_object_ends() -> None:
@@ -325,11 +325,11 @@ def test_the_finalizer_is_released_when_the_last_batch_of_a_deleted_object_ends(
     run = Run(
         an_object(a_spec(A, B), status, deleted=NOW, finalizers=(FINALIZER,)), Cloud(jobs=a_job(JobPhase.RUNNING))
     )
-    assert run.step().holds
+    assert run.step().keeps_finalizer
     assert run.ready.message.startswith(f"waiting for batch 1 (job {JOB}) to end; at the latest 2026-01-02T0")
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
     decision = run.step()
-    assert (decision.holds, decision.intent, run.newest.phase) == (False, None, Phase.SUCCEEDED)
+    assert (decision.keeps_finalizer, decision.intent, run.newest.phase) == (False, None, Phase.SUCCEEDED)
 
 
 def test_a_failed_look_at_a_ready_object_keeps_the_finalizer_of_an_open_batch() -> None:
@@ -337,9 +337,9 @@ def test_a_failed_look_at_a_ready_object_keeps_the_finalizer_of_an_open_batch() 
     status = Status(1, last_batch=1, members=(B,), jobs=(a_batch(Phase.RUNNING, A, job_id=JOB),))
     run = Run(an_object(a_spec(B, suspend=True), status), Cloud(active([B]), a_job(JobPhase.RUNNING)))
     run.annotate({FLUX: "one"})
-    assert run.step().holds
+    assert run.step().keeps_finalizer
     run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no connection")
-    assert run.step().holds
+    assert run.step().keeps_finalizer
 
 
 def test_a_reset_beside_a_deletion_owes_no_removal_to_a_member_that_vanished() -> None:

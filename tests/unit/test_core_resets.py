@@ -9,7 +9,7 @@ import pytest
 
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Status
-from nodepool_membership.core.observed.observation import Home
+from nodepool_membership.core.observed.observation import NamespaceState
 from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     JOB,
@@ -96,6 +96,6 @@ def test_a_paused_object_starts_no_call_and_says_why(why: str) -> None:
 
 def test_a_paused_namespace_starts_no_call() -> None:
     run = Run(an_object(a_spec(A)))
-    run.cloud.home = Home(paused="drill")
+    run.cloud.namespace_state = NamespaceState(paused="drill")
     assert run.step().intent is None
     assert (run.ready.reason, "drill" in run.ready.message) == (Reason.PAUSED, True)

@@ -6,7 +6,7 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Phase, Status
 from nodepool_membership.core.conditions import texts
-from nodepool_membership.core.conditions.events import notes
+from nodepool_membership.core.conditions.events import events_between
 from nodepool_membership.core.observed.observation import JobPhase
 from nodepool_membership.core.observed.rivals import Rival, Rivals
 from nodepool_membership.core.record import Accepted
@@ -65,7 +65,7 @@ def test_a_conflict_with_nothing_else_to_do_is_stalled_and_names_the_owner() -> 
     assert (run.ready.status, run.ready.reason) == ("False", Reason.CONFLICT)
     assert f"1 server of other/owner ({A})" in run.ready.message
     assert counts(run) == (2, 1, 0, 0, 1)
-    assert [note.reason for note in notes(old, run.status)] == [Reason.CONFLICT]
+    assert [note.reason for note in events_between(old, run.status)] == [Reason.CONFLICT]
     before = run.status
     run.step()
     assert run.status == before

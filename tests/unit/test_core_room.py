@@ -11,9 +11,9 @@ from nodepool_membership.api.names import MAX_JOBS
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.decide import Pace
+from nodepool_membership.core.decide import Schedule
 from nodepool_membership.core.observed.catalogue import refusal
-from nodepool_membership.core.observed.observation import Look
+from nodepool_membership.core.observed.observation import Query
 from nodepool_membership.core.record import Refused, record
 from unit.core_builders import JOB, NOW, SECOND, SETTINGS, WINDOW, Run, a_batch, a_spec, active, an_object, servers
 
@@ -44,7 +44,7 @@ def test_a_call_waits_for_room_for_the_parts_of_its_refusal() -> None:
     assert len(run.status.jobs) == MAX_JOBS
     run = crowded(MAX_JOBS - HALVES)
     decision = run.step()
-    assert (decision.intent, decision.pace, Look(write=True) in run.looks) == (None, Pace.WATCH, False)
+    assert (decision.intent, decision.schedule, Query(write=True) in run.looks) == (None, Schedule.WATCH, False)
 
 
 def test_it_is_said_what_is_waited_for_and_the_wait_ends_with_open_batches() -> None:

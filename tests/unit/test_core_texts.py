@@ -60,11 +60,11 @@ RENDERED: dict[str, Callable[[int], str]] = {
     "counted": lambda n: texts.counted(n, "server"),
     "are": lambda n: f"{texts.counted(n, 'server')} {texts.are(n)} there",
     "them": lambda n: f"{texts.counted(n, 'server')}: leave {texts.them(n)}",
-    "owed_ids": lambda n: ", ".join(texts.owed_ids(owner(n), of(n))) or "nobody",
+    "surplus_ids": lambda n: ", ".join(texts.surplus_ids(owner(n), of(n))) or "nobody",
     "members": lambda n: texts.members(Status(desired=n, joined=n)),
     "progress": lambda n: texts.progress(owner(n), of(n), SETTINGS, NOW + timedelta(minutes=1)),
     "counts": lambda n: texts.counts(of(n)),
-    "owed": lambda n: texts.owed(owner(n), of(n), SETTINGS) if n else "nobody",
+    "surplus": lambda n: texts.surplus(owner(n), of(n), SETTINGS) if n else "nobody",
     "causes": lambda n: texts.causes([a_failure(FailureReason.REFUSED, *servers(max(n, 1)), retry=NOW)] * max(n, 1), 3),
     "conflict": lambda n: texts.conflict({i: Rival("team/other", better=True) for i in servers(max(n, 1))}, "team/me"),
     "preview": lambda n: "; ".join(texts.preview(Plan("p", n, n, n, n), of(n))),
@@ -83,8 +83,8 @@ def test_every_text_reads_well_with_any_number(name: str, number: int) -> None:
     assert not WRONG.search(text), text
     named = set(re.findall(r"[0-9a-f]{8}-1111-4222-8333-444444444444", text))
     groups = 1 + text.count("(")
-    assert name == "owed_ids" or len(named) <= 3 * groups, text
-    if number > 3 and name in {"some", "causes", "conflict", "owed", "results"}:
+    assert name == "surplus_ids" or len(named) <= 3 * groups, text
+    if number > 3 and name in {"some", "causes", "conflict", "surplus", "results"}:
         assert f"and {number - 3} more in " in text
 
 
@@ -105,7 +105,7 @@ def test_every_event_reads_well_with_any_number(phase: Phase, operation: Operati
     after = replace(before, phase=phase, failed=failed)
     after = after if is_open else replace(after, server_ids=(), node_ids=(), called_ids=ids)
     new = Status(jobs=(after,), waits=(a_wait(NOW, Reason.LOCKED),))
-    (note,) = events.notes(Status(jobs=(before,)), new)
+    (note,) = events.events_between(Status(jobs=(before,)), new)
     assert not WRONG.search(note.text), note.text
     assert ("WIPES" in note.text or "REINSTALLS" in note.text) == (phase is Phase.RUNNING)
     assert server(1) in note.text

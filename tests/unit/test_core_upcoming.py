@@ -9,7 +9,7 @@ from nodepool_membership.api.names import PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Halt, Phase, Status
-from nodepool_membership.core.observed.observation import Home, JobPhase, Trouble
+from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, Trouble
 from nodepool_membership.core.record import Accepted, NotNow, Unknown
 from unit.core_builders import (
     JOB,
@@ -119,7 +119,7 @@ def test_whoever_pauses_sees_that_nothing_is_planned_any_more(run: Run) -> None:
 
 def test_a_paused_namespace_plans_nothing() -> None:
     run = Run(an_object(a_spec(A)))
-    run.cloud.home = Home(paused="incident 42")
+    run.cloud.namespace_state = NamespaceState(paused="incident 42")
     run.step()
     assert (run.ready.reason, run.status.next_time) == (Reason.PAUSED, None)
 

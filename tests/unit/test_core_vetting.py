@@ -11,9 +11,9 @@ import pytest
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.spec import Preflight, PreflightMode, RequiredTag, Spec
 from nodepool_membership.api.status import Finding, Phase, Status
-from nodepool_membership.core.conditions.events import notes
-from nodepool_membership.core.decide import Decision, Pace, decide
-from nodepool_membership.core.observed.observation import ClusterReport, Look, NodeTable, Observation, PoolReport
+from nodepool_membership.core.conditions.events import events_between
+from nodepool_membership.core.decide import Decision, Schedule, decide
+from nodepool_membership.core.observed.observation import ClusterReport, NodeTable, Observation, PoolReport, Query
 from nodepool_membership.core.planning.vetting import MAX_AGE
 from nodepool_membership.core.preflight.facts import Network, Server, Template, Unread
 from nodepool_membership.core.record import Accepted
@@ -75,7 +75,7 @@ def test_with_nobody_left_to_send_it_stalls_and_nothing_is_written_by_the_next_l
     run = a_run(A)
     run.cloud.servers = {A: stopped(A)}
     decision = run.step()
-    assert (decision.intent, decision.pace, decision.holds) == (None, Pace.RESYNC, False)
+    assert (decision.intent, decision.schedule, decision.keeps_finalizer) == (None, Schedule.RESYNC, False)
     stalled = run.condition("Stalled")
     assert stalled is not None
     assert stalled.reason is FailureReason.SERVER_NOT_RUNNING
@@ -84,7 +84,7 @@ def test_with_nobody_left_to_send_it_stalls_and_nothing_is_written_by_the_next_l
     for _ in range(4):
         run.wait(SETTINGS.resync_interval)
         assert run.step().intent is None
-        assert Look(servers=frozenset({A})) in run.looks
+        assert Query(servers=frozenset({A})) in run.looks
         assert run.status == before
 
 
@@ -233,7 +233,9 @@ def test_servers_that_cannot_be_read_are_sent_all_the_same_and_that_is_told_once
     for number in range(3):
         decision = run.step(Accepted(JOB))
         assert decision.intent is not None
-        told += [note.text for note in notes(before, run.status) if note.reason is FindingReason.SERVERS_UNREAD]
+        told += [
+            note.text for note in events_between(before, run.status) if note.reason is FindingReason.SERVERS_UNREAD
+        ]
         before = run.status
         run.cloud.nodes = active([*servers(450)][: 200 * (number + 1)])
         run.store(replace(run.status, jobs=(), members=tuple(n.server_id for n in run.cloud.nodes)))
@@ -247,7 +249,7 @@ def test_what_must_be_read_and_cannot_be_waits_and_says_why(mode: PreflightMode,
     run = a_run(A, B, mode=mode, tag=tag)
     run.cloud.unread = NO_RIGHT
     decision = run.step()
-    assert (decision.intent, decision.pace, run.status.pending) == (None, Pace.BACKOFF, 2)
+    assert (decision.intent, decision.schedule, run.status.pending) == (None, Schedule.BACKOFF, 2)
     assert (run.ready.reason, run.condition("Stalled")) == (Reason.FORBIDDEN, None)
     assert NO_RIGHT.message in run.ready.message
     run.cloud.unread = None
@@ -259,7 +261,9 @@ def test_an_intent_is_dated_by_what_was_read_and_old_news_make_none() -> None:
     membership = an_object(a_spec(A))
     run = Run(membership)
     for age, intends in ((timedelta(), True), (MAX_AGE, True), (MAX_AGE + SECOND, False), (-SECOND, False)):
-        seen = Observation(run.now, 2000, write_wait=0.0, home=run.cloud.home, pool=PoolReport(""))
+        seen = Observation(
+            run.now, 2000, write_wait=0.0, namespace_state=run.cloud.namespace_state, pool=PoolReport("")
+        )
         seen = replace(seen, listing=NodeTable(NOW, []), cluster=ClusterReport("Available"))
         seen = replace(seen, inspection=well([A], NOW - age))
         decision = decide(membership, seen, NOW, SETTINGS)
@@ -277,7 +281,7 @@ def test_dangers_of_the_pool_are_told_while_they_are_there() -> None:
     before = run.status
     run.step(Accepted(JOB))
     assert [f.reason for f in run.status.findings] == [FindingReason.AUTOSCALING_ON]
-    assert FindingReason.AUTOSCALING_ON in [note.reason for note in notes(before, run.status)]
+    assert FindingReason.AUTOSCALING_ON in [note.reason for note in events_between(before, run.status)]
     run.cloud.pool = PoolReport("", template=Template("x"))
     run.cloud.nodes = active([A])
     run.step()

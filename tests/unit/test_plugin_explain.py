@@ -19,7 +19,7 @@ from nodepool_membership.api.status import (
     Status,
 )
 from nodepool_membership.core.state.state import State, count, to_status
-from nodepool_membership.plugin.cluster import Place
+from nodepool_membership.plugin.cluster import Target
 from nodepool_membership.plugin.explain import Doing, Explanation, explain, lines, wiped
 from nodepool_membership.plugin.servers import Where, rows
 from unit.core_builders import (
@@ -38,7 +38,7 @@ IDS: Final = servers(6)
 SPEC: Final = a_spec(*IDS)
 SEEN: Final = Status(observed_generation=1, last_batch=0)
 HOUR: Final = timedelta(hours=1)
-PLACE: Final = Place("cce-system", "prod")
+PLACE: Final = Target("cce-system", "prod")
 
 
 def counted(status: Status) -> Status:

@@ -13,13 +13,13 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Phase, Status
-from nodepool_membership.core.decide import Pace
+from nodepool_membership.core.decide import Schedule
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
-    Home,
     JobPhase,
     JobReport,
+    NamespaceState,
     NodeTable,
     PoolReport,
     Trouble,
@@ -33,26 +33,26 @@ from nodepool_membership.core.program.effects import (
     ClusterView,
     ConflictError,
     Connect,
+    CredentialsTried,
     Effect,
     FindRivals,
     InspectServers,
     IsDoubted,
-    LookAtCluster,
-    Looked,
     Memory,
     NoAnswerError,
-    Note,
     Now,
-    Place,
-    ReadHome,
+    ReadCluster,
+    ReadNamespaceState,
     ReadObject,
-    Recall,
+    RecallLedger,
     Reserve,
     Shield,
     Sleep,
     StoreError,
-    TakePlace,
+    TakeOver,
+    TakeWriteSlot,
     TellWithheld,
+    WriteSlot,
     WriteStatus,
 )
 from nodepool_membership.core.program.reconcile import reconcile
@@ -74,12 +74,12 @@ class World:
         view = ClusterView(NodeTable(NOW, []), PoolReport("", 0), ClusterReport("Available"))
         self.answers: Answers = {
             ReadObject: membership,
-            Note: Memory(),
+            TakeOver: Memory(),
             Now: NOW,
             FindRivals: {},
-            LookAtCluster: view,
-            ReadHome: Home(),
-            TakePlace: Place(0.0),
+            ReadCluster: view,
+            ReadNamespaceState: NamespaceState(),
+            TakeWriteSlot: WriteSlot(0.0),
             InspectServers: well([server(1)]),
             AskLease: True,
             Reserve: True,
@@ -123,7 +123,7 @@ def phases(world: World) -> list[Phase]:
 
 def test_witness_finalizer_lease_reservation_intent_call_record() -> None:
     world = World(new())
-    assert world.run() == Requeue(Pace.NOW)
+    assert world.run() == Requeue(Schedule.NOW)
     assert world.names == [
         "WriteStatus",
         "AddFinalizer",
@@ -141,7 +141,7 @@ def test_witness_finalizer_lease_reservation_intent_call_record() -> None:
 def test_without_the_lease_or_the_servers_nothing_is_stored_or_called(guard: type[Effect[object]], last: str) -> None:
     world = World(new())
     world.answers[guard] = False
-    assert world.run() == Requeue(Pace.NOW)
+    assert world.run() == Requeue(Schedule.NOW)
     assert world.names[-1] == last
 
 
@@ -149,7 +149,7 @@ def test_without_the_lease_or_the_servers_nothing_is_stored_or_called(guard: typ
     ("answers", "proofs"),
     [
         ({}, {True}),
-        ({LookAtCluster: Trouble(Reason.NOT_FOUND, "no such pool")}, {False}),
+        ({ReadCluster: Trouble(Reason.NOT_FOUND, "no such pool")}, {False}),
         ({Connect: Trouble(Reason.SECRET_NOT_FOUND, "no such Secret")}, {False}),
     ],
 )
@@ -161,9 +161,11 @@ def test_what_was_read_with_its_credentials_is_told_before_anything_is_planned(
     seen: list[Effect[object]] = []
     world.told = seen.append
     world.run()
-    assert {effect.saw for effect in seen if isinstance(effect, Looked)} == proofs
+    assert {effect.saw for effect in seen if isinstance(effect, CredentialsTried)} == proofs
     if proofs == {True}:
-        after = [type(effect) for effect in seen[next(i for i, e in enumerate(seen) if isinstance(e, Looked)) :]]
+        after = [
+            type(effect) for effect in seen[next(i for i, e in enumerate(seen) if isinstance(e, CredentialsTried)) :]
+        ]
         assert after.index(FindRivals) < after.index(Reserve)
 
 
@@ -172,16 +174,16 @@ def test_without_room_for_its_claims_nothing_is_looked_at_or_called() -> None:
     world.answers[FindRivals] = Trouble(Reason.TOO_MANY_MEMBERSHIPS, "no room")
     seen: list[Effect[object]] = []
     world.told = seen.append
-    assert world.run() == Requeue(Pace.BACKOFF, 1)
+    assert world.run() == Requeue(Schedule.BACKOFF, 1)
     assert world.names == ["WriteStatus"]
-    assert not [effect for effect in seen if isinstance(effect, (Connect, LookAtCluster))]
+    assert not [effect for effect in seen if isinstance(effect, (Connect, ReadCluster))]
 
 
 def test_a_removal_that_another_membership_withholds_is_told_once_it_is_stored() -> None:
     spec = a_spec(server(1), removal=RemovalPolicy.REMOVE)
     status = Status(1, last_batch=0, members=(server(1), server(2)), observed_removal_policy=RemovalPolicy.REMOVE)
     world = World(an_object(spec, status))
-    world.answers[LookAtCluster] = ClusterView(
+    world.answers[ReadCluster] = ClusterView(
         NodeTable(NOW, active([server(1), server(2)])), PoolReport("", 2), ClusterReport("Available")
     )
     theirs = {server(2): Rival("theirs/list", better=False, foreign=True)}
@@ -197,7 +199,7 @@ def test_a_removal_that_another_membership_withholds_is_told_once_it_is_stored()
 def test_a_conflict_drops_the_plan() -> None:
     world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)))
     world.fails[WriteStatus] = [ConflictError()]
-    assert world.run() == Requeue(Pace.NOW)
+    assert world.run() == Requeue(Schedule.NOW)
     assert world.names == ["AskLease", "Reserve", "WriteStatus"]
 
 
@@ -222,7 +224,7 @@ def test_a_record_is_tried_until_it_is_stored_after_a_fresh_read() -> None:
     world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)))
     world.fails[WriteStatus] = [None, NoAnswerError(), StoreError(), ConflictError()]
     world.fails[ReadObject] = [None, StoreError()]
-    assert world.run() == Requeue(Pace.NOW)
+    assert world.run() == Requeue(Schedule.NOW)
     assert [effect.seconds for effect in world.done if isinstance(effect, Sleep)] == [1.0, 1.0, 2.0]
     assert phases(world) == [Phase.SUBMITTING, *[Phase.RUNNING] * 4]
 
@@ -247,30 +249,30 @@ def test_an_object_that_went_meanwhile_gets_no_record() -> None:
             world.answers[ReadObject] = None
 
     world.told = then_gone
-    assert world.run() == Requeue(Pace.NOW)
+    assert world.run() == Requeue(Schedule.NOW)
     assert phases(world) == [Phase.SUBMITTING, Phase.VERIFYING]
 
 
 def test_a_cloud_that_cannot_be_looked_at_backs_off_and_is_remembered() -> None:
     world = World(an_object(a_spec(server(1)), Status(1, last_batch=0)))
-    world.answers[LookAtCluster] = Trouble(Reason.CLOUD_UNREACHABLE, "no route")
-    world.answers[Note] = Memory(failed_looks=2, backoffs=2)
-    assert world.run() == Requeue(Pace.BACKOFF, backoffs=3)
+    world.answers[ReadCluster] = Trouble(Reason.CLOUD_UNREACHABLE, "no route")
+    world.answers[TakeOver] = Memory(failed_reads=2, backoffs=2)
+    assert world.run() == Requeue(Schedule.BACKOFF, backoffs=3)
 
 
 @pytest.mark.parametrize(
     ("requeue", "seconds"),
     [
-        (Requeue(Pace.NOW), 0.0),
-        (Requeue(Pace.POLL), 15.0),
-        (Requeue(Pace.WATCH), 30.0),
-        (Requeue(Pace.BACKOFF, backoffs=1), 30.0),
-        (Requeue(Pace.BACKOFF, backoffs=3), 120.0),
-        (Requeue(Pace.BACKOFF, backoffs=40), 300.0),
-        (Requeue(Pace.BACKOFF, backoffs=1, at_least=600.0), 600.0),
-        (Requeue(Pace.POLL, at_most=4.0), 4.0),
-        (Requeue(Pace.POLL, at_most=400.0), 15.0),
-        (Requeue(Pace.NOW, at_least=20.0, by_resync=True), 20.0),
+        (Requeue(Schedule.NOW), 0.0),
+        (Requeue(Schedule.POLL), 15.0),
+        (Requeue(Schedule.WATCH), 30.0),
+        (Requeue(Schedule.BACKOFF, backoffs=1), 30.0),
+        (Requeue(Schedule.BACKOFF, backoffs=3), 120.0),
+        (Requeue(Schedule.BACKOFF, backoffs=40), 300.0),
+        (Requeue(Schedule.BACKOFF, backoffs=1, at_least=600.0), 600.0),
+        (Requeue(Schedule.POLL, at_most=4.0), 4.0),
+        (Requeue(Schedule.POLL, at_most=400.0), 15.0),
+        (Requeue(Schedule.NOW, at_least=20.0, by_resync=True), 20.0),
     ],
 )
 def test_seconds_of_a_wait(requeue: Requeue, seconds: float) -> None:
@@ -279,26 +281,26 @@ def test_seconds_of_a_wait(requeue: Requeue, seconds: float) -> None:
 
 def test_a_resync_comes_within_an_interval_at_the_same_moments_and_ends_longer_waits() -> None:
     pool = a_spec().node_pool
-    first = INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW)
+    first = INTERVALS.seconds(Requeue(Schedule.RESYNC), pool, "uid", NOW)
     assert 30 < first <= 330
-    again = INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW + timedelta(seconds=first))
+    again = INTERVALS.seconds(Requeue(Schedule.RESYNC), pool, "uid", NOW + timedelta(seconds=first))
     assert again == pytest.approx(300)
-    capped = Requeue(Pace.NOW, at_least=4000.0, by_resync=True)
+    capped = Requeue(Schedule.NOW, at_least=4000.0, by_resync=True)
     assert INTERVALS.seconds(capped, pool, "uid", NOW) == first
 
 
 def test_jitter_stretches_polls_and_leaves_resyncs() -> None:
     pool = a_spec().node_pool
-    assert INTERVALS.seconds(Requeue(Pace.POLL), pool, "uid", NOW, jitter=1.0) == pytest.approx(16.5)
-    assert INTERVALS.seconds(Requeue(Pace.POLL), pool, "uid", NOW, jitter=-1.0) == pytest.approx(13.5)
-    plain = INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW)
-    assert INTERVALS.seconds(Requeue(Pace.RESYNC), pool, "uid", NOW, jitter=1.0) == plain
+    assert INTERVALS.seconds(Requeue(Schedule.POLL), pool, "uid", NOW, jitter=1.0) == pytest.approx(16.5)
+    assert INTERVALS.seconds(Requeue(Schedule.POLL), pool, "uid", NOW, jitter=-1.0) == pytest.approx(13.5)
+    plain = INTERVALS.seconds(Requeue(Schedule.RESYNC), pool, "uid", NOW)
+    assert INTERVALS.seconds(Requeue(Schedule.RESYNC), pool, "uid", NOW, jitter=1.0) == plain
 
 
 def test_a_status_that_lacks_calls_the_process_knows_of_gets_them_back_before_anything_is_decided() -> None:
     world = World(an_object(a_spec(server(1)), Status(1, last_batch=0), finalizers=(FINALIZER,)))
     open_one = a_batch(Phase.RUNNING, server(1), number=3, job_id=JOB)
-    world.answers[Recall] = Ledger(3, (open_one,))
+    world.answers[RecallLedger] = Ledger(3, (open_one,))
     world.answers[AskJobs] = {JOB: JobReport(JOB, JobPhase.RUNNING)}
     world.run()
     assert world.names[0] == "WriteStatus"

@@ -26,7 +26,7 @@ from nodepool_membership.kube.errors import StaleError, UnansweredError
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.claims.claims import Claims
-from nodepool_membership.runtime.claims.initial_sync import Census
+from nodepool_membership.runtime.claims.initial_sync import InitialSync
 from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.cloud.clouds import Access, Clouds
 from nodepool_membership.runtime.ops.metrics import Metrics
@@ -122,7 +122,7 @@ class Process:
             return NOW + late * SECOND
 
         claims = Claims(lambda _: None, WINDOW, now=now)
-        census = Census(memory, (), lambda _: None)
+        initial_sync = InitialSync(memory, (), lambda _: None)
         metrics = Metrics()
         events = Events(KubeApi.__new__(KubeApi), instance="test")
         self.sender = Sender(now=now, monotonic=lambda: 0.0, may_call=lambda: True)
@@ -131,9 +131,9 @@ class Process:
             store=Store(memory, events, metrics, claims, clouds, SETTINGS),
             sender=self.sender,
             clouds=clouds,
-            memories=Memories(claims, census, clouds, metrics, now=now),
+            memories=Memories(claims, initial_sync, clouds, metrics, now=now),
             claims=claims,
-            census=census,
+            initial_sync=initial_sync,
             now=now,
             may_call=lambda: True,
             unread=Unread(),

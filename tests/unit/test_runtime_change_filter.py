@@ -1,12 +1,12 @@
 """Which objects wake us, and how one that went unseen is found."""
 
-from nodepool_membership.runtime.watch.change_filter import Marks
+from nodepool_membership.runtime.watch.change_filter import ChangeFilter
 
 A, B, C = ("ns", "a"), ("ns", "b"), ("other", "c")
 
 
-def known(*keys: tuple[str, str]) -> Marks:
-    marks = Marks()
+def known(*keys: tuple[str, str]) -> ChangeFilter:
+    marks = ChangeFilter()
     for key in keys:
         assert marks.changed(key, (1,))
     return marks
@@ -21,7 +21,7 @@ def test_only_a_changed_mark_wakes() -> None:
 
 
 def test_the_first_list_leaves_nobody_out() -> None:
-    marks = Marks()
+    marks = ChangeFilter()
     marks.begin_list(None)
     assert marks.changed(A, (1,))
     assert marks.end_list(None) == set()

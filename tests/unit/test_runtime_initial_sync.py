@@ -7,7 +7,7 @@ import pytest
 from nodepool_membership.kube.errors import UnansweredError
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.claims import initial_sync as module
-from nodepool_membership.runtime.claims.initial_sync import PATIENCE, Census
+from nodepool_membership.runtime.claims.initial_sync import PATIENCE, InitialSync
 from nodepool_membership.runtime.scheduling.queue import Key
 
 A, B, NEW = ("ns", "a"), ("ns", "b"), ("ns", "new")
@@ -31,53 +31,53 @@ class Scene:
     def __init__(self, there: Memberships) -> None:
         self.now = 0.0
         self.woken: list[Key] = []
-        self.census = Census(there, ["ns"], self.woken.append, clock=lambda: self.now)
+        self.initial_sync = InitialSync(there, ["ns"], self.woken.append, clock=lambda: self.now)
 
     def is_complete(self) -> bool:
-        return self.census.is_complete
+        return self.initial_sync.is_complete
 
 
 async def test_it_is_complete_when_all_that_were_listed_were_read_or_are_gone() -> None:
     scene = Scene(There(A, B))
-    scene.census.read(A)
+    scene.initial_sync.read(A)
     assert not scene.is_complete()
-    await scene.census.take()
+    await scene.initial_sync.take()
     assert scene.woken == [B]
     assert not scene.is_complete()
-    scene.census.read(NEW)
+    scene.initial_sync.read(NEW)
     assert not scene.is_complete()
-    scene.census.read(B)
+    scene.initial_sync.read(B)
     assert scene.is_complete()
-    assert scene.census.wait_for_others(NEW) is None
+    assert scene.initial_sync.wait_for_others(NEW) is None
 
 
 async def test_where_there_is_nothing_it_is_complete_once_that_is_known() -> None:
     scene = Scene(There())
     assert not scene.is_complete()
-    await scene.census.take()
+    await scene.initial_sync.take()
     assert scene.is_complete()
 
 
 async def test_who_waits_is_woken_when_all_were_read() -> None:
     scene = Scene(There(A, B))
-    await scene.census.take()
+    await scene.initial_sync.take()
     scene.woken.clear()
-    scene.census.read(A)
-    assert scene.census.wait_for_others(A) == PATIENCE
+    scene.initial_sync.read(A)
+    assert scene.initial_sync.wait_for_others(A) == PATIENCE
     assert scene.woken == []
-    scene.census.read(B)
+    scene.initial_sync.read(B)
     assert scene.woken == [A]
 
 
 async def test_work_goes_on_without_the_others_when_they_get_no_further() -> None:
     scene = Scene(There(A, B, NEW))
-    await scene.census.take()
+    await scene.initial_sync.take()
     scene.now = 8
-    scene.census.read(A)
+    scene.initial_sync.read(A)
     scene.now = 15
-    assert scene.census.wait_for_others(A) == 3
+    assert scene.initial_sync.wait_for_others(A) == 3
     scene.now = 18
-    assert scene.census.wait_for_others(A) is None
+    assert scene.initial_sync.wait_for_others(A) is None
     assert not scene.is_complete()
 
 
@@ -87,7 +87,7 @@ async def test_the_list_is_tried_until_it_comes(
     monkeypatch.setattr(module, "_RETRY", 0.001)
     there = There(A, failures=3)
     scene = Scene(there)
-    await scene.census.take()
+    await scene.initial_sync.take()
     assert there.asked == 4
     assert caplog.text.count("the API server is away") == 3
     assert scene.woken == [A]

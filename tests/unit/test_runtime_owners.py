@@ -151,10 +151,10 @@ async def test_who_has_no_room_for_its_claims_stops_others_only_if_calls_may_act
     await process.reconciler.reconcile(OLD)
     await process.reconciler.reconcile(YOUNG)
     if live:
-        assert not process.parts.census.is_complete
+        assert not process.parts.initial_sync.is_complete
         return
     assert api.reason(YOUNG) is Reason.TOO_MANY_MEMBERSHIPS
-    assert process.parts.census.is_complete
+    assert process.parts.initial_sync.is_complete
     await process.reconciler.reconcile(OLD)
     assert process.calls.sent == [("old", (Y,))]
 

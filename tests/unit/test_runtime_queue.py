@@ -28,19 +28,19 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.clock = Clock()
         self.queue = WorkQueue(clock=self.clock)
-        self.owed: set[Key] = set()
+        self.surplus: set[Key] = set()
         self.due: dict[Key, float] = {}
         self.busy: set[Key] = set()
 
     def promote(self) -> None:
         for key in [key for key, due in self.due.items() if due <= self.clock.now]:
             del self.due[key]
-            self.owed.add(key)
+            self.surplus.add(key)
 
     @rule(key=keys)
     def add(self, key: Key) -> None:
         self.queue.add(key)
-        self.owed.add(key)
+        self.surplus.add(key)
 
     @rule(key=keys, seconds=st.integers(-1, 5))
     def add_after(self, key: Key, seconds: int) -> None:
@@ -49,7 +49,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.due[key] = self.clock.now + seconds
         else:
             self.due.pop(key, None)
-            self.owed.add(key)
+            self.surplus.add(key)
         self.queue.add_after(key, seconds)
 
     @rule(seconds=st.integers(0, 3))
@@ -61,11 +61,11 @@ class QueueMachine(RuleBasedStateMachine):
         key = self.queue.get_nowait()
         self.promote()
         if key is None:
-            assert self.owed <= self.busy
+            assert self.surplus <= self.busy
             return
         assert key not in self.busy
-        assert key in self.owed
-        self.owed.discard(key)
+        assert key in self.surplus
+        self.surplus.discard(key)
         self.due.pop(key, None)
         self.busy.add(key)
 
@@ -88,7 +88,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.queue.done(key)
         while (taken := self.queue.get_nowait()) is not None:
             out.append(taken)
-        assert sorted(out) == sorted(self.owed)
+        assert sorted(out) == sorted(self.surplus)
 
 
 QueueMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

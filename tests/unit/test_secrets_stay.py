@@ -98,7 +98,7 @@ def test_errors_of_the_cloud(echo: str, body: str, changes: bool) -> None:
         error.message,
         error.code,
         error.request_id,
-        error_mapping.of_look(error, "it"),
+        error_mapping.of_read(error, "it"),
         error_mapping.of_call(error),
     )
     assert not shows(repr(told), echo)

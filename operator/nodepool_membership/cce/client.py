@@ -35,7 +35,7 @@ MAX_PAGES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedJob:
     """The answer to an accepted add or removal. `request_id` is the cloud's, for its support."""
 
     job_id: str
@@ -85,7 +85,7 @@ class CloudClient:
         *,
         signed_at: datetime,
         fence: Fence = always_open,
-    ) -> Accepted:
+    ) -> AcceptedJob:
         """Have 1..200 servers added: their operating systems are reinstalled, their disks wiped.
 
         https://support.huaweicloud.com/intl/en-us/api-cce/AddNodesToNodePool.html
@@ -104,7 +104,7 @@ class CloudClient:
 
     async def remove_nodes(
         self, cluster_id: str, node_uids: Sequence[str], *, signed_at: datetime, fence: Fence = always_open
-    ) -> Accepted:
+    ) -> AcceptedJob:
         """Have 1..200 nodes removed from the cluster: operating systems are reinstalled, the servers kept running.
 
         The call that destroys servers, DELETE of a node, is none of this client's.
@@ -190,9 +190,9 @@ class CloudClient:
         return read(wire.CLUSTER, answer, max_values=FEW_VALUES).report()
 
 
-def _accepted(adapter: TypeAdapter[wire.AddAnswer] | TypeAdapter[wire.RemoveAnswer], answer: Answer) -> Accepted:
+def _accepted(adapter: TypeAdapter[wire.AddAnswer] | TypeAdapter[wire.RemoveAnswer], answer: Answer) -> AcceptedJob:
     try:
-        return Accepted(adapter.validate_json(answer.content).job_id, answer.request_id)
+        return AcceptedJob(adapter.validate_json(answer.content).job_id, answer.request_id)
     except ValidationError:
         text = "an answer without a job id"
         raise OutcomeUnknownError(text, status=answer.status, request_id=answer.request_id) from None

@@ -205,7 +205,7 @@ def _kind(status: int, code: str | None, text: str, *, changes: bool) -> type[Cl
 def _refusal(status: int, code: str, text: str) -> type[RefusedError]:
     entry = catalogue.refusal(status, code, text)
     kind = _BY_REASON.get(entry.condition)
-    return kind or (LockedError if entry.about is About.MOMENT else RefusedError)
+    return kind or (LockedError if entry.about is About.TRANSIENT else RefusedError)
 
 
 def _is_known(status: int, code: str) -> bool:

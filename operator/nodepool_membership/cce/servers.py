@@ -30,7 +30,7 @@ _AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ServerEndpoints:
     """Where the services are: scheme, host and port; empty where that is not known."""
 
     ecs: str
@@ -53,7 +53,7 @@ class ServersClient:
     def __init__(
         self,
         http: httpx.AsyncClient,
-        places: Places,
+        places: ServerEndpoints,
         project_id: str,
         source: Source,
         *,

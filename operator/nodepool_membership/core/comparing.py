@@ -13,7 +13,7 @@ from nodepool_membership.core.observed.observation import NodeTable, Observation
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.planning import adding, removing
 from nodepool_membership.core.servers import batches, members, removals
-from nodepool_membership.core.servers.members import Snapshot
+from nodepool_membership.core.servers.members import ListingEvidence
 from nodepool_membership.core.state.edits import apply_spec
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
@@ -46,12 +46,14 @@ def compared(
     spec, others = membership.spec, seen.rivals or {}
     certain = seen.proves_absence(spec.node_pool.node_pool_id)
     state = rivals.concede(state, others)
-    withheld = {i: others[i] for i in state.owed & others.keys()}
+    withheld = {i: others[i] for i in state.surplus & others.keys()}
     state = removing.without_claimed(state, others)
-    absences = members.count_absences(state, seen.absences, Snapshot(table, certain, seen.absences, now, settings))
+    absences = members.count_absences(
+        state, seen.absences, ListingEvidence(table, certain, seen.absences, now, settings)
+    )
     gone = {i: absences[i].first for i in drift.gone(absences)}
     state = removing.without_lost(state, spec, seen, gone)
     if not membership.metadata.deleting:
         adoptable = rivals.adoptable(spec, others)
-        state = members.apply_listing(state, adoptable, Snapshot(table, certain, absences, now, settings))
+        state = members.apply_listing(state, adoptable, ListingEvidence(table, certain, absences, now, settings))
     return Compared(state, absences, withheld)

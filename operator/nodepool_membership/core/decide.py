@@ -6,7 +6,8 @@
     what is called next           adding, removing, behind the gates
     told                          verdict
 
-Not for: doing it (`runtime`). Pure: the time is an argument, and what has to be known first is asked for with a `Look`.
+Not for: doing it (`runtime`). Pure: the time is an argument, and what has to be known first is asked for with a
+`Query`.
 """
 
 from collections.abc import Mapping
@@ -25,14 +26,14 @@ from nodepool_membership.core.conditions import finalizer, texts, upcoming
 from nodepool_membership.core.conditions.verdict import Facts, Verdict, conditions, verdict_of
 from nodepool_membership.core.observed import clock, rivals
 from nodepool_membership.core.observed.drift import Absences
-from nodepool_membership.core.observed.observation import Freshness, Look, NodeTable, Observation
+from nodepool_membership.core.observed.observation import Freshness, NodeTable, Observation, Query
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.planning import adding, approval, eligibility, gates, removing, vetting
 from nodepool_membership.core.planning.gates import Step
 from nodepool_membership.core.servers import batches
-from nodepool_membership.core.state.edits import carry_over, is_lost
+from nodepool_membership.core.state.edits import apply_edits_and_requests, is_lost
 from nodepool_membership.core.state.ledger import Ledger, regained
-from nodepool_membership.core.state.requests import look_requested, reset_requested
+from nodepool_membership.core.state.requests import reconcile_requested, reset_requested
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State, to_status
 
@@ -40,7 +41,7 @@ TOLD_FROM: Final = 15.0
 """Seconds: a call that waits for less is not told of, since to tell costs a write."""
 
 
-class Pace(StrEnum):
+class Schedule(StrEnum):
     """When to look again."""
 
     NOW = "Now"
@@ -56,14 +57,14 @@ class Pace(StrEnum):
 class Decision:
     """The status to store, the batch in it that is then to be sent, and when to look again.
 
-    `holds` says whether the finalizer must stay; it may be taken off only after `status` is stored.
-    `delay` is in seconds and outranks `pace`.
+    `keeps_finalizer` says whether the finalizer must stay; it may be taken off only after `status` is stored.
+    `delay` is in seconds and outranks `schedule`.
     """
 
     status: Status
     intent: Batch | None
-    holds: bool
-    pace: Pace
+    keeps_finalizer: bool
+    schedule: Schedule
     delay: float | None = None
     absences: Absences = field(default_factory=dict)
     """What `Observation.absences` is to hold next time; kept in memory, losing it costs time only."""
@@ -74,7 +75,7 @@ class Decision:
     refused: Mapping[str, datetime] = field(default_factory=dict)
     """What `Observation.refused` is to hold next time; as `absences`."""
 
-    def must_hold(self, membership: Membership) -> bool:
+    def wants_finalizer(self, membership: Membership) -> bool:
         """Whether the finalizer has to be put on although nothing is sent: a deletion would have something to do."""
         on = membership.metadata.deleting or FINALIZER in membership.metadata.finalizers
         return not on and finalizer.is_needed(membership, self.status)
@@ -82,7 +83,7 @@ class Decision:
 
 def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
     """The status for a generation not seen before, from what is recorded alone, before the cloud is looked at."""
-    state = carry_over(membership, now, settings)
+    state = apply_edits_and_requests(membership, now, settings)
     if membership.spec.suspend or membership.spec.approval is Approval.MANUAL:
         # What the last look said would be done was about another spec.
         membership = replace(membership, status=replace(membership.status, plan=None))
@@ -123,20 +124,20 @@ def _told(membership: Membership, facts: Facts) -> Status:
     return replace(status, conditions=told, next_time=facts.next_time)
 
 
-def decide(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Decision | Look:
+def decide(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Decision | Query:
     """Decide what is to be stored and done, or ask for what has to be known first.
 
     Rules: P1..P3, P7, P8, P10..P13, P15, P16, P18..P20, P25, P26. `now` is aware, whole seconds.
     """
-    state = carry_over(membership, now, settings)
+    state = apply_edits_and_requests(membership, now, settings)
     if seen.trouble is not None:
         return _in_trouble(membership, state, seen, now, settings)
     unknown_jobs = tuple(j for j in batches.jobs_to_ask(state) if j not in seen.jobs)
     if unknown_jobs:
-        return Look(jobs=unknown_jobs)
+        return Query(jobs=unknown_jobs)
     wanted = _listing_wanted(membership, state, seen, now, settings)
     if wanted is not None:
-        return Look(listing=wanted)
+        return Query(listing=wanted)
     if seen.is_set_back(now):
         return _in_trouble(membership, state, replace(seen, trouble=clock.SET_BACK), now, settings)
     return _Pipeline(membership, seen, now, settings).decision(state)
@@ -156,7 +157,7 @@ class _Pipeline:
         told = membership.spec.suspend or membership.spec.approval is Approval.MANUAL
         self._plan: Plan | None = membership.status.plan if told else None
 
-    def decision(self, state: State) -> Decision | Look:
+    def decision(self, state: State) -> Decision | Query:
         spec, seen, now = self._spec, self._seen, self._now
         state = comparing.advanced(self._membership, state, seen, now, self._settings)
         state = vetting.with_findings(self._braked(state), spec, seen)
@@ -165,12 +166,12 @@ class _Pipeline:
         if standing.covered is not None:
             own = replace(own, spec=replace(own.spec, server_ids=own.spec.server_ids & standing.covered))
         added = adding.next_add(own, standing.state, seen, now, self._settings)
-        if isinstance(added, Look) or added.intent is not None:
-            return added if isinstance(added, Look) else self._concluded(added, Step(added.state))
+        if isinstance(added, Query) or added.intent is not None:
+            return added if isinstance(added, Query) else self._concluded(added, Step(added.state))
         if awaited is not None and added.blocker is None:
             added = replace(added, blocker=awaited)
         removed = removing.next_removal(self._membership, added.state, seen, now, self._settings, awaited)
-        if isinstance(removed, Look):
+        if isinstance(removed, Query):
             return removed
         return self._concluded(added, removed)
 
@@ -244,15 +245,15 @@ class _Pipeline:
         answered = seen.listing is not None or membership.metadata.deleting
         status = _answered(membership, facts, verdict, answered=answered)
         # How long ago it was deleted, a clock that is off cannot say.
-        holds = _holds(facts) or (seen.is_skewed and bool(status.open_batches))
+        keeps_finalizer = _finalizer_stays(facts) or (seen.is_skewed and bool(status.open_batches))
         blocked = facts.blocker is not None
         delays = [delay for delay in (added.delay, removed.delay) if delay is not None]
         return Decision(
             status,
             added.intent or removed.intent,
             # Between two calls it stays on: to take it off and put it on again would be two writes a batch.
-            holds or (verdict.also == "Reconciling" and _keeps(membership)),
-            _pace(status, verdict, blocked=blocked, suspend=spec.suspend),
+            keeps_finalizer or (verdict.abnormal == "Reconciling" and _has_finalizer(membership)),
+            _schedule(status, verdict, blocked=blocked, suspend=spec.suspend),
             min(delays) if delays else None,
             absences=self._absences,
             doubted=added.doubted,
@@ -261,7 +262,7 @@ class _Pipeline:
         )
 
 
-def _keeps(membership: Membership) -> bool:
+def _has_finalizer(membership: Membership) -> bool:
     """Whether the finalizer is on an object that nobody deletes."""
     return FINALIZER in membership.metadata.finalizers and not membership.metadata.deleting
 
@@ -281,11 +282,11 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
         raise ValueError("called without a trouble")
     status = _about_now(membership, to_status(membership.status, membership.spec, state, membership.wire_bytes))
     overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, membership.spec, now))
-    facts = Facts(membership, status, now, settings, trouble=trouble, failed_looks=seen.failed_looks, overdue=overdue)
+    facts = Facts(membership, status, now, settings, trouble=trouble, failed_reads=seen.failed_reads, overdue=overdue)
     status = _answered(membership, facts, verdict_of(facts), answered=False)
     # Nobody looked, so the finalizer stays where it is; a deletion is let go when its limit has passed.
-    holds = _holds(facts) or _keeps(membership)
-    kept = Decision(status, None, holds, Pace.BACKOFF, trouble.retry_after, absences=seen.absences)
+    keeps_finalizer = _finalizer_stays(facts) or _has_finalizer(membership)
+    kept = Decision(status, None, keeps_finalizer, Schedule.BACKOFF, trouble.retry_after, absences=seen.absences)
     return replace(kept, refused=seen.refused)
 
 
@@ -296,14 +297,14 @@ def _listing_wanted(
     spec = membership.spec
     mine = rivals.ours(spec, seen.rivals or {})
     follows = any(batches.needs_nodes(b, spec, seen, now) for b in state.open_batches)
-    odd = removing.is_owed_since_the_future(state, now)
+    odd = removing.is_surplus_since_the_future(state, now)
     if follows or odd or removing.may_remove(membership, state, now, settings):
         return None if seen.is_fresh else Freshness.AFTER_READ
     if membership.metadata.deleting:
         # What an earlier call may still do to a server is over only when a listing has shown it.
         waits = any(held.since is not None for i, held in state.holds.items() if i not in state.members)
         return Freshness.AFTER_READ if waits and not seen.is_fresh else None
-    asked = look_requested(membership) is not None or reset_requested(membership) is not None
+    asked = reconcile_requested(membership) is not None or reset_requested(membership) is not None
     resting = vetting.resting(seen, now, settings)
     free = [i for i in eligibility.candidates(state, mine) if not eligibility.rests(i, state, resting)]
     if seen.listing is None:
@@ -324,7 +325,7 @@ def _listing_wanted(
 def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answered: bool) -> Status:
     """The status with its conditions, and with the requests that it answers."""
     status = facts.status
-    look, reset = look_requested(membership), reset_requested(membership)
+    look, reset = reconcile_requested(membership), reset_requested(membership)
     return replace(
         status,
         conditions=conditions(membership.status, verdict, status.observed_generation, facts.now),
@@ -335,7 +336,7 @@ def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answere
     )
 
 
-def _holds(facts: Facts) -> bool:
+def _finalizer_stays(facts: Facts) -> bool:
     """Whether the finalizer stays (rules P2, P20)."""
     membership, needed = facts.membership, finalizer.is_needed(facts.membership, facts.status)
     if not membership.metadata.deleting:
@@ -343,10 +344,10 @@ def _holds(facts: Facts) -> bool:
     return needed and facts.now < finalizer.limit(membership, facts.status, facts.settings, facts.trouble)
 
 
-def _pace(status: Status, verdict: Verdict, *, blocked: bool, suspend: bool) -> Pace:
+def _schedule(status: Status, verdict: Verdict, *, blocked: bool, suspend: bool) -> Schedule:
     if status.open_batches:
         watched = all(batches.is_watched(b) for b in status.open_batches)
-        return Pace.WATCH if watched else Pace.POLL
-    if suspend or verdict.also != "Reconciling":
-        return Pace.RESYNC
-    return Pace.BACKOFF if blocked else Pace.WATCH
+        return Schedule.WATCH if watched else Schedule.POLL
+    if suspend or verdict.abnormal != "Reconciling":
+        return Schedule.RESYNC
+    return Schedule.BACKOFF if blocked else Schedule.WATCH

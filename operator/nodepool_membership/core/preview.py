@@ -16,13 +16,13 @@ from nodepool_membership.api.status import Finding, Operation, Plan
 from nodepool_membership.core import comparing
 from nodepool_membership.core.conditions import texts
 from nodepool_membership.core.observed import rivals
-from nodepool_membership.core.observed.observation import Freshness, Look, NodeTable, Observation, PoolReport, Trouble
+from nodepool_membership.core.observed.observation import Freshness, NodeTable, Observation, PoolReport, Query, Trouble
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.planning import approval, gates, vetting
 from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.preflight.judge import Judged
 from nodepool_membership.core.servers import batches, rollout
-from nodepool_membership.core.state.edits import carry_over
+from nodepool_membership.core.state.edits import apply_edits_and_requests
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
 
@@ -63,19 +63,19 @@ def resumed(membership: Membership) -> Membership:
     return replace(membership, spec=replace(membership.spec, suspend=False))
 
 
-def preview(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Preview | Trouble | Look:
+def preview(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Preview | Trouble | Query:
     """What the operator would do, or what has to be known first; a trouble where it cannot be known."""
     suspended, membership = membership.spec.suspend, resumed(membership)
-    state = carry_over(membership, now, settings)
+    state = apply_edits_and_requests(membership, now, settings)
     if seen.trouble is not None:
         return seen.trouble
     unknown_jobs = tuple(j for j in batches.jobs_to_ask(state) if j not in seen.jobs)
     if unknown_jobs:
-        return Look(jobs=unknown_jobs)
+        return Query(jobs=unknown_jobs)
     if seen.listing is None or seen.pool is None or not seen.is_fresh:
-        return Look(listing=Freshness.AFTER_READ)
-    if seen.home is None:
-        return Look(home=True)
+        return Query(listing=Freshness.AFTER_READ)
+    if seen.namespace_state is None:
+        return Query(namespace_state=True)
     sight = _Sight(membership, seen, seen.listing, seen.pool, now)
     return sight.preview(comparing.advanced(membership, state, seen, now, settings), settings, suspended=suspended)
 
@@ -90,7 +90,7 @@ class _Sight:
     pool: PoolReport
     now: datetime
 
-    def preview(self, before: State, settings: Settings, *, suspended: bool) -> Preview | Look:
+    def preview(self, before: State, settings: Settings, *, suspended: bool) -> Preview | Query:
         membership, seen, spec = self.membership, self.seen, self.membership.spec
         others = seen.rivals or {}
         state = comparing.compared(membership, before, self.table, seen, self.now, settings).state
@@ -100,9 +100,11 @@ class _Sight:
         if what.add and spec.preflight.reads:
             inspection = seen.inspection
             if inspection is None or not what.add <= inspection.asked:
-                return Look(servers=what.add)
+                return Query(servers=what.add)
             verdict = vetting.judged(membership, seen, inspection)
-        remove = frozenset() if seen.home is not None and seen.home.keeps else self._removable(state)
+        remove = (
+            frozenset() if seen.namespace_state is not None and seen.namespace_state.keeps else self._removable(state)
+        )
         told = vetting.with_findings(replace(state, findings=()), spec, seen, what.add, verdict.told)
         narrowed = replace(what, add=verdict.passed, remove=remove)
         plan = approval.plan_of(membership, state, narrowed, self.pool)
@@ -119,7 +121,7 @@ class _Sight:
 
     def _removable(self, state: State) -> frozenset[str]:
         """Those who are owed removal and can be named: their node is there, and they have an attempt left."""
-        there = self.table.present(state.owed)
+        there = self.table.present(state.surplus)
         return frozenset(i for i in there if state.attempts(i) < self.membership.spec.max_attempts)
 
     def _left(self, state: State, verdict: Judged, planned: frozenset[str], others: Rivals) -> Iterator[Left]:
@@ -128,7 +130,7 @@ class _Sight:
         for i in verdict.waiting:
             if verdict.why is not None:
                 causes[i] = (verdict.why.reason, verdict.why.message)
-        rest = (spec.server_ids | state.owed) - planned - state.called
+        rest = (spec.server_ids | state.surplus) - planned - state.called
         for i in rest & state.failures.keys():
             causes[i] = (state.failures[i].reason, state.failures[i].message)
         for i, rival in rivals.withheld(spec, state, others).items():
@@ -147,8 +149,8 @@ class _Sight:
             yield Blocker(Reason.SUSPENDED, "spec.suspend is true: no call is made")
         if (paused := gates.paused_object(membership)) is not None:
             yield paused
-        if seen.home is not None and seen.home.paused is not None:
-            yield gates.paused_namespace(seen.home.paused)
+        if seen.namespace_state is not None and seen.namespace_state.paused is not None:
+            yield gates.paused_namespace(seen.namespace_state.paused)
         if state.recovers(self.now):
             yield gates.STATUS_LOST
         halt = state.halt or rollout.failed(state, membership.spec, self.pool, self.now)

@@ -171,7 +171,7 @@ def _with_job(status: Status, stored: Batch | None, answer: Answer) -> Status:
 
 def _refused_for_servers(state: State, intent: Batch, answer: Refused, now: datetime, settings: Settings) -> State:
     """Narrow it down (rule P15)."""
-    entry, text, refusal = answer.entry, answer.message, narrowing.mark(answer.message)
+    entry, text, refusal = answer.entry, answer.message, narrowing.fingerprint(answer.message)
     if entry.reason is not FailureReason.SERVER_IN_USE:
         retry_at = now + backoff(intent.attempt, intent.batch, settings)
         cause = Cause(entry.failure, text, intent.attempt, retry_at)
@@ -192,7 +192,7 @@ def _refused_for_all(state: State, intent: Batch, answer: Refused, now: datetime
     entry, text = answer.entry, answer.message
     if entry.may_be_one:
         cause = Cause(entry.failure, text, intent.attempt, now + backoff(intent.attempt, intent.batch, settings))
-        asked = narrowing.ask(state, intent, answer.said, cause, narrowing.mark(text), now)
+        asked = narrowing.ask(state, intent, answer.said, cause, narrowing.fingerprint(text), now)
         if asked is not None:
             return asked.without_waits(intent.operation)
     state = state.with_batch(_closed(intent, Phase.REFUSED, text, now))
@@ -203,7 +203,7 @@ def _refused_for_all(state: State, intent: Batch, answer: Refused, now: datetime
             state, causes = narrowing.searched(state, intent, cause)
         state = state.with_causes(causes.items())
     # The same answer awaits every other batch: they wait too.
-    slow = entry.about is not About.MOMENT
+    slow = entry.about is not About.TRANSIENT
     return _later(state, intent.operation, Trouble(entry.condition, text), now, settings, slow=slow)
 
 
@@ -225,7 +225,7 @@ def _removal_refused(state: State, intent: Batch, answer: Refused, now: datetime
         remedy = removals.REMEDY
     text = plain_text(f"{plain_text(answer.message, 600)}; {remedy}")
     why, closed = Trouble(entry.condition, text), _closed(intent, Phase.REFUSED, text, now)
-    if entry.about is About.MOMENT:
+    if entry.about is About.TRANSIENT:
         state = _given_back(state, intent, closed)
     else:
         cause = Cause(FailureReason.REMOVAL_FAILED, text, intent.attempt)

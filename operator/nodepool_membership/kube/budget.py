@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 
-class Held:
+class HeldBytes:
     """A part of the budget, held by one reader."""
 
     def __init__(self, budget: "ByteBudget", size: int) -> None:
@@ -36,11 +36,11 @@ class ByteBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
-    async def hold(self, size: int) -> AsyncIterator[Held]:
+    async def hold(self, size: int) -> AsyncIterator[HeldBytes]:
         """Wait until `size` bytes are free and hold them until the block ends."""
         size = min(size, self._limit)
         await self._take(size)
-        held = Held(self, size)
+        held = HeldBytes(self, size)
         try:
             yield held
         finally:

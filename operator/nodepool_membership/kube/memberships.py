@@ -20,7 +20,7 @@ from nodepool_membership.api.membership import (
 )
 from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PAUSED_ANNOTATION, PLURAL, VERSION
 from nodepool_membership.api.status import Condition, Status
-from nodepool_membership.core.observed.observation import Home
+from nodepool_membership.core.observed.observation import NamespaceState
 from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
 from nodepool_membership.kube.budget import ByteBudget
 from nodepool_membership.kube.errors import ForbiddenError, GoneError, RejectedError, TooLargeError
@@ -110,7 +110,7 @@ class Memberships:
         except GoneError:
             return None
 
-    async def home(self, namespace: str) -> Home:
+    async def namespace_state(self, namespace: str) -> NamespaceState:
         """Whether namespace or definition are being deleted, with their objects (P20), or the namespace is paused.
 
         Raises:
@@ -122,15 +122,15 @@ class Memberships:
             try:
                 answer = await self._api.request(what, "GET", where, accept=METADATA_ONLY)
             except GoneError:
-                return Home(f"the {what} is gone")
+                return NamespaceState(f"the {what} is gone")
             except (ForbiddenError, RejectedError) as error:
-                return Home(f"it cannot be read whether the {what} is being deleted, too: {error}")
+                return NamespaceState(f"it cannot be read whether the {what} is being deleted, too: {error}")
             metadata = json.loads(answer)["metadata"]
             if what == "namespace":
                 paused = metadata.get("annotations", {}).get(PAUSED_ANNOTATION)
             if metadata.get("deletionTimestamp"):
-                return Home(f"the {what} is being deleted, too", paused)
-        return Home(paused=paused)
+                return NamespaceState(f"the {what} is being deleted, too", paused)
+        return NamespaceState(paused=paused)
 
     async def write_status(self, metadata: Metadata, old: Status, new: Status) -> str:
         """Store `new` where `old` was read with `metadata`; returns the new resourceVersion. No write if equal.

@@ -15,7 +15,7 @@ from nodepool_membership.api.names import (
     RESET_ANNOTATIONS,
     RESET_ONLY_ANNOTATION,
 )
-from nodepool_membership.core.state.requests import counting, narrowing
+from nodepool_membership.core.state.requests import counting, reset_only
 
 _OWNERS: Final = (
     ("labels", "kustomize.toolkit.fluxcd.io/name", "Flux"),
@@ -97,7 +97,7 @@ def reset(document: Mapping[str, Json], token: str, only: Sequence[str]) -> Chan
 
 
 def _narrowed(document: Mapping[str, Json], only: Sequence[str]) -> Sequence[str]:
-    narrowed = narrowing(",".join(only))
+    narrowed = reset_only(",".join(only))
     if isinstance(narrowed, str):
         raise UselessError(f"--only: {narrowed}")
     reasons, ids = narrowed

@@ -43,7 +43,7 @@ class UnusableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Target:
     """Where the memberships are that are meant, by the words of the command line."""
 
     namespace: str
@@ -77,7 +77,7 @@ def default_namespace(context: str | None, environ: Mapping[str, str] = os.envir
 class Cluster:
     """One connection, to one namespace. Use `connect`."""
 
-    def __init__(self, api: KubeApi, place: Place) -> None:
+    def __init__(self, api: KubeApi, place: Target) -> None:
         self._api = api
         self.place = place
 
@@ -183,7 +183,7 @@ async def connect(namespace: str | None, context: str | None) -> AsyncIterator[C
         UnusableError: there is no login.
     """
     try:
-        place = Place(namespace or default_namespace(context), context)
+        place = Target(namespace or default_namespace(context), context)
         async with KubeApi.connect(context=context) as api:
             yield Cluster(api, place)
     except NoClusterError as error:

@@ -15,19 +15,19 @@ from nodepool_membership.core.conditions import texts
 from nodepool_membership.core.conditions.outcomes import JOINED, REMOVED, Outcome, outcomes
 from nodepool_membership.core.state.settings import Settings
 
-Kind = Literal["Normal", "Warning"]
+EventType = Literal["Normal", "Warning"]
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class EventText:
     """One Event: its type, reason and message."""
 
-    kind: Kind
+    kind: EventType
     reason: EventReason | Reason | FailureReason | FindingReason
     text: str
 
 
-_BATCH: Final[dict[Phase, tuple[EventReason, Kind]]] = {
+_BATCH: Final[dict[Phase, tuple[EventReason, EventType]]] = {
     Phase.RUNNING: (EventReason.BATCH_SUBMITTED, "Normal"),
     Phase.VERIFYING: (EventReason.BATCH_VERIFYING, "Warning"),
     Phase.SUCCEEDED: (EventReason.BATCH_SUCCEEDED, "Normal"),
@@ -42,7 +42,7 @@ _QUIET: Final = frozenset({Reason.SUSPENDED, Reason.DELETING, Reason.PAUSED, Rea
 """Reasons of Ready that a person or our own start has caused."""
 
 
-def notes(old: Status, new: Status) -> tuple[Note, ...]:
+def events_between(old: Status, new: Status) -> tuple[EventText, ...]:
     """What a person would want to be told about `new` who knew `old`."""
     known = {b.batch: b for b in old.jobs}
     phases = {number: batch.phase for number, batch in known.items()}
@@ -54,16 +54,16 @@ def notes(old: Status, new: Status) -> tuple[Note, ...]:
     return (*about, *_foreign(old, new), *_found(old, new), *_about_ready(old, new))
 
 
-def _found(old: Status, new: Status) -> Iterator[Note]:
+def _found(old: Status, new: Status) -> Iterator[EventText]:
     """What is found of servers once for each cause, what is found of the pool once as long as it is so."""
     known = {(f.reason, f.message if f.count else "") for f in old.findings}
     for finding in new.findings:
         if (finding.reason, finding.message if finding.count else "") not in known:
             of = f"{texts.counted(finding.count, 'server')}: " if finding.count else ""
-            yield Note("Warning", finding.reason, f"{of}{finding.message}")
+            yield EventText("Warning", finding.reason, f"{of}{finding.message}")
 
 
-def _foreign(old: Status, new: Status) -> Iterator[Note]:
+def _foreign(old: Status, new: Status) -> Iterator[EventText]:
     known = {b.batch for b in old.jobs if b.foreign}
     for batch in new.jobs:
         if batch.foreign and batch.batch not in known:
@@ -71,17 +71,17 @@ def _foreign(old: Status, new: Status) -> Iterator[Note]:
                 f"batch {batch.batch}: {texts.counted(batch.foreign, 'server')} became nodes through a job that is not"
                 " of this operator: find out who else adds servers to the pool, since each call WIPES them"
             )
-            yield Note("Warning", EventReason.FOREIGN_ADD, text)
+            yield EventText("Warning", EventReason.FOREIGN_ADD, text)
 
 
-def owed(before: Membership, after: Membership, settings: Settings) -> Iterator[Note]:
+def surplus(before: Membership, after: Membership, settings: Settings) -> Iterator[EventText]:
     """Members became owed removal; an edit that leaves them so begins the delay anew, which is told, too."""
     old, new = before.status, after.status
     if new.surplus and (new.surplus > old.surplus or new.surplus_since != old.surplus_since):
-        yield Note("Warning", EventReason.REMOVAL_OWED, texts.owed(after, new, settings))
+        yield EventText("Warning", EventReason.REMOVAL_OWED, texts.surplus(after, new, settings))
 
 
-def _about_batch(batch: Batch, known: Batch | None, over: Sequence[Outcome], new: Status) -> Note:
+def _about_batch(batch: Batch, known: Batch | None, over: Sequence[Outcome], new: Status) -> EventText:
     reason, kind = _BATCH[batch.phase]
     ids = batch.server_ids or (known.server_ids if known is not None else ()) or batch.called_ids
     what = "removal" if batch.operation is Operation.REMOVE else "add"
@@ -89,10 +89,12 @@ def _about_batch(batch: Batch, known: Batch | None, over: Sequence[Outcome], new
         f"batch {batch.batch}, {what} of {texts.counted(batch.servers, 'server')} ({texts.some(ids, 'status.jobs')})"
     )
     job = f", job {batch.job_id}" if batch.job_id else ""
-    return Note(_kind(kind, batch, new), reason, f"{subject}, attempt {batch.attempt}{job}: {_became(batch, over)}")
+    return EventText(
+        _kind(kind, batch, new), reason, f"{subject}, attempt {batch.attempt}{job}: {_became(batch, over)}"
+    )
 
 
-def _kind(kind: Kind, batch: Batch, new: Status) -> Kind:
+def _kind(kind: EventType, batch: Batch, new: Status) -> EventType:
     if batch.phase is Phase.VERIFYING and batch.settling_since is not None and not batch.failed:
         # Its job has ended, and the node list lags behind it.
         return "Normal"
@@ -125,12 +127,12 @@ def _became(batch: Batch, over: Sequence[Outcome]) -> str:
             return f"{rest} {done}{f', {failed} failed: {named}' if failed else ''}{adopted}"
 
 
-def _about_ready(old: Status, new: Status) -> tuple[Note, ...]:
+def _about_ready(old: Status, new: Status) -> tuple[EventText, ...]:
     now = turned(old, new)
     if now is None or now.reason in {Reason.PROGRESSING, Reason.PENDING}:
         return ()
     quiet = now.status == "True" or now.reason in _QUIET
-    return (Note("Normal" if quiet else "Warning", now.reason, now.message),)
+    return (EventText("Normal" if quiet else "Warning", now.reason, now.message),)
 
 
 def turned(old: Status, new: Status) -> Condition | None:

@@ -42,7 +42,7 @@ def them(number: int) -> str:
     return "it" if number == 1 else "them"
 
 
-def owed_ids(membership: Membership, status: Status) -> Sequence[str]:
+def surplus_ids(membership: Membership, status: Status) -> Sequence[str]:
     """The recorded members that are owed removal, sorted."""
     if not status.surplus:
         return ()
@@ -62,7 +62,7 @@ def progress(membership: Membership, status: Status, settings: Settings, turn: d
     """Where the servers are, and what comes at a known time. `turn`: when the write budget has a place."""
     parts = [counts(status)]
     if status.surplus:
-        parts.append(owed(membership, status, settings))
+        parts.append(surplus(membership, status, settings))
     parts += [text for batch in status.open_batches if (text := _settling(batch, settings)) is not None]
     if turn is not None and status.pending:
         calls = -(-status.pending // membership.spec.batch_size)
@@ -97,9 +97,9 @@ def _settling(batch: Batch, settings: Settings) -> str | None:
     return f"{counted(number, 'server')} of batch {batch.batch} {what} ({named}): looked for until {rfc3339(until)}"
 
 
-def owed(membership: Membership, status: Status, settings: Settings) -> str:
+def surplus(membership: Membership, status: Status, settings: Settings) -> str:
     """Members that will be removed: who, what it does to them, from when on, and how to stop it."""
-    ids = owed_ids(membership, status)
+    ids = surplus_ids(membership, status)
     text = f"{counted(status.surplus, 'member')} to be removed and REINSTALLED ({some(ids, 'status.members')})"
     start = upcoming.removal(status, settings)
     when = f" from {rfc3339(start)} on" if start is not None else ""
@@ -160,7 +160,7 @@ def preview(plan: Plan, status: Status) -> list[str]:
 
 def deleting(membership: Membership, status: Status, settings: Settings, why: Sequence[str]) -> str:
     """What a deletion still waits for, and until when at the latest."""
-    parts = [owed(membership, status, settings)] if status.surplus else []
+    parts = [surplus(membership, status, settings)] if status.surplus else []
     if status.open_batches:
         jobs = [f"batch {b.batch}" + (f" (job {b.job_id})" if b.job_id else "") for b in status.open_batches]
         parts.append(f"waiting for {some(jobs, 'status.jobs')} to end")

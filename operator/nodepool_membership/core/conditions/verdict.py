@@ -20,7 +20,7 @@ from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.planning.gates import STATUS_LOST, Blocker, paused_object
 from nodepool_membership.core.state.settings import Settings
 
-LOOKS_BEFORE_UNKNOWN: Final = 3
+READS_BEFORE_UNKNOWN: Final = 3
 PASSING: Final = frozenset({Reason.CLOUD_UNREACHABLE, Reason.THROTTLED, Reason.CLOCK_SKEW, Reason.LISTING_IMPLAUSIBLE})
 """Troubles of a look that the next look may not have: one alone changes nothing that is known."""
 
@@ -32,11 +32,11 @@ class Verdict:
     ready: Literal["True", "False", "Unknown"]
     reason: Reason | FailureReason
     message: str
-    also: Literal["Reconciling", "Stalled"] | None = None
-    also_reason: Reason | FailureReason | None = None
+    abnormal: Literal["Reconciling", "Stalled"] | None = None
+    abnormal_reason: Reason | FailureReason | None = None
 
     def __post_init__(self) -> None:
-        if self.ready == "True" and self.also is not None:
+        if self.ready == "True" and self.abnormal is not None:
             raise ValueError("Ready=True goes with neither Reconciling nor Stalled")
 
 
@@ -49,7 +49,7 @@ class Facts:
     now: datetime
     settings: Settings
     trouble: Trouble | None = None
-    failed_looks: int = 0
+    failed_reads: int = 0
     looked: bool = False
     """The nodes were read in this reconcile."""
     add_blocker: Blocker | None = None
@@ -81,8 +81,8 @@ class Facts:
         return texts.conflict(self.theirs, f"{meta.namespace}/{meta.name}")
 
     @property
-    def looks_fail(self) -> bool:
-        return self.trouble is not None and self.failed_looks >= LOOKS_BEFORE_UNKNOWN
+    def reads_fail(self) -> bool:
+        return self.trouble is not None and self.failed_reads >= READS_BEFORE_UNKNOWN
 
     @property
     def all_joined(self) -> bool:
@@ -153,7 +153,7 @@ def _suspended(facts: Facts) -> Verdict | None:
         parts.append(f"the cloud could not be looked at: {facts.why}")
     nothing = plan is not None and not (plan.add or plan.adopt or plan.remove)
     done = facts.all_joined and facts.is_current and nothing
-    if done and not (status.joining or facts.looks_fail or facts.vanished):
+    if done and not (status.joining or facts.reads_fail or facts.vanished):
         return Verdict("True", Reason.SUSPENDED, f"{'; '.join(parts)}; {texts.members(status)}")
     if plan is None:
         parts += [texts.counts(status), "the cloud was not looked at yet"]
@@ -166,19 +166,19 @@ def _suspended(facts: Facts) -> Verdict | None:
     return Verdict("False", Reason.SUSPENDED, "; ".join(parts))
 
 
-def _looks_failed(facts: Facts) -> Verdict | None:
+def _reads_failed(facts: Facts) -> Verdict | None:
     """What is certain to stay so without a person, or has failed three times; or there is nothing else to tell."""
     trouble = facts.trouble
     if trouble is None:
         return None
     status = facts.status
     told = (status.open_batches, status.halt, status.waits, status.recovery, status.failures)
-    if (facts.all_joined or any(told)) and not facts.looks_fail and (trouble.reason in PASSING or facts.all_joined):
+    if (facts.all_joined or any(told)) and not facts.reads_fail and (trouble.reason in PASSING or facts.all_joined):
         return None
     if trouble.reason in STALLING:
         return stalled(trouble.reason, facts.why)
     if facts.all_joined and not facts.status.halt:
-        text = f"{LOOKS_BEFORE_UNKNOWN} consecutive reads of the cloud API failed: {facts.why}"
+        text = f"{READS_BEFORE_UNKNOWN} consecutive reads of the cloud API failed: {facts.why}"
         return Verdict("Unknown", Reason.CLOUD_UNREACHABLE, text, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
     return waiting(trouble.reason, facts.why)
 
@@ -294,7 +294,7 @@ _CHAIN: Final[tuple[Callable[[Facts], Verdict | None], ...]] = (
     _deleting,
     _suspended,
     # Then why nothing is known,
-    _looks_failed,
+    _reads_failed,
     _recovering,
     # why nothing more is done,
     _halted,
@@ -311,9 +311,9 @@ _CHAIN: Final[tuple[Callable[[Facts], Verdict | None], ...]] = (
 def conditions(status: Status, verdict: Verdict, generation: int, now: datetime) -> tuple[Condition, ...]:
     """Write the verdict as conditions; a transition time changes only with its condition's status."""
     wanted = [_condition("Ready", verdict.ready, verdict.reason, verdict.message, generation)]
-    if verdict.also is not None:
-        reason = verdict.also_reason or verdict.reason
-        wanted.append(_condition(verdict.also, "True", reason, verdict.message, generation))
+    if verdict.abnormal is not None:
+        reason = verdict.abnormal_reason or verdict.reason
+        wanted.append(_condition(verdict.abnormal, "True", reason, verdict.message, generation))
     before = {c.type: c for c in status.conditions}
     return tuple(_since(before.get(c.type), c, now) for c in wanted)
 

@@ -21,7 +21,7 @@ class About(StrEnum):
     POOL = "Pool"
     QUOTA = "Quota"
     ACCOUNT = "Account"
-    MOMENT = "Moment"
+    TRANSIENT = "Transient"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Entry:
     @property
     def blames(self) -> bool:
         """Whether the servers that the call named are recorded as failed."""
-        return self.about is not About.MOMENT and not self.spares
+        return self.about is not About.TRANSIENT and not self.spares
 
     @property
     def failure(self) -> FailureReason:
@@ -182,20 +182,22 @@ _IN_USE: Final = Entry(
 
 # About the moment: the same call may pass later, without anybody doing anything.
 
-_LOCKED: Final = Entry(About.MOMENT, Reason.LOCKED, "the cluster or pool is busy with another task, the operator waits")
-_THROTTLED: Final = Entry(About.MOMENT, Reason.THROTTLED, "the cloud limits requests, the operator waits")
+_LOCKED: Final = Entry(
+    About.TRANSIENT, Reason.LOCKED, "the cluster or pool is busy with another task, the operator waits"
+)
+_THROTTLED: Final = Entry(About.TRANSIENT, Reason.THROTTLED, "the cloud limits requests, the operator waits")
 _POOL_STATE: Final = Entry(
-    About.MOMENT,
+    About.TRANSIENT,
     Reason.POOL_NOT_READY,
     "the node pool's state forbids it, the operator waits; if it stays so, look at the node pool in CCE",
 )
 _CLUSTER_STATE: Final = Entry(
-    About.MOMENT,
+    About.TRANSIENT,
     Reason.CLUSTER_NOT_READY,
     "the cluster's state forbids it, the operator waits; if it stays so, look at the cluster in CCE",
 )
 _BROKEN: Final = Entry(
-    About.MOMENT,
+    About.TRANSIENT,
     Reason.CLOUD_UNREACHABLE,
     "the cloud has trouble of its own, the operator looks again; if it lasts, ask its support",
 )

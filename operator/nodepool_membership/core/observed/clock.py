@@ -78,7 +78,7 @@ def _by_the_clouds(state: State, now: datetime, offset_seconds: float) -> State:
     Whether `surplusSince` was stored by this clock or by one that was right, nobody knows: rather the delay once more.
     """
     moment = (now + timedelta(seconds=offset_seconds)).replace(microsecond=0)
-    return replace(state, surplus_since=moment) if state.owed else state
+    return replace(state, surplus_since=moment) if state.surplus else state
 
 
 def _is_ahead(batch: Batch, now: datetime) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-LOOKS: Final = 3
+LISTINGS_WITHOUT: Final = 3
 """A short "not found" is not a disappearance: so many complete listings in a row, a resync interval apart."""
 MASS: Final = 3
 MASS_SHARE: Final = 10
@@ -19,7 +19,7 @@ MASS_SHARE: Final = 10
 class Absence:
     """In how many listings in a row a member was absent; when the last that counted, and the first, was begun."""
 
-    looks: int
+    listings: int
     last: datetime
     first: datetime
 
@@ -35,7 +35,7 @@ def track(known: Absences, absent: Set[str], begun: datetime, apart: timedelta) 
         if before is None:
             tracked[server_id] = Absence(1, begun, begun)
         elif begun - before.last >= apart:
-            tracked[server_id] = Absence(before.looks + 1, begun, before.first)
+            tracked[server_id] = Absence(before.listings + 1, begun, before.first)
         else:
             tracked[server_id] = before
     return tracked
@@ -43,7 +43,7 @@ def track(known: Absences, absent: Set[str], begun: datetime, apart: timedelta) 
 
 def gone(tracked: Absences) -> frozenset[str]:
     """Members that count as vanished."""
-    return frozenset(server_id for server_id, absence in tracked.items() if absence.looks >= LOOKS)
+    return frozenset(server_id for server_id, absence in tracked.items() if absence.listings >= LISTINGS_WITHOUT)
 
 
 def is_implausible(absent: int, members: int) -> bool:

@@ -270,21 +270,21 @@ class Freshness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Query:
     """What a decision needs to know first; nothing is decided yet. One kind of question at a time, cheap first."""
 
     jobs: tuple[str, ...] = ()
     listing: Freshness | None = None
     write: bool = False
     """A place in the write budget."""
-    home: bool = False
+    namespace_state: bool = False
     """Whether what the object lives in is there to stay."""
     servers: frozenset[str] = frozenset()
     """Servers as ECS or BMS describes them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class NamespaceState:
     """What the object lives in: its namespace and the definition of its type (rule P20).
 
     `keeps` says why a deletion must leave the servers alone; None: nothing but this object is being deleted.
@@ -309,13 +309,13 @@ class Observation:
     cluster: ClusterReport | None = None
     write_wait: float | None = None
     """Seconds until the write budget has a place, 0 when one is held; None when it was not asked."""
-    home: Home | None = None
+    namespace_state: NamespaceState | None = None
     throttled: bool = False
     """The budget is closed because the cloud throttled a write."""
     clock_offset_seconds: float | None = None
     """The cloud's clock minus ours (rule P21)."""
     trouble: Trouble | None = None
-    failed_looks: int = 0
+    failed_reads: int = 0
     """Consecutive reconciles, this one included, that could not look."""
 
     rivals: Rivals | None = field(default_factory=dict)

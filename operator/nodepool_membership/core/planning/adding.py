@@ -10,7 +10,7 @@ from datetime import datetime
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Operation
 from nodepool_membership.core.observed import clock
-from nodepool_membership.core.observed.observation import Look, NodeTable, Observation, PoolReport
+from nodepool_membership.core.observed.observation import NodeTable, Observation, PoolReport, Query
 from nodepool_membership.core.planning import eligibility, gates, narrowing, vetting
 from nodepool_membership.core.planning.gates import Blocker, Step
 from nodepool_membership.core.servers import batches, rollout
@@ -27,7 +27,9 @@ def may_add(membership: Membership, state: State, now: datetime) -> bool:
     return not waits and batches.in_flight(state, spec, now) < spec.max_parallel_jobs
 
 
-def next_add(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Step | Look:
+def next_add(
+    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
+) -> Step | Query:
     """The next add (rules P1, P3, P4), or what has to be known first.
 
     `membership` lists only servers that no other one has the better right to.
@@ -48,15 +50,15 @@ def next_add(membership: Membership, state: State, seen: Observation, now: datet
     if seen.rivals is None:
         return Step(state, blocker=gates.STARTING if waiting else None)
     resting = vetting.resting(seen, now, settings)
-    sight = _Sight(seen, seen.listing, seen.pool, now)
+    evidence = _Evidence(seen, seen.listing, seen.pool, now)
     vetted = vetting.vet(membership, state, seen, now)
     if vetted is not None:
         state, resting = vetted.state, resting | vetted.refused
-    return _planned(membership, eligibility.without_idle_parts(state, spec, resting), sight, resting, vetted)
+    return _planned(membership, eligibility.without_idle_parts(state, spec, resting), evidence, resting, vetted)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
+class _Evidence:
     """What adds are planned from."""
 
     seen: Observation
@@ -66,16 +68,18 @@ class _Sight:
 
 
 def _planned(
-    membership: Membership, state: State, sight: _Sight, resting: frozenset[str], vetted: vetting.Vetted | None
-) -> Step | Look:
+    membership: Membership, state: State, evidence: _Evidence, resting: frozenset[str], vetted: vetting.Vetted | None
+) -> Step | Query:
     """`resting`: servers that are not sent, as was read now or a short while ago."""
-    spec, seen, now = membership.spec, sight.seen, sight.now
-    chosen = eligibility.next_part(state, spec, resting) or eligibility.eligible(state, spec, sight.table, now, resting)
+    spec, seen, now = membership.spec, evidence.seen, evidence.now
+    chosen = eligibility.next_part(state, spec, resting) or eligibility.eligible(
+        state, spec, evidence.table, now, resting
+    )
     if chosen is None:
         return Step(state)
     if isinstance(chosen, eligibility.RetryAt):
         return Step(state, delay=gates.seconds(chosen.moment - now))
-    most = rollout.most(state, spec, sight.pool)
+    most = rollout.most(state, spec, evidence.pool)
     if not most:
         return Step(state, more=True)
     servers = min(most, len(chosen.ids))
@@ -87,22 +91,22 @@ def _planned(
     if blocked is not None:
         return blocked
     if vetted is None:
-        return _intended(state, chosen, chosen.ids, most, now, sight)
+        return _intended(state, chosen, chosen.ids, most, now, evidence)
     if fit := chosen.ids & vetted.passed:
         if vetted.looked is None:
             # It is too old for a call, and has to be read again.
             return Step(state, delay=0.0, more=True)
-        return _intended(state, chosen, fit, most, vetted.looked, sight)
+        return _intended(state, chosen, fit, most, vetted.looked, evidence)
     if chosen.ids & vetted.waiting:
         return Step(state, blocker=vetted.blocker)
     return vetting.next_read(chosen.ids, most, vetted.asked)
 
 
 def _intended(
-    state: State, chosen: eligibility.Eligible, fit: frozenset[str], most: int, date: datetime, sight: _Sight
+    state: State, chosen: eligibility.Eligible, fit: frozenset[str], most: int, date: datetime, evidence: _Evidence
 ) -> Step:
     """The call for the first ones that are fit, smallest ids first."""
-    state, intent = eligibility.intend(state, chosen, sorted(fit)[:most], date, rollout.mark(sight.pool))
+    state, intent = eligibility.intend(state, chosen, sorted(fit)[:most], date, rollout.template_digest(evidence.pool))
     return Step(state, intent=intent)
 
 

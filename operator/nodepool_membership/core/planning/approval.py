@@ -61,14 +61,14 @@ def foreseen(membership: Membership, spec: Spec, before: State, state: State, ta
     rejoins = spec.drift_policy is DriftPolicy.REJOIN and believed
     back = {i for i in absent & state.members if rejoins and not (i in state.holds and state.holds[i].mass)}
     add = frozenset() if membership.metadata.deleting else frozenset(fresh | back)
-    return Foreseen(add, state.members - before.members, state.owed)
+    return Foreseen(add, state.members - before.members, state.surplus)
 
 
 def plan_of(membership: Membership, state: State, what: Foreseen, pool: PoolReport | None) -> Plan:
     """The plan with its id, which changes with the generation, the servers, and the template that they would get."""
     meta, spec = membership.metadata, membership.spec
     manual = spec.approval is Approval.MANUAL and bool(what.add) and pool is not None
-    template = rollout.mark(pool) if manual and pool is not None else ""
+    template = rollout.template_digest(pool) if manual and pool is not None else ""
     parts = [meta.uid, meta.generation, meta.deleting, sorted(what.add), sorted(what.remove), template]
     return Plan(_hash(parts), len(what.add), _calls(state, spec, what.add, pool), len(what.adopt), len(what.remove))
 
@@ -100,7 +100,7 @@ def standing(membership: Membership, state: State, what: Foreseen, pool: PoolRep
     waits = plan_of(membership, state, rest, pool) if rest.add or rest.remove else None
     if waits is not None and word == waits.id:
         covered |= rest.add
-        approved = ApprovedPlan(waits.id, _scope(membership), rollout.mark(pool), tuple(sorted(covered)))
+        approved = ApprovedPlan(waits.id, _scope(membership), rollout.template_digest(pool), tuple(sorted(covered)))
         waits = None
     elif approved is not None and word != approved.id:
         # It was withdrawn, or is another plan's.
@@ -112,7 +112,7 @@ def standing(membership: Membership, state: State, what: Foreseen, pool: PoolRep
 def _still(state: State, membership: Membership, pool: PoolReport) -> ApprovedPlan | None:
     """The approval as far as it still counts."""
     approved = state.approved
-    if approved is None or (approved.scope, approved.template) != (_scope(membership), rollout.mark(pool)):
+    if approved is None or (approved.scope, approved.template) != (_scope(membership), rollout.template_digest(pool)):
         return None
     left = tuple(i for i in approved.server_ids if i not in state.members)
     return approved if len(left) == len(approved.server_ids) else replace(approved, server_ids=left)

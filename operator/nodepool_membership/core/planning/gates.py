@@ -12,7 +12,7 @@ from nodepool_membership.api.names import MAX_JOBS, PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core.observed import clock
-from nodepool_membership.core.observed.observation import Look, Observation
+from nodepool_membership.core.observed.observation import Observation, Query
 from nodepool_membership.core.planning import eligibility
 from nodepool_membership.core.preflight import findings
 from nodepool_membership.core.state import requests
@@ -55,7 +55,7 @@ def seconds(wait: timedelta) -> float:
 
 def before_call(
     membership: Membership, state: State, operation: Operation, servers: int, seen: Observation, now: datetime
-) -> Step | Look | None:
+) -> Step | Query | None:
     """What keeps a call that names so many servers from being made now; None: nothing, so store its intent.
 
     The questions that cost something come last, and whether it is paused at the very end.
@@ -79,12 +79,12 @@ def before_call(
         return Step(state, blocker=Blocker(Reason.STATUS_FULL, text, stalls=True))
     if not eligibility.has_room(state):
         return Step(state, blocker=_CROWDED, more=True)
-    if seen.home is None:
-        return Look(home=True)
-    if seen.home.paused is not None:
-        return Step(state, blocker=paused_namespace(seen.home.paused))
+    if seen.namespace_state is None:
+        return Query(namespace_state=True)
+    if seen.namespace_state.paused is not None:
+        return Step(state, blocker=paused_namespace(seen.namespace_state.paused))
     if seen.write_wait is None:
-        return Look(write=True)
+        return Query(write=True)
     if seen.write_wait > 0:
         blocker = _THROTTLED if seen.throttled else None
         return Step(state, blocker=blocker, delay=seen.write_wait, more=True, turn=seen.write_wait)

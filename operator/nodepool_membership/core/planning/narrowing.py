@@ -40,7 +40,7 @@ def named(text: str, ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(server_id for server_id in ids if server_id in mentioned)
 
 
-def mark(text: str) -> str:
+def fingerprint(text: str) -> str:
     """What stands for a text of the cloud: equal marks, equal texts but for ids and figures, as of a quota."""
     alike = _DIGITS.sub("0", _SEVERAL.sub("<id>", plain_text(text)))
     return hashlib.sha256(alike.encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from typing import Final
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
-from nodepool_membership.core.observed.observation import ACTIVE, BROKEN, Look, Node, Observation
+from nodepool_membership.core.observed.observation import ACTIVE, BROKEN, Node, Observation, Query
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.planning import eligibility, gates
 from nodepool_membership.core.planning.gates import Blocker, Step
@@ -38,7 +38,7 @@ def due(
     pool_id = membership.spec.node_pool.node_pool_id
     return {
         server_id: node
-        for server_id, node in seen.listing.nodes(state.owed - named).items()
+        for server_id, node in seen.listing.nodes(state.surplus - named).items()
         if node.pool_id == pool_id
         and node.uid
         and node.phase in REMOVABLE
@@ -51,7 +51,7 @@ def may_remove(membership: Membership, state: State, now: datetime, settings: Se
     """Whether a removal could start now as far as the membership itself is concerned."""
     waits = state.recovers(now) or state.waits_until(Operation.REMOVE, now) is not None
     return (
-        bool(state.owed)
+        bool(state.surplus)
         and not membership.spec.suspend
         and not waits
         and now >= settled_at(state, now, settings)
@@ -59,31 +59,31 @@ def may_remove(membership: Membership, state: State, now: datetime, settings: Se
     )
 
 
-def is_owed_since_the_future(state: State, now: datetime) -> bool:
+def is_surplus_since_the_future(state: State, now: datetime) -> bool:
     """Whether a clock was off when `surplusSince` was stored, or is off now: a look at the cloud tells (rule P21)."""
-    return bool(state.owed) and state.surplus_since is not None and state.surplus_since > now
+    return bool(state.surplus) and state.surplus_since is not None and state.surplus_since > now
 
 
 def without_lost(state: State, spec: Spec, seen: Observation, gone: Mapping[str, datetime]) -> State:
     """Owed members that are no longer ours to remove: in another pool, or `gone` by the rule of drift (P13)."""
-    if not state.owed or seen.listing is None or not seen.is_fresh:
+    if not state.surplus or seen.listing is None or not seen.is_fresh:
         return state
-    nodes = seen.listing.nodes(state.owed)
+    nodes = seen.listing.nodes(state.surplus)
     moved = {i for i, node in nodes.items() if node.pool_id != spec.node_pool.node_pool_id}
-    vanished = (state.owed & gone.keys()) - nodes.keys()
+    vanished = (state.surplus & gone.keys()) - nodes.keys()
     lost = moved | vanished
     if not lost:
         return state
     state = state.with_holds({i: Held(gone[i].replace(microsecond=0)) for i in vanished})
-    return replace(state, members=state.members - lost, owed=state.owed - lost).without_causes(lost)
+    return replace(state, members=state.members - lost, surplus=state.surplus - lost).without_causes(lost)
 
 
 def without_claimed(state: State, rivals: Rivals) -> State:
     """Owed members that another membership names: it takes them over, and nothing is removed (rules P16, P18)."""
-    claimed = state.owed & rivals.keys()
+    claimed = state.surplus & rivals.keys()
     if not claimed:
         return state
-    return replace(state, members=state.members - claimed, owed=state.owed - claimed).without_causes(claimed)
+    return replace(state, members=state.members - claimed, surplus=state.surplus - claimed).without_causes(claimed)
 
 
 def next_removal(
@@ -93,29 +93,29 @@ def next_removal(
     now: datetime,
     settings: Settings,
     awaited: Blocker | None = None,
-) -> Step | Look:
+) -> Step | Query:
     """The intent of the next removal, else what removing waits for. It never waits for what an add waits for.
 
     `awaited`: no person has said yes to it yet (rule P29).
     """
     spec = membership.spec
-    if not state.owed or spec.suspend:
+    if not state.surplus or spec.suspend:
         return Step(state)
     if membership.metadata.deleting:
-        if seen.home is None:
-            return Look(home=True)
-        if seen.home.keeps is not None:
+        if seen.namespace_state is None:
+            return Query(namespace_state=True)
+        if seen.namespace_state.keeps is not None:
             return Step(released(state))
     settled = settled_at(state, now, settings)
     if now < settled:
         return Step(state, delay=gates.seconds(settled - now))
     wait = state.waits_until(Operation.REMOVE, now)
-    if wait is not None and any(state.attempts(i) < spec.max_attempts for i in state.owed):
+    if wait is not None and any(state.attempts(i) < spec.max_attempts for i in state.surplus):
         # Also where nobody looked for it: what is waited for is told as long as that is so.
         return Step(state, blocker=Blocker(wait.reason, wait.message), delay=gates.seconds(wait.until - now))
     nodes = due(membership, state, seen, now, settings)
     if not nodes:
-        moments = [m for i in state.owed if (m := _not_before(i, state, now)) > now]
+        moments = [m for i in state.surplus if (m := _not_before(i, state, now)) > now]
         return Step(state, delay=gates.seconds(min(moments) - now) if moments else None)
     if awaited is not None:
         return Step(state, blocker=awaited)
@@ -132,7 +132,7 @@ def next_removal(
 
 def released(state: State) -> State:
     """Let go of everybody without a removal."""
-    return replace(state, members=frozenset(), owed=frozenset()).without_causes(state.owed)
+    return replace(state, members=frozenset(), surplus=frozenset()).without_causes(state.surplus)
 
 
 def settled_at(state: State, now: datetime, settings: Settings) -> datetime:
@@ -162,5 +162,5 @@ def _intend(state: State, spec: Spec, nodes: Mapping[str, Node], now: datetime) 
         node_ids=tuple(nodes[i].uid for i in ids),
         submit_time=now,
     )
-    state = replace(state, members=state.members - set(ids), owed=state.owed - set(ids)).without_causes(ids)
+    state = replace(state, members=state.members - set(ids), surplus=state.surplus - set(ids)).without_causes(ids)
     return replace(state, last_batch=number).without_waits(Operation.REMOVE).with_batch(batch), batch

@@ -12,7 +12,7 @@ from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import PREFLIGHT, FailureReason
 from nodepool_membership.api.spec import PreflightMode, Spec
-from nodepool_membership.core.observed.observation import Look, Observation
+from nodepool_membership.core.observed.observation import Observation, Query
 from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.preflight.facts import Inspection, Unread
 from nodepool_membership.core.preflight.findings import merged, of_listed
@@ -76,10 +76,10 @@ def judged(membership: Membership, seen: Observation, inspection: Inspection) ->
     return judge(_asked(membership, seen, inspection), membership.spec.preflight.mode)
 
 
-def next_read(chosen: Iterable[str], most: int, asked: frozenset[str]) -> Look:
+def next_read(chosen: Iterable[str], most: int, asked: frozenset[str]) -> Query:
     """The servers that are read next, smallest ids first. Few at first: most servers are fit."""
     size = _READ_NEXT if asked else max(most, _READ_FIRST)
-    return Look(servers=frozenset(sorted(frozenset(chosen) - asked)[:size]))
+    return Query(servers=frozenset(sorted(frozenset(chosen) - asked)[:size]))
 
 
 def _asked(membership: Membership, seen: Observation, inspection: Inspection) -> Asked:

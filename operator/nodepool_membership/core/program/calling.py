@@ -9,22 +9,22 @@ from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
-from nodepool_membership.core.decide import Pace, acknowledge
+from nodepool_membership.core.decide import Schedule, acknowledge
 from nodepool_membership.core.program.effects import (
     AskLease,
     Call,
     ConflictError,
     FindNaming,
     IsDoubted,
+    LogText,
     NoAnswerError,
     Program,
     ReadObject,
-    Remark,
     Reserve,
-    Say,
     Shield,
     Sleep,
     StoreError,
+    WriteLog,
 )
 from nodepool_membership.core.program.observer import whole_second
 from nodepool_membership.core.program.requeue import NOW, Requeue
@@ -44,7 +44,7 @@ def carry_out(membership: Membership, status: Status, intent: Batch, settings: S
         StoreError: the intent is not stored; nothing was sent.
     """
     if intent.operation is Operation.REMOVE and (yield from _is_named(membership, intent)):
-        return Requeue(Pace.POLL)
+        return Requeue(Schedule.POLL)
     if FINALIZER not in membership.metadata.finalizers:
         if membership.status.last_batch is None:
             # The witness of rule P2: a finalizer without this counter means a lost status.
@@ -52,10 +52,10 @@ def carry_out(membership: Membership, status: Status, intent: Batch, settings: S
             membership = yield from store(membership, acknowledge(membership, now, settings))
         membership = yield from hold(membership)
     if not (yield from AskLease()):
-        yield from Say(Remark.LEASE_LOST, key_of(membership), intent)
+        yield from WriteLog(LogText.LEASE_LOST, key_of(membership), intent)
         return NOW
     if not (yield from Reserve(membership, intent)):
-        yield from Say(Remark.TAKEN_MEANWHILE, key_of(membership), intent)
+        yield from WriteLog(LogText.TAKEN_MEANWHILE, key_of(membership), intent)
         return NOW
     try:
         membership = yield from store(membership, status)
@@ -71,7 +71,7 @@ def _is_named(membership: Membership, intent: Batch) -> Program[bool]:
     """Whether a list names a server of a removal that the claims know nothing of yet: its key waits to be read."""
     other = yield from FindNaming(key_of(membership), intent.server_ids)
     if other is not None:
-        yield from Say(Remark.NAMED_MEANWHILE, key_of(membership), intent, "/".join(other))
+        yield from WriteLog(LogText.NAMED_MEANWHILE, key_of(membership), intent, "/".join(other))
     return other is not None
 
 
@@ -107,13 +107,13 @@ def record_answer(membership: Membership, intent: Batch, answer: Answer, setting
         except ConflictError:
             pass
         except StoreError as error:
-            yield from Say(Remark.NOT_STORED_YET, key_of(current), intent, error)
+            yield from WriteLog(LogText.NOT_STORED_YET, key_of(current), intent, error)
             yield from Sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT)
         else:
             return
         current = yield from _read_again(current)
-    yield from Say(Remark.KEPT_NOWHERE, key_of(membership), intent, answer)
+    yield from WriteLog(LogText.KEPT_NOWHERE, key_of(membership), intent, answer)
 
 
 def _read_again(membership: Membership) -> Program[Membership | None]:
@@ -122,7 +122,7 @@ def _read_again(membership: Membership) -> Program[Membership | None]:
         try:
             found = yield from ReadObject(key_of(membership))
         except StoreError as error:
-            yield from Say(Remark.NOT_READ_YET, key_of(membership), None, error)
+            yield from WriteLog(LogText.NOT_READ_YET, key_of(membership), None, error)
             yield from Sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT)
             continue

@@ -18,8 +18,8 @@ from nodepool_membership.core.observed.drift import Absences
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Freshness,
-    Home,
     JobReport,
+    NamespaceState,
     NodeTable,
     Observation,
     PoolReport,
@@ -77,7 +77,7 @@ class CloudEffect(Effect[T_co]):
     __slots__ = ()
 
 
-class Telling(Effect[None]):
+class OutputEffect(Effect[None]):
     """People are told something; nothing is decided from it."""
 
     __slots__ = ()
@@ -91,7 +91,7 @@ Program: TypeAlias = Generator[Effect[object], Any, T]
 class Memory:
     """What the process remembers of an object from one reconcile to the next; losing it costs a wait at most."""
 
-    failed_looks: int = 0
+    failed_reads: int = 0
     """Reconciles in a row that could not look."""
     backoffs: int = 0
     """Decisions in a row that something was in the way."""
@@ -103,14 +103,14 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Recall(ProcessEffect[Ledger | None]):
+class RecallLedger(ProcessEffect[Ledger | None]):
     """What the process remembers of the calls of an object; None: nothing."""
 
     key: Key
 
 
 @dataclass(frozen=True, slots=True)
-class Keep(ProcessEffect[None]):
+class KeepLedger(ProcessEffect[None]):
     """Remember the calls of an object as they stand in its status now."""
 
     key: Key
@@ -135,7 +135,7 @@ class Forget(ProcessEffect[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Note(ProcessEffect[Memory]):
+class TakeOver(ProcessEffect[Memory]):
     """Take over what an object that was just read says to all memberships: its claims, and the calls it made."""
 
     found: Membership | UnreadableStatus
@@ -155,7 +155,7 @@ class Remember(ProcessEffect[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Looked(ProcessEffect[None]):
+class CredentialsTried(ProcessEffect[None]):
     """The credentials of a membership were tried; `saw`: they have read its cluster and its pool (rule P16)."""
 
     membership: Membership
@@ -228,7 +228,7 @@ class FindNaming(ObjectEffect[Key | None]):
 
 
 @dataclass(frozen=True, slots=True)
-class ReadHome(ObjectEffect[Home]):
+class ReadNamespaceState(ObjectEffect[NamespaceState]):
     """Whether what the object lives in is there to stay (rule P20)."""
 
     namespace: str
@@ -287,7 +287,7 @@ class ClusterView:
 
 
 @dataclass(frozen=True, slots=True)
-class LookAtCluster(CloudEffect[ClusterView | Trouble]):
+class ReadCluster(CloudEffect[ClusterView | Trouble]):
     pool: NodePoolRef
     freshness: Freshness
     read_at: datetime
@@ -310,7 +310,7 @@ class IsListed(CloudEffect[bool]):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WriteSlot:
     """What the write budget says: a place is held for the program if `wait` is 0, in seconds."""
 
     wait: float
@@ -318,7 +318,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class TakePlace(CloudEffect[Place]):
+class TakeWriteSlot(CloudEffect[WriteSlot]):
     membership: Membership
 
 
@@ -330,7 +330,7 @@ class Call(CloudEffect[Answer]):
     intent: Batch
 
 
-class Remark(StrEnum):
+class LogText(StrEnum):
     """What is worth a line in the log."""
 
     LEASE_LOST = "no intent is stored: the lease is lost"
@@ -347,15 +347,15 @@ class Remark(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Say(Telling):
-    remark: Remark
+class WriteLog(OutputEffect):
+    remark: LogText
     key: Key
     batch: Batch | None = None
     detail: object = None
 
 
 @dataclass(frozen=True, slots=True)
-class TellDecided(Telling):
+class TellDecided(OutputEffect):
     """A decision was made, `now` by whole seconds; nothing of it is stored yet."""
 
     membership: Membership
@@ -365,7 +365,7 @@ class TellDecided(Telling):
 
 
 @dataclass(frozen=True, slots=True)
-class TellStored(Telling):
+class TellStored(OutputEffect):
     """A status was stored: Events tell what is new in it."""
 
     before: Membership
@@ -373,7 +373,7 @@ class TellStored(Telling):
 
 
 @dataclass(frozen=True, slots=True)
-class TellWithheld(Telling):
+class TellWithheld(OutputEffect):
     """Removals that are owed no more, because another membership names the servers, are stored as such."""
 
     membership: Membership
@@ -381,7 +381,7 @@ class TellWithheld(Telling):
 
 
 @dataclass(frozen=True, slots=True)
-class TellReleased(Telling):
+class TellReleased(OutputEffect):
     """A deleted object is about to be let go; what it leaves behind goes into the log (rules P19, P20)."""
 
     membership: Membership

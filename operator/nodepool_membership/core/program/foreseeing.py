@@ -9,14 +9,14 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.preview import Preview, preview
 from nodepool_membership.core.program.effects import Memory, Now, Program
-from nodepool_membership.core.program.observer import Looking
+from nodepool_membership.core.program.observer import Observer
 from nodepool_membership.core.state.settings import Settings
 
 
 def foresee(membership: Membership, settings: Settings) -> Program[Preview | Trouble]:
     """What would be done with a membership that was just read, or why the cloud cannot be looked at for it."""
     read_at = yield from Now()
-    looking = Looking(membership, read_at, Memory(), settings)
+    looking = Observer(membership, read_at, Memory(), settings)
     looks: Program[tuple[Preview | Trouble, datetime]] = looking.until_known(preview, acknowledges=False)
     found, _ = yield from looks
     return found

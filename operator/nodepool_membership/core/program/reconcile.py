@@ -12,7 +12,7 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
 from nodepool_membership.core.conditions import verdict
-from nodepool_membership.core.decide import Decision, Pace, acknowledge, remembered
+from nodepool_membership.core.decide import Decision, Schedule, acknowledge, remembered
 from nodepool_membership.core.observed.observation import Observation
 from nodepool_membership.core.program import requeue
 from nodepool_membership.core.program.calling import carry_out
@@ -20,25 +20,25 @@ from nodepool_membership.core.program.effects import (
     ConflictError,
     Doubt,
     Forget,
-    Keep,
+    KeepLedger,
     Key,
+    LogText,
     Memory,
-    Note,
     Now,
     Program,
     ReadObject,
-    Recall,
-    Remark,
+    RecallLedger,
     Remember,
     RemoveFinalizer,
-    Say,
+    TakeOver,
     TellDecided,
     TellReleased,
     TellWithheld,
     WaitForOthers,
     WriteConditions,
+    WriteLog,
 )
-from nodepool_membership.core.program.observer import Looking, whole_second
+from nodepool_membership.core.program.observer import Observer, whole_second
 from nodepool_membership.core.program.requeue import NOW, Requeue
 from nodepool_membership.core.program.storing import hold, key_of, release, store
 from nodepool_membership.core.state.ledger import is_behind, ledger_of
@@ -56,23 +56,23 @@ def reconcile(key: Key, settings: Settings) -> Program[Requeue | None]:
     if found is None:
         yield from Forget(key)
         return None
-    memory = yield from Note(found)
+    memory = yield from TakeOver(found)
     wait = yield from WaitForOthers(key)
     if wait is not None:
-        return Requeue(Pace.NOW, at_least=wait)
+        return Requeue(Schedule.NOW, at_least=wait)
     try:
         if isinstance(found, UnreadableStatus):
             return (yield from _report(found, memory, settings))
         return (yield from _work(found, memory, settings))
     except ConflictError:
-        yield from Say(Remark.CHANGED_MEANWHILE, key)
+        yield from WriteLog(LogText.CHANGED_MEANWHILE, key)
         return NOW
 
 
 def _work(membership: Membership, memory: Memory, settings: Settings) -> Program[Requeue | None]:
     membership = yield from _with_calls(membership, settings)
     read_at = yield from Now()
-    made = yield from Looking(membership, read_at, memory, settings).decide()
+    made = yield from Observer(membership, read_at, memory, settings).decide()
     membership, decision, seen = made.membership, made.decision, made.seen
     memory = _remembered(memory, decision, seen)
     yield from Remember(key_of(membership), memory)
@@ -84,15 +84,15 @@ def _work(membership: Membership, memory: Memory, settings: Settings) -> Program
         requeued = yield from carry_out(membership, decision.status, decision.intent, settings)
         yield from _tell_withheld(membership, decision)
         return requeued
-    if membership.metadata.deleting and not decision.holds:
+    if membership.metadata.deleting and not decision.keeps_finalizer:
         yield from _tell_withheld(membership, decision)
         yield from _let_go(membership, decision.status, seen)
         return None
     membership = yield from store(membership, decision.status)
     yield from _tell_withheld(membership, decision)
-    if decision.must_hold(membership):
+    if decision.wants_finalizer(membership):
         membership = yield from hold(membership)
-    if not decision.holds and FINALIZER in membership.metadata.finalizers:
+    if not decision.keeps_finalizer and FINALIZER in membership.metadata.finalizers:
         membership = yield from release(membership)
     return requeue.after(membership, decision, memory)
 
@@ -100,14 +100,14 @@ def _work(membership: Membership, memory: Memory, settings: Settings) -> Program
 def _with_calls(membership: Membership, settings: Settings) -> Program[Membership]:
     """The membership with the calls that the process knows of, should its status lack them (rule P2)."""
     key = key_of(membership)
-    known = yield from Recall(key)
+    known = yield from RecallLedger(key)
     if known is not None and is_behind(membership.status, known):
         now = yield from whole_second()
-        yield from Say(Remark.BEHIND, key)
+        yield from WriteLog(LogText.BEHIND, key)
         return (yield from store(membership, remembered(membership, known, now, settings)))
     ledger = ledger_of(membership.status)
     if ledger is not None and ledger != known:
-        yield from Keep(key, ledger)
+        yield from KeepLedger(key, ledger)
     return membership
 
 
@@ -115,10 +115,10 @@ def _remembered(memory: Memory, decision: Decision, seen: Observation) -> Memory
     memory = replace(memory, absences=decision.absences, refused=decision.refused)
     if decision.intent is not None:
         return memory
-    growing = decision.pace is Pace.BACKOFF and (seen.trouble is not None or decision.delay is None)
+    growing = decision.schedule is Schedule.BACKOFF and (seen.trouble is not None or decision.delay is None)
     return replace(
         memory,
-        failed_looks=memory.failed_looks + 1 if seen.trouble is not None else 0,
+        failed_reads=memory.failed_reads + 1 if seen.trouble is not None else 0,
         backoffs=memory.backoffs + 1 if growing else 0,
     )
 
@@ -141,7 +141,7 @@ def _report(found: UnreadableStatus, memory: Memory, settings: Settings) -> Prog
     limit = settings.settle_window + timedelta(seconds=found.spec.join_timeout_seconds)
     now = yield from whole_second()
     if meta.deletion_timestamp is not None and now > meta.deletion_timestamp + limit:
-        yield from Say(Remark.RELEASED_UNREADABLE, key, None, found.problem)
+        yield from WriteLog(LogText.RELEASED_UNREADABLE, key, None, found.problem)
         if FINALIZER in meta.finalizers:
             yield from RemoveFinalizer(meta)
         return None
@@ -158,8 +158,8 @@ def _report(found: UnreadableStatus, memory: Memory, settings: Settings) -> Prog
         wanted = verdict.conditions(Status(), told, meta.generation, now)
         version = yield from WriteConditions(meta, wanted)
         yield from Remember(key, replace(memory, unreadable=version))
-        yield from Say(Remark.UNREADABLE, key, None, found.problem)
-    return Requeue(Pace.RESYNC)
+        yield from WriteLog(LogText.UNREADABLE, key, None, found.problem)
+    return Requeue(Schedule.RESYNC)
 
 
 def _rebuild(found: UnreadableStatus, settings: Settings) -> Program[None]:
@@ -169,4 +169,4 @@ def _rebuild(found: UnreadableStatus, settings: Settings) -> Program[None]:
         membership = yield from hold(membership)
     now = yield from whole_second()
     yield from store(membership, acknowledge(membership, now, settings))
-    yield from Say(Remark.GIVEN_UP, key_of(membership), None, found.problem)
+    yield from WriteLog(LogText.GIVEN_UP, key_of(membership), None, found.problem)

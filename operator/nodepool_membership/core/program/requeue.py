@@ -11,7 +11,7 @@ from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.spec import NodePoolRef
-from nodepool_membership.core.decide import Decision, Pace
+from nodepool_membership.core.decide import Decision, Schedule
 from nodepool_membership.core.program.effects import Memory
 
 _SPREAD: Final = 0.05
@@ -21,9 +21,9 @@ _MAX_BACKOFF: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """After the interval of `pace`, not before `at_least` and not after `at_most` seconds."""
+    """After the interval of `schedule`, not before `at_least` and not after `at_most` seconds."""
 
-    pace: Pace
+    schedule: Schedule
     backoffs: int = 0
     """Of a backoff: which one in a row it is."""
     at_least: float = 0.0
@@ -32,24 +32,24 @@ class Requeue:
     """Not after the next resync either."""
 
 
-NOW: Final = Requeue(Pace.NOW)
+NOW: Final = Requeue(Schedule.NOW)
 
 
 def after(membership: Membership, decision: Decision, memory: Memory) -> Requeue:
     """What follows a decision whose status is stored in `membership`."""
-    plain = Requeue(decision.pace, memory.backoffs if decision.pace is Pace.BACKOFF else 0)
+    plain = Requeue(decision.schedule, memory.backoffs if decision.schedule is Schedule.BACKOFF else 0)
     delay = decision.delay
     if delay is None:
         return plain
-    if memory.failed_looks:
+    if memory.failed_reads:
         # The cloud may have asked for the delay: it is for looks, too.
-        return Requeue(Pace.BACKOFF, memory.backoffs, at_least=delay)
+        return Requeue(Schedule.BACKOFF, memory.backoffs, at_least=delay)
     # A call that waits for its time must keep neither an open job from being asked nor the rest from its resync.
     if membership.status.open_batches:
-        return Requeue(plain.pace, plain.backoffs, at_most=delay)
-    if decision.pace is Pace.BACKOFF:
-        return Requeue(Pace.BACKOFF, memory.backoffs, at_least=delay, by_resync=True)
-    return Requeue(Pace.NOW, at_least=delay, by_resync=True)
+        return Requeue(plain.schedule, plain.backoffs, at_most=delay)
+    if decision.schedule is Schedule.BACKOFF:
+        return Requeue(Schedule.BACKOFF, memory.backoffs, at_least=delay, by_resync=True)
+    return Requeue(Schedule.NOW, at_least=delay, by_resync=True)
 
 
 def _share(text: str) -> float:
@@ -67,7 +67,7 @@ class Intervals:
     def seconds(self, requeue: Requeue, pool: NodePoolRef, uid: str, now: datetime, jitter: float = 0.0) -> float:
         """Seconds from `now` on for the object `uid` of `pool`; `jitter` from -1 to 1 stretches polls and backoffs."""
         resync = self.until_resync(pool, uid, now.timestamp())
-        wait = resync if requeue.pace is Pace.RESYNC else self._interval(requeue) * (1 + _JITTER * jitter)
+        wait = resync if requeue.schedule is Schedule.RESYNC else self._interval(requeue) * (1 + _JITTER * jitter)
         wait = max(wait, requeue.at_least)
         if requeue.at_most is not None:
             wait = min(wait, requeue.at_most)
@@ -75,12 +75,12 @@ class Intervals:
 
     def _interval(self, requeue: Requeue) -> float:
         poll = self.poll.total_seconds()
-        match requeue.pace:
-            case Pace.NOW:
+        match requeue.schedule:
+            case Schedule.NOW:
                 return 0.0
-            case Pace.POLL:
+            case Schedule.POLL:
                 return poll
-            case Pace.WATCH:
+            case Schedule.WATCH:
                 return 2 * poll
             case _:
                 return min(poll * 2.0 ** min(requeue.backoffs, 16), _MAX_BACKOFF)

@@ -10,7 +10,7 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Status
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
-    Keep,
+    KeepLedger,
     Key,
     Program,
     RemoveFinalizer,
@@ -37,7 +37,7 @@ def store(membership: Membership, status: Status) -> Program[Membership]:
     stored = replace(membership, metadata=meta, status=status)
     if (ledger := ledger_of(status)) is not None and membership.status.last_batch is not None:
         # Of the first one after a loss it is not known yet what it lacks.
-        yield from Keep(key_of(membership), ledger)
+        yield from KeepLedger(key_of(membership), ledger)
     yield from TellStored(membership, stored)
     return stored
 

@@ -40,7 +40,7 @@ _INTERRUPTED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Evidence:
     """What open batches are held against: a complete listing, the jobs, and the time."""
 
     seen: Observation
@@ -113,12 +113,12 @@ def advance(state: State, spec: Spec, seen: Observation, now: datetime, settings
         if table is None or not seen.tells_time or table.begun < begun(batch, now):
             continue
         if needs_nodes(batch, spec, seen, now):
-            state = _Advance(state, batch, spec, Sight(seen, table, now, settings)).result()
+            state = _Advance(state, batch, spec, Evidence(seen, table, now, settings)).result()
     return state
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class _Sorted:
     joined: frozenset[str]
     failed: Mapping[str, Cause]
     on_the_way: frozenset[str]
@@ -133,16 +133,16 @@ class _Verdict:
 class _Advance:
     """One look at one open add."""
 
-    def __init__(self, state: State, batch: Batch, spec: Spec, sight: Sight) -> None:
+    def __init__(self, state: State, batch: Batch, spec: Spec, evidence: Evidence) -> None:
         self._state = state
         self._batch = batch
         self._spec = spec
-        self._sight = sight
-        self._report = sight.seen.jobs.get(batch.job_id) if batch.job_id else None
-        self._verdict = _judge(state, batch, self._report, spec, sight)
+        self._evidence = evidence
+        self._report = evidence.seen.jobs.get(batch.job_id) if batch.job_id else None
+        self._verdict = _judge(state, batch, self._report, spec, evidence)
 
     def result(self) -> State:
-        batch, verdict, now = self._batch, self._verdict, self._sight.now
+        batch, verdict, now = self._batch, self._verdict, self._evidence.now
         if _acts(self._report):
             # Overdue, or back after it was not found: it may still act on all, so none of its servers is let go.
             joined = verdict.joined & self._spec.server_ids
@@ -160,7 +160,7 @@ class _Advance:
     def _unanswered(self) -> State:
         """An add whose answer was lost, or came without a job id (rules P8, P11)."""
         batch, verdict = self._batch, self._verdict
-        since = begun(batch, self._sight.now)
+        since = begun(batch, self._evidence.now)
         if not verdict.accepted:
             # A node from before the call proves nothing about it.
             if verdict.joined or verdict.failed or self._window_passed(since):
@@ -172,7 +172,7 @@ class _Advance:
         return self._record(replace(batch, settling_since=since), since)
 
     def _window_passed(self, since: datetime) -> bool:
-        return self._sight.window_passed(since, self._spec.node_pool.node_pool_id)
+        return self._evidence.window_passed(since, self._spec.node_pool.node_pool_id)
 
     def _record(self, batch: Batch, since: datetime) -> State:
         """Take over what is decided; servers that are still absent stay in the batch for the settle window."""
@@ -204,8 +204,8 @@ class _Advance:
         return explain_without_node(text) if text else None
 
     def _finish(self, batch: Batch) -> State:
-        verdict, now = self._verdict, self._sight.now
-        retry_at = now + backoff(batch.attempt, batch.batch, self._sight.settings)
+        verdict, now = self._verdict, self._evidence.now
+        retry_at = now + backoff(batch.attempt, batch.batch, self._evidence.settings)
         final = batch.attempt >= self._spec.max_attempts
         lost = {i: self._never_appeared(i, batch, None if final else retry_at) for i in verdict.absent}
         failed = {**verdict.failed, **lost}
@@ -244,7 +244,7 @@ class _Advance:
 
     def _proven(self) -> State:
         by_call = bool(self._verdict.joined - self._verdict.adopted)
-        return rollout.proven(self._state, self._batch, by_call, self._sight.seen.pool)
+        return rollout.proven(self._state, self._batch, by_call, self._evidence.seen.pool)
 
     def _take_over(self, failed: Mapping[str, Cause]) -> State:
         verdict = self._verdict
@@ -254,12 +254,12 @@ class _Advance:
         return state.with_holds(dict.fromkeys(verdict.failed, Held()))
 
 
-def _judge(state: State, batch: Batch, report: JobReport | None, spec: Spec, sight: Sight) -> _Verdict:
-    nodes = sight.table.nodes(batch.server_ids)
-    since = begun(batch, sight.now)
+def _judge(state: State, batch: Batch, report: JobReport | None, spec: Spec, evidence: Evidence) -> _Sorted:
+    nodes = evidence.table.nodes(batch.server_ids)
+    since = begun(batch, evidence.now)
     joined, failed, on_the_way = set(), {}, set()
     for server_id, node in nodes.items():
-        cause = node_trouble(node, batch.attempt, spec, since, sight.now, report)
+        cause = node_trouble(node, batch.attempt, spec, since, evidence.now, report)
         if cause is not None:
             failed[server_id] = cause
         elif node.phase == ACTIVE:
@@ -267,14 +267,14 @@ def _judge(state: State, batch: Batch, report: JobReport | None, spec: Spec, sig
         else:
             on_the_way.add(server_id)
     older = frozenset(i for i, node in nodes.items() if provenance.is_older(node, since))
-    return _Verdict(
+    return _Sorted(
         joined=frozenset(joined),
         failed=failed,
         on_the_way=frozenset(on_the_way),
         absent=frozenset(batch.server_ids) - nodes.keys(),
         adopted=older & joined,
         accepted=nodes.keys() > older,
-        foreign=provenance.foreign_jobs(nodes.values(), since, report, state, sight.table),
+        foreign=provenance.foreign_jobs(nodes.values(), since, report, state, evidence.table),
     )
 
 

@@ -40,7 +40,7 @@ _OF_A_NODE: Final = frozenset({FailureReason.JOIN_TIMEOUT, FailureReason.NODE_ER
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ListingEvidence:
     """What servers are held against. `certain`: what the listing lacks is not there (rule P13)."""
 
     table: NodeTable
@@ -66,7 +66,7 @@ def adoptable(state: State, spec: Spec, table: NodeTable) -> Set[str]:
     return table.active_in(spec.node_pool.node_pool_id, spec.server_ids - state.members - state.called)
 
 
-def apply_listing(state: State, spec: Spec, seen: Snapshot) -> State:
+def apply_listing(state: State, spec: Spec, seen: ListingEvidence) -> State:
     """Bring members, holds and failures in line with a complete listing; whoever added a node, it counts (rule P19).
 
     `spec` lists only servers that no other membership has the better right to.
@@ -83,7 +83,7 @@ def apply_listing(state: State, spec: Spec, seen: Snapshot) -> State:
     return state.with_causes(causes.items())
 
 
-def _hold(state: State, mine: Set[str], nodes: dict[str, Node], seen: Snapshot) -> State:
+def _hold(state: State, mine: Set[str], nodes: dict[str, Node], seen: ListingEvidence) -> State:
     """Hold who has a node and is no member, and let go of those whose node has been gone for long enough."""
     holds = dict(state.holds)
     for server_id in (mine | holds.keys()) - state.called:
@@ -100,7 +100,7 @@ def _hold(state: State, mine: Set[str], nodes: dict[str, Node], seen: Snapshot) 
     return state if holds == state.holds else replace(state, holds=holds)
 
 
-def _cause(server_id: str, state: State, spec: Spec, node: Node | None, seen: Snapshot) -> Cause | None:
+def _cause(server_id: str, state: State, spec: Spec, node: Node | None, seen: ListingEvidence) -> Cause | None:
     known = state.failures.get(server_id)
     if node is None:
         return _without_node(known, state.holds.get(server_id), spec, seen) if server_id not in state.members else known
@@ -115,7 +115,7 @@ def _cause(server_id: str, state: State, spec: Spec, node: Node | None, seen: Sn
     return cause
 
 
-def _without_node(known: Cause | None, held: Held | None, spec: Spec, seen: Snapshot) -> Cause | None:
+def _without_node(known: Cause | None, held: Held | None, spec: Spec, seen: ListingEvidence) -> Cause | None:
     """What remains of a failure once the server's node is gone."""
     if held is None or held.since is None:
         return known
@@ -129,7 +129,7 @@ def _without_node(known: Cause | None, held: Held | None, spec: Spec, seen: Snap
     return Cause(FailureReason.NODE_VANISHED, text, attempts, retry_at)
 
 
-def _in_time(node: Node, known: Cause | None, spec: Spec, seen: Snapshot) -> Cause | None:
+def _in_time(node: Node, known: Cause | None, spec: Spec, seen: ListingEvidence) -> Cause | None:
     """What is said of a server whose node is on its way, and may become a member, although no call of ours is open."""
     lasts = known is not None and (known.reason not in _OF_A_NODE or node.created is None)
     if known is not None and lasts and known.reason is not FailureReason.INSTALLING:
@@ -152,7 +152,7 @@ def _in_time(node: Node, known: Cause | None, spec: Spec, seen: Snapshot) -> Cau
     return Cause(FailureReason.INSTALLING, text, attempts, until)
 
 
-def _drifted(node: Node, known: Cause | None, spec: Spec, seen: Snapshot) -> Cause:
+def _drifted(node: Node, known: Cause | None, spec: Spec, seen: ListingEvidence) -> Cause:
     if node.pool_id != spec.node_pool.node_pool_id:
         text = "the member was moved to another node pool; move it back, or take it off spec.serverIDs"
         return Cause(FailureReason.OTHER_POOL, text, 0)
@@ -169,7 +169,7 @@ def _drifted(node: Node, known: Cause | None, spec: Spec, seen: Snapshot) -> Cau
     return Cause(FailureReason.MEMBER_NOT_ACTIVE, text, 0)
 
 
-def _report_or_rejoin(state: State, spec: Spec, seen: Snapshot) -> State:
+def _report_or_rejoin(state: State, spec: Spec, seen: ListingEvidence) -> State:
     """Report members that are gone, or make them eligible again where the spec asks for it."""
     state = state.without_holds(i for i in state.vanished if i in seen.table)
     absent = {i for i in seen.absences if i in state.members and i not in seen.table}
@@ -184,10 +184,10 @@ def _report_or_rejoin(state: State, spec: Spec, seen: Snapshot) -> State:
     return state.without_causes(gone).with_causes(told.items())
 
 
-def count_absences(state: State, known: Absences, seen: Snapshot) -> Absences:
+def count_absences(state: State, known: Absences, seen: ListingEvidence) -> Absences:
     """Members, owed ones included, that complete listings lack, counted over several of them (rule P13)."""
     if not seen.certain:
         return known
-    ours = state.members | state.owed
+    ours = state.members | state.surplus
     absent = ours - seen.table.present(ours)
     return drift.track(known, absent, seen.table.begun, seen.settings.resync_interval)

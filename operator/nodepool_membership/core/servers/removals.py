@@ -14,7 +14,7 @@ from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.observed.observation import LEAVING, JobPhase, JobReport, Node, Observation
 from nodepool_membership.core.servers import batches
-from nodepool_membership.core.servers.batches import Sight
+from nodepool_membership.core.servers.batches import Evidence
 from nodepool_membership.core.state.failures import Cause
 from nodepool_membership.core.state.retry import backoff
 from nodepool_membership.core.state.settings import Settings
@@ -39,7 +39,7 @@ def advance(state: State, spec: Spec, seen: Observation, now: datetime, settings
         if table is None or not seen.tells_time or table.begun < batches.begun(batch, now):
             continue
         if batches.needs_nodes(batch, spec, seen, now):
-            state = _advance(state, spec, batch, Sight(seen, table, now, settings))
+            state = _advance(state, spec, batch, Evidence(seen, table, now, settings))
     return state
 
 
@@ -52,18 +52,18 @@ def give_back(state: State, ids: Iterable[str], cause: Cause | None) -> State:
     return replace(state, members=state.members | ids).with_causes((i, cause) for i in ids if cause is not None)
 
 
-def _advance(state: State, spec: Spec, batch: Batch, sight: Sight) -> State:
-    now, report = sight.now, sight.seen.jobs.get(batch.job_id) if batch.job_id else None
+def _advance(state: State, spec: Spec, batch: Batch, evidence: Evidence) -> State:
+    now, report = evidence.now, evidence.seen.jobs.get(batch.job_id) if batch.job_id else None
     if report is not None and not report.is_over:
         # It may still act on all of them.
         return state.with_batch(replace(batch, phase=Phase.RUNNING, settling_since=None))
-    listed = sight.table.nodes(batch.server_ids)
+    listed = evidence.table.nodes(batch.server_ids)
     uids = dict(zip(batch.server_ids, batch.node_ids, strict=True))
     # The server may be a node anew, by somebody else's hand: what we were to remove is gone then.
     there = {i: node for i, node in listed.items() if node.uid == uids[i]}
-    certain = sight.seen.proves_absence(spec.node_pool.node_pool_id)
+    certain = evidence.seen.proves_absence(spec.node_pool.node_pool_id)
     since = batches.begun(batch, now) if batch.job_id is None else min(batch.settling_since or now, now)
-    passed = min(now, sight.table.begun) >= since + sight.settings.settle_window
+    passed = min(now, evidence.table.begun) >= since + evidence.settings.settle_window
     # Gone for good: the job said so, or nothing can act any more. One look without the node of a call that may not
     # have been carried out yet, or whose job cannot be found, frees nobody.
     known = report is not None and report.phase is not JobPhase.LOST
@@ -86,7 +86,7 @@ def _advance(state: State, spec: Spec, batch: Batch, sight: Sight) -> State:
             FailureReason.REMOVAL_FAILED,
             _why(node, report),
             batch.attempt,
-            now + backoff(batch.attempt, batch.batch, sight.settings),
+            now + backoff(batch.attempt, batch.batch, evidence.settings),
         )
         state = give_back(state, [server_id], cause)
     return state

@@ -17,21 +17,21 @@ _UNTOLD: Final = "-"
 """Stands for the template of a pool that tells none."""
 
 
-def mark(pool: PoolReport) -> str:
+def template_digest(pool: PoolReport) -> str:
     """What stands for the pool's template as it was read: changes with it."""
     return pool.template.digest or _UNTOLD
 
 
 def proven(state: State, batch: Batch, joined: bool, pool: PoolReport | None) -> State:
     """The template has proven itself if a server joined by a call that was made after it was read as it is now."""
-    if not joined or pool is None or batch.template != mark(pool):
+    if not joined or pool is None or batch.template != template_digest(pool):
         return state
     return replace(state, proven_template=batch.template)
 
 
 def most(state: State, spec: Spec, pool: PoolReport) -> int:
     """How many servers the next add may name; 0: the canary is under way, and nothing goes beside it."""
-    template = mark(pool)
+    template = template_digest(pool)
     if not spec.rollout.canary or state.proven_template == template:
         return spec.batch_size
     if any(b.operation is Operation.ADD and b.template == template for b in state.open_batches):
@@ -41,7 +41,7 @@ def most(state: State, spec: Spec, pool: PoolReport) -> int:
 
 def failed(state: State, spec: Spec, pool: PoolReport, now: datetime) -> Halt | None:
     """The halt of adds after a canary that was wiped and did not join; what an edit or a reset answered is over."""
-    template = mark(pool)
+    template = template_digest(pool)
     if not spec.rollout.canary or state.proven_template == template:
         return None
     adds = (b for b in finished(state.batches) if b.operation is Operation.ADD and b.template == template)

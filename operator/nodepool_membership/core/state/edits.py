@@ -11,12 +11,12 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Operation, Recovery
-from nodepool_membership.core.state.requests import Reset, look_requested, reset_requested
+from nodepool_membership.core.state.requests import Reset, reconcile_requested, reset_requested
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
 
 
-def carry_over(membership: Membership, now: datetime, settings: Settings) -> State:
+def apply_edits_and_requests(membership: Membership, now: datetime, settings: Settings) -> State:
     """What is known, held against the spec as it is now: edits and requests end waits, a lost status begins one."""
     status = membership.status
     state = apply_spec(State.of(status), membership)
@@ -29,7 +29,7 @@ def carry_over(membership: Membership, now: datetime, settings: Settings) -> Sta
     reset = reset_requested(membership)
     if reset is not None and reset.problem is None:
         state = _to_be_read_again(_reset(state, membership, reset), now)
-    if edited or look_requested(membership) is not None:
+    if edited or reconcile_requested(membership) is not None:
         state = _to_be_read_again(state.without_waits(*Operation), now)
         if edited or (state.halt is not None and state.halt.reason is Reason.POOL_REFUSES):
             state = state.pardoned()
@@ -53,26 +53,26 @@ def apply_spec(state: State, membership: Membership) -> State:
     Attempts that an add has cost a server stay known when it leaves the list (rule P12).
     """
     desired = membership.spec.server_ids
-    recorded = state.members | state.owed
-    owed = _owed(state, recorded, membership)
+    recorded = state.members | state.surplus
+    surplus = _surplus(state, recorded, membership)
     state = replace(
         state,
         members=recorded if recorded <= desired else recorded & desired,
-        owed=owed,
+        surplus=surplus,
         removal_policy=membership.spec.removal_policy,
     )
     forgotten = []
     for server_id, cause in state.failures.items():
         if cause.reason is FailureReason.REMOVAL_FAILED:
-            is_over = server_id not in owed
+            is_over = server_id not in surplus
         else:
-            is_over = server_id not in desired and server_id not in owed and not cause.attempts
+            is_over = server_id not in desired and server_id not in surplus and not cause.attempts
         if is_over:
             forgotten.append(server_id)
     return state.without_causes(forgotten)
 
 
-def _owed(state: State, recorded: frozenset[str], membership: Membership) -> frozenset[str]:
+def _surplus(state: State, recorded: frozenset[str], membership: Membership) -> frozenset[str]:
     spec = membership.spec
     # Of several edits that are seen at once nobody knows the order, nor what the policy was between them: an id that
     # may have left under Retain is released.
@@ -95,8 +95,8 @@ def _reset(state: State, membership: Membership, reset: Reset) -> State:
     covered = {i for i, cause in state.failures.items() if reset.covers(i, cause)}
     covered |= {i for i in state.vanished if reset.covers(i, state.failures.get(i))}
     back = state.vanished & covered
-    state = replace(state, members=state.members - back, owed=state.owed - back)
-    mine = membership.spec.server_ids | state.owed
+    state = replace(state, members=state.members - back, surplus=state.surplus - back)
+    mine = membership.spec.server_ids | state.surplus
     failures = {}
     for server_id, cause in state.failures.items():
         if server_id not in covered or server_id in state.called:

@@ -42,7 +42,7 @@ class Reset:
         return self.is_whole or server_id in self.ids or (cause is not None and cause.reason in self.reasons)
 
 
-def look_requested(membership: Membership) -> str | None:
+def reconcile_requested(membership: Membership) -> str | None:
     """The value of a request to look again that was not answered yet."""
     token = _token(membership.metadata, RECONCILE_ANNOTATIONS)
     return token if token is not None and token != membership.status.last_handled_reconcile_at else None
@@ -56,14 +56,14 @@ def reset_requested(membership: Membership) -> Reset | None:
     only = membership.metadata.annotations.get(RESET_ONLY_ANNOTATION)
     if only is None:
         return Reset(token)
-    narrowed = narrowing(only)
+    narrowed = reset_only(only)
     if isinstance(narrowed, str):
         text = f"the reset was not followed: in the annotation {RESET_ONLY_ANNOTATION}, {narrowed}"
         return Reset(token, problem=text)
     return Reset(token, *narrowed)
 
 
-def narrowing(only: str) -> tuple[frozenset[FailureReason], frozenset[str]] | str:
+def reset_only(only: str) -> tuple[frozenset[FailureReason], frozenset[str]] | str:
     """The reasons and the ids that narrow a reset; a text if a word is neither, or there is none."""
     words = [word for word in re.split(r"[,\s]+", only) if word]
     reasons = frozenset(_REASONS[word] for word in words if word in _REASONS)

@@ -61,7 +61,7 @@ class State:
     proven_template: str | None = None
     """A server joined by a call that was made after the pool's template was read so (rule P28)."""
     approved: ApprovedPlan | None = None
-    owed: frozenset[str] = frozenset()
+    surplus: frozenset[str] = frozenset()
     """Recorded members that are to be removed (rule P18): off the list, or on deletion also those on it."""
     surplus_since: datetime | None = None
     removal_policy: RemovalPolicy = RemovalPolicy.RETAIN
@@ -232,9 +232,9 @@ def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -
         # Servers that were folded together count as what they are now stored as.
         state = replace(state, failures=unfold(failures))
     counts = count(spec, state)
-    recorded = state.members if state.owed <= state.members else state.members | state.owed
+    recorded = state.members if state.surplus <= state.members else state.members | state.surplus
     same_members = len(status.members) == len(recorded) and recorded.issuperset(status.members)
-    leaving = state.owed or any(b.is_open and b.operation is Operation.REMOVE for b in state.batches)
+    leaving = state.surplus or any(b.is_open and b.operation is Operation.REMOVE for b in state.batches)
     return replace(
         status,
         observed_removal_policy=state.removal_policy,
@@ -243,7 +243,7 @@ def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -
         joining=counts.joining,
         failed=counts.failed,
         pending=counts.pending,
-        surplus=len(state.owed),
+        surplus=len(state.surplus),
         last_batch=state.last_batch,
         last_job_id=state.last_job_id,
         jobs=_with_called(status, without_old(state.batches), object_bytes),

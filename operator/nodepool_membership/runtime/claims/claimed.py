@@ -30,7 +30,7 @@ LINGERING: Final = frozenset({Strength.HELD, Strength.OPEN})
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ClaimedServers:
     """What one membership claims."""
 
     listed: frozenset[str]
@@ -42,17 +42,17 @@ class Named:
     have written."""
 
     @staticmethod
-    def of(found: Membership | UnreadableStatus, now: datetime) -> "Named":
+    def of(found: Membership | UnreadableStatus, now: datetime) -> "ClaimedServers":
         """What is claimed by an object as it was just read. Nobody but the operator writes a status (P24)."""
         listed = found.spec.server_ids
         if isinstance(found, UnreadableStatus):
-            return Named(listed, (), listed, frozenset(), lost=False)
+            return ClaimedServers(listed, (), listed, frozenset(), lost=False)
         status = found.status
         lost = status.last_batch is None and FINALIZER in found.metadata.finalizers
         waits = status.recovery is not None and status.recovery.until > now
         called = frozenset(i for batch in status.open_batches for i in batch.server_ids)
         held = frozenset(i for hold in status.holds for i in hold.server_ids)
-        return Named(listed, status.members, called, held, lost=lost or waits)
+        return ClaimedServers(listed, status.members, called, held, lost=lost or waits)
 
     @property
     def digest(self) -> int:
@@ -81,7 +81,7 @@ class Named:
             else:
                 yield server_id, Strength.LISTED if server_id in self.listed else None
 
-    def changed_from(self, old: "Named") -> Set[str]:
+    def changed_from(self, old: "ClaimedServers") -> Set[str]:
         """Ids that two statuses of one spec claim differently."""
         same = self.members == old.members
         members: set[str] = set() if same else set(self.members).symmetric_difference(old.members)
@@ -103,7 +103,7 @@ def has_called(found: Membership | UnreadableStatus) -> bool:
 
 
 @dataclass(slots=True)
-class Slot:
+class Claimant:
     """A membership's place in the index; one whose claims were read anew, or that is gone, gets `over`."""
 
     key: Key
@@ -132,11 +132,11 @@ class Slot:
         if self.source != source:
             self.source, self.called = source, False
 
-    def is_home(self, other: "Slot") -> bool:
+    def is_home(self, other: "Claimant") -> bool:
         """Whether they are of one namespace."""
         return self.key[0] == other.key[0]
 
-    def fears(self, gone: "Slot", strength: Strength, now: datetime) -> bool:
+    def fears(self, gone: "Claimant", strength: Strength, now: datetime) -> bool:
         """Whether a call may still act for a claim of one that is gone, as far as this one has to believe."""
         ends = gone.over is not None and gone.over <= now
         return not ends and gone.uid != self.uid and (strength in LINGERING or (gone.lost and self.is_home(gone)))

@@ -25,7 +25,14 @@ from typing import Final
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core.observed.rivals import Rival, Rivals
-from nodepool_membership.runtime.claims.claimed import LINGERING, Named, Slot, Strength, has_called, source_of
+from nodepool_membership.runtime.claims.claimed import (
+    LINGERING,
+    Claimant,
+    ClaimedServers,
+    Strength,
+    has_called,
+    source_of,
+)
 from nodepool_membership.runtime.scheduling.queue import Key
 
 _BUCKET_BITS: Final = 10
@@ -76,7 +83,7 @@ class Claims:
         self._now = now
         self._buckets = [array("Q") for _ in range(_BUCKETS)]
         self._claims = 0
-        self._slots: dict[int, Slot] = {}
+        self._slots: dict[int, Claimant] = {}
         self._numbers: dict[Key, int] = {}
         self._used: Counter[str] = Counter()
         """Slots by namespace."""
@@ -93,7 +100,7 @@ class Claims:
         Raises:
             NoRoomError: nothing more of it is claimed than before, for there are too many memberships.
         """
-        named = Named.of(found, self._now())
+        named = ClaimedServers.of(found, self._now())
         number, slot = self._find(found)
         if slot is None or number is None or slot.digest != named.digest:
             self._index(found, named)
@@ -105,7 +112,7 @@ class Claims:
     def stored(self, old: Membership, new: Membership) -> None:
         """Take over what a status write has changed; `old` is what it was made from."""
         now = self._now()
-        before, after = Named.of(old, now), Named.of(new, now)
+        before, after = ClaimedServers.of(old, now), ClaimedServers.of(new, now)
         number, slot = self._find(new)
         if slot is None or number is None or slot.digest != before.digest or before.lost is not after.lost:
             # Where there is no room, the next read says so; until then what it claimed before is claimed.
@@ -176,13 +183,13 @@ class Claims:
         """Claims held, those not swept yet included."""
         return self._claims
 
-    def _find(self, found: Membership | UnreadableStatus) -> tuple[int | None, Slot | None]:
+    def _find(self, found: Membership | UnreadableStatus) -> tuple[int | None, Claimant | None]:
         meta = found.metadata
         number = self._numbers.get((meta.namespace, meta.name))
         slot = None if number is None else self._slots[number]
         return (number, slot) if slot is not None and slot.uid == meta.uid else (None, None)
 
-    def _index(self, found: Membership | UnreadableStatus, named: Named) -> None:
+    def _index(self, found: Membership | UnreadableStatus, named: ClaimedServers) -> None:
         """Claim everything anew in a slot of its own: which ids the one before it claims, nobody remembers."""
         meta = found.metadata
         key = (meta.namespace, meta.name)
@@ -192,7 +199,7 @@ class Claims:
         if before is not None:
             same = self._slots[before].uid == meta.uid
             self._end(before, timedelta() if same and not named.lost else self._linger)
-        self._slots[number] = Slot(
+        self._slots[number] = Claimant(
             key,
             meta.uid,
             meta.creation_timestamp,
@@ -207,7 +214,7 @@ class Claims:
         for server_id, strength in named.strengths(named.all_ids):
             self._set(number, server_id, strength)
 
-    def _change(self, number: int, slot: Slot, named: Named, ids: Set[str]) -> None:
+    def _change(self, number: int, slot: Claimant, named: ClaimedServers, ids: Set[str]) -> None:
         if not ids:
             return
         slot.digest, slot.live, slot.reserved = named.digest, named.is_live, frozenset()
@@ -301,11 +308,11 @@ class Claims:
             at += 1
 
     def _claims_to(
-        self, number: int, slot: Slot, server_id: str, now: datetime
-    ) -> tuple[Strength, list[tuple[Slot, Strength]]]:
+        self, number: int, slot: Claimant, server_id: str, now: datetime
+    ) -> tuple[Strength, list[tuple[Claimant, Strength]]]:
         """How strongly a slot claims an id, and all others that do, whether they may or not."""
         bucket, base = self._place(server_id)
-        mine, others = Strength.LISTED, list[tuple[Slot, Strength]]()
+        mine, others = Strength.LISTED, list[tuple[Claimant, Strength]]()
         for other, entry in self._run(bucket, base, bisect_left(bucket, base)):
             strength = Strength(entry & (1 << _STRENGTH_BITS) - 1)
             candidate = self._slots[other]
@@ -315,9 +322,9 @@ class Claims:
                 others.append((candidate, strength))
         return mine, others
 
-    def _strongest(self, slot: Slot, mine: Strength, others: list[tuple[Slot, Strength]]) -> Rival | None:
+    def _strongest(self, slot: Claimant, mine: Strength, others: list[tuple[Claimant, Strength]]) -> Rival | None:
         """Of those that bind a slot one with the better right to an id, if there is one, else the next in line."""
-        binding: list[tuple[bool, int, tuple[datetime, str], Slot]] = []
+        binding: list[tuple[bool, int, tuple[datetime, str], Claimant]] = []
         for other, listed in others:
             is_home = slot.is_home(other)
             strength = Strength.OPEN if is_home and other.lost else listed
@@ -340,7 +347,7 @@ class Claims:
         """Whether that an object, as it was just read, names servers counts in this namespace."""
         return found.metadata.namespace == namespace or self._proven.get(source_of(found), has_called(found))
 
-    def _binds(self, other: Slot) -> bool:
+    def _binds(self, other: Claimant) -> bool:
         """Whether that it names a server counts in other namespaces, too. What is over names none any more."""
         return other.over is None and self._proven.get(other.source, other.called)
 

@@ -21,7 +21,7 @@ _RETRY: Final = 1.0
 _LONGEST_RETRY: Final = 10.0
 
 
-class Census:
+class InitialSync:
     """The memberships that there were at the start, and those read since. `wake` puts a key on the queue."""
 
     def __init__(

@@ -282,4 +282,4 @@ class Clouds:
 
 
 def _not_seen(access: Access, error: CloudError, subject: str) -> TroubleError:
-    return TroubleError(error_mapping.of_look(error, subject, access.client.clock_offset_seconds))
+    return TroubleError(error_mapping.of_read(error, subject, access.client.clock_offset_seconds))

@@ -50,7 +50,7 @@ def _entry(error: CloudError) -> Entry:
     return catalogue.refusal(error.status or 0, error.code or "", error.message)
 
 
-def of_look(error: CloudError, subject: str, clock_offset_seconds: float | None = None) -> Trouble:
+def of_read(error: CloudError, subject: str, clock_offset_seconds: float | None = None) -> Trouble:
     """Why reading `subject` (such as "the node list") failed; a signature may have expired because of our clock."""
     text = f"reading {subject} failed: {said(error)}"
     skewed = clock.skew(clock_offset_seconds)
@@ -101,7 +101,7 @@ def of_call(error: CloudError) -> Answer:
             return NotNow(Reason.UNAUTHENTICATED, told, by_gateway=is_gateways(error))
         case RefusedError():
             entry = _entry(error)
-            if entry.about is not About.MOMENT:
+            if entry.about is not About.TRANSIENT:
                 return Refused(entry, text, error.message)
             wait = error.retry_after if isinstance(error, ThrottledError) else None
             return NotNow(entry.condition, f"{entry.remedy}: {text}", wait, by_gateway=is_gateways(error))

@@ -79,7 +79,7 @@ async def _servers(
 
 
 def _why(error: CloudError) -> Unread:
-    trouble = error_mapping.of_look(error, "the servers")
+    trouble = error_mapping.of_read(error, "the servers")
     return Unread(trouble.reason, trouble.message)
 
 

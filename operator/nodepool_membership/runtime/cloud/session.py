@@ -10,15 +10,15 @@ from nodepool_membership.core.program.effects import (
     Connect,
     InspectServers,
     IsListed,
-    LookAtCluster,
-    Place,
-    TakePlace,
+    ReadCluster,
+    TakeWriteSlot,
+    WriteSlot,
 )
 from nodepool_membership.runtime.cloud.clouds import Access, Clouds
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 
 
-class Looking:
+class CloudSession:
     """Performs the looks of one program; `over` must follow, for a place that it holds counts until then."""
 
     def __init__(self, clouds: Clouds) -> None:
@@ -51,25 +51,25 @@ class Looking:
                     return None
                 case AskJobs(job_ids):
                     return await self._clouds.jobs(self.access, job_ids)
-                case LookAtCluster(pool, freshness, read_at):
+                case ReadCluster(pool, freshness, read_at):
                     return await self._clouds.look(self.access, pool, freshness, read_at)
                 case InspectServers():
                     return await self._clouds.inspect(effect, self.access)
                 case IsListed():
                     return self._clouds.is_listed(self.access)
-                case TakePlace(membership):
+                case TakeWriteSlot(membership):
                     return self._take(self._clouds.take(membership, self.access))
                 case _:
                     raise TypeError(f"not known: {effect}")
         except TroubleError as error:
             return error.trouble
 
-    def _take(self, taken: Taken | float) -> Place:
+    def _take(self, taken: Taken | float) -> WriteSlot:
         throttled = self._clouds.is_throttled(self.access)
         if isinstance(taken, Taken):
             self._place = taken
-            return Place(0.0, throttled)
-        return Place(taken, throttled)
+            return WriteSlot(0.0, throttled)
+        return WriteSlot(taken, throttled)
 
     def called(self) -> None:
         """The place was used: it counts until a minute after the end."""

@@ -33,7 +33,7 @@ from nodepool_membership.runtime.scheduling.queue import Key
 _PREFIX: Final = "nodepool_membership"
 _SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
-Looked = Literal["ok", "error"]
+CredentialsTried = Literal["ok", "error"]
 """How one look at a membership ended."""
 
 _READY: Final = {"True": 1.0, "False": 0.0, "Unknown": -1.0}
@@ -201,7 +201,7 @@ class Metrics:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        for outcome in get_args(Looked):
+        for outcome in get_args(CredentialsTried):
             self._reconciles.labels(outcome)
         for kind, outcome in product(KINDS, KUBE_OUTCOMES):
             self._kube.labels(kind, outcome)
@@ -212,7 +212,7 @@ class Metrics:
         for phase in _FINISHED:
             self._batches.labels(phase.value)
 
-    def reconciled(self, outcome: Looked, seconds: float) -> None:
+    def reconciled(self, outcome: CredentialsTried, seconds: float) -> None:
         self._reconciles.labels(outcome).observe(seconds)
 
     def kube_request(self, kind: str, outcome: str, _seconds: float) -> None:

@@ -21,7 +21,7 @@ from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.endpoints import AllowList, origin_of
 from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.lockout import Lockouts
-from nodepool_membership.cce.servers import Places, ServersClient
+from nodepool_membership.cce.servers import ServerEndpoints, ServersClient
 from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.cce.sources.pod_identity import AGENT_SECONDS
 from nodepool_membership.cce.transport import make_http
@@ -32,7 +32,7 @@ from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.net.proxies import DIRECT, Proxies
 from nodepool_membership.runtime.claims.claims import Claims
-from nodepool_membership.runtime.claims.initial_sync import Census
+from nodepool_membership.runtime.claims.initial_sync import InitialSync
 from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.cloud.clouds import Clouds
 from nodepool_membership.runtime.cloud.identities import Identities, Own
@@ -103,7 +103,7 @@ async def make_reconciler(
                 return None
             return ServersClient(
                 http,
-                Places(known.ecs, known.bms or "", known.evs or "", known.vpc or ""),
+                ServerEndpoints(known.ecs, known.bms or "", known.evs or "", known.vpc or ""),
                 project_id,
                 source,
                 now=now,
@@ -138,15 +138,15 @@ async def make_reconciler(
             now=now,
         )
         claims = Claims(wake, options.settle_window, now=now)
-        census = Census(memberships, options.namespaces, wake, clock=monotonic)
+        initial_sync = InitialSync(memberships, options.namespaces, wake, clock=monotonic)
         parts = Parts(
             memberships=memberships,
             store=Store(memberships, events, metrics, claims, clouds, settings),
             sender=Sender(now=now, monotonic=monotonic, may_call=may_call),
             clouds=clouds,
-            memories=Memories(claims, census, clouds, metrics, now=now),
+            memories=Memories(claims, initial_sync, clouds, metrics, now=now),
             claims=claims,
-            census=census,
+            initial_sync=initial_sync,
             now=now,
             may_call=may_call,
             unread=unread,

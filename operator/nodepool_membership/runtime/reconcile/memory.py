@@ -15,7 +15,7 @@ from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.program.effects import Key, Memory
 from nodepool_membership.core.state.ledger import Ledger
 from nodepool_membership.runtime.claims.claims import Claims, NoRoomError
-from nodepool_membership.runtime.claims.initial_sync import Census
+from nodepool_membership.runtime.claims.initial_sync import InitialSync
 from nodepool_membership.runtime.cloud.clouds import Clouds
 from nodepool_membership.runtime.ops.metrics import Metrics
 
@@ -39,10 +39,16 @@ class Memories:
     """By key, with the parts of the process that are told of every object that is read."""
 
     def __init__(
-        self, claims: Claims, census: Census, clouds: Clouds, metrics: Metrics, *, now: Callable[[], datetime]
+        self,
+        claims: Claims,
+        initial_sync: InitialSync,
+        clouds: Clouds,
+        metrics: Metrics,
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self._claims = claims
-        self._census = census
+        self._initial_sync = initial_sync
         self._clouds = clouds
         self._metrics = metrics
         self._now = now
@@ -62,7 +68,7 @@ class Memories:
                 tracked.recalled = True
             self._metrics.show(*key, found.status)
         if crowded is None or not crowded.needed:
-            self._census.read(key)
+            self._initial_sync.read(key)
         return tracked.memory
 
     def _claim(self, found: Membership | UnreadableStatus) -> NoRoomError | None:
@@ -90,7 +96,7 @@ class Memories:
         """The object is gone."""
         self._drop(key)
         self._claims.drop(key)
-        self._census.read(key)
+        self._initial_sync.read(key)
         self._metrics.forget(*key)
 
     def _drop(self, key: Key) -> None:
@@ -104,7 +110,7 @@ class Memories:
         tracked = self._tracked.get(key)
         if tracked is None or tracked.crowded is not None:
             return None if tracked is None else tracked.crowded
-        if not self._census.is_complete:
+        if not self._initial_sync.is_complete:
             return None
         found = self._claims.rivals(membership)
         owners = tuple(sorted({rival.owner for rival in found.values() if rival.foreign and rival.better}))

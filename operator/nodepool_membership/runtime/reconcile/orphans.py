@@ -27,9 +27,9 @@ def tell_of_failed(membership: Membership, status: Status, seen: Observation) ->
 
 def tell_on_release(membership: Membership, status: Status, seen: Observation) -> None:
     """Name what a deleted object leaves in the cloud; `status` is what is known at the end."""
-    if seen.home is not None and seen.home.keeps is not None:
+    if seen.namespace_state is not None and seen.namespace_state.keeps is not None:
         extra = {**about(membership), **_nodes(membership.status.members, seen)}
-        _log.warning("the servers are kept: %s", seen.home.keeps, extra=extra)
+        _log.warning("the servers are kept: %s", seen.namespace_state.keeps, extra=extra)
     for batch in status.open_batches:
         left = {"serverIDs": list(batch.server_ids), "nodeUIDs": list(batch.node_ids)}
         _log.warning("released with an open batch", extra={**about(membership, batch), **left})

@@ -17,35 +17,35 @@ from nodepool_membership.core.program.effects import (
     AskLease,
     Call,
     CloudEffect,
+    CredentialsTried,
     Doubt,
     Effect,
     FindNaming,
     FindRivals,
     Forget,
     IsDoubted,
-    Keep,
+    KeepLedger,
     Key,
-    Looked,
-    Note,
+    LogText,
     Now,
     ObjectEffect,
+    OutputEffect,
     ProcessEffect,
     Program,
     ReadObject,
-    Recall,
-    Remark,
+    RecallLedger,
     Remember,
     Reserve,
-    Say,
     Shield,
     Sleep,
     StoreError,
+    TakeOver,
     TellDecided,
-    Telling,
     TellReleased,
     TellStored,
     TellWithheld,
     WaitForOthers,
+    WriteLog,
 )
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
@@ -53,10 +53,10 @@ from nodepool_membership.core.record import Accepted, Answer
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.claims.claims import Claims
-from nodepool_membership.runtime.claims.initial_sync import Census
+from nodepool_membership.runtime.claims.initial_sync import InitialSync
 from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.cloud.clouds import Clouds
-from nodepool_membership.runtime.cloud.session import Looking
+from nodepool_membership.runtime.cloud.session import CloudSession
 from nodepool_membership.runtime.reconcile import audit, orphans
 from nodepool_membership.runtime.reconcile.memory import Memories
 from nodepool_membership.runtime.reconcile.send import Sender
@@ -68,12 +68,12 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LEVELS: Final = {
-    Remark.CHANGED_MEANWHILE: logging.DEBUG,
-    Remark.TAKEN_MEANWHILE: logging.INFO,
-    Remark.NAMED_MEANWHILE: logging.INFO,
-    Remark.NOT_STORED_YET: logging.ERROR,
-    Remark.NOT_READ_YET: logging.ERROR,
-    Remark.KEPT_NOWHERE: logging.ERROR,
+    LogText.CHANGED_MEANWHILE: logging.DEBUG,
+    LogText.TAKEN_MEANWHILE: logging.INFO,
+    LogText.NAMED_MEANWHILE: logging.INFO,
+    LogText.NOT_STORED_YET: logging.ERROR,
+    LogText.NOT_READ_YET: logging.ERROR,
+    LogText.KEPT_NOWHERE: logging.ERROR,
 }
 """Of the remarks that are no warnings."""
 
@@ -88,7 +88,7 @@ class Parts:
     clouds: Clouds
     memories: Memories
     claims: Claims
-    census: Census
+    initial_sync: InitialSync
     now: Callable[[], datetime]
     may_call: MayCall
     unread: Unread
@@ -122,7 +122,7 @@ class Reconciler:
 
     def start(self) -> None:
         """Keys are about to be worked: find out which there are, for nothing is added before all were read once."""
-        self._taking = asyncio.create_task(self._parts.census.take(), name="census")
+        self._taking = asyncio.create_task(self._parts.initial_sync.take(), name="census")
 
     async def close(self) -> None:
         """Start no further call and wait for the records of those under way (SIGTERM)."""
@@ -137,7 +137,7 @@ class Run:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._looking = Looking(parts.clouds)
+        self._session = CloudSession(parts.clouds)
         self._held = AsyncExitStack()
         self._shielded = False
         self._answer: Answer | None = None
@@ -151,7 +151,7 @@ class Run:
 
     async def __aexit__(self, *_: object) -> None:
         if not self._shielded:
-            self._looking.over()
+            self._session.over()
         await self._held.aclose()
 
     async def to_the_end(self, program: Program[T]) -> T:
@@ -188,7 +188,7 @@ class Run:
             _say_given_up(shield, self._answer)
             raise
         finally:
-            self._looking.over()
+            self._session.over()
 
     async def _perform(self, effect: Effect[object]) -> object:
         match effect:
@@ -199,12 +199,12 @@ class Run:
             case ObjectEffect():
                 return await self._parts.store.perform(effect)
             case Call(membership, intent):
-                self._looking.called()
-                self._answer = await self._parts.sender.call(membership, intent, self._looking.access)
+                self._session.called()
+                self._answer = await self._parts.sender.call(membership, intent, self._session.access)
                 return self._answer
             case CloudEffect():
-                return await self._looking.perform(effect)
-            case Note(found):
+                return await self._session.perform(effect)
+            case TakeOver(found):
                 memory = await self._parts.memories.note(found)
                 self._parts.unread.read((found.metadata.namespace, found.metadata.name), self._change)
                 return memory
@@ -213,7 +213,7 @@ class Run:
                 return None
             case ProcessEffect():
                 return self._at_once(effect)
-            case Telling():
+            case OutputEffect():
                 self._tell(effect)
                 return None
             case _:
@@ -228,7 +228,7 @@ class Run:
             self.found = await self._held.enter_async_context(self._parts.memberships.open(*key))
         except InvalidObjectError:
             # What it claims nobody will ever know: the others must not wait for it.
-            self._parts.census.read(key)
+            self._parts.initial_sync.read(key)
             self._parts.unread.read(key, self._change)
             raise
         return self.found
@@ -252,14 +252,14 @@ class Run:
             case Now():
                 return parts.now()
             case WaitForOthers(key):
-                return parts.census.wait_for_others(key)
-            case Looked(membership, saw):
+                return parts.initial_sync.wait_for_others(key)
+            case CredentialsTried(membership, saw):
                 parts.claims.looked(membership, saw=saw)
             case FindRivals(membership):
                 return parts.memories.rivals(membership)
-            case Recall(key):
+            case RecallLedger(key):
                 return parts.memories.recall(key)
-            case Keep() | Remember() | Forget():
+            case KeepLedger() | Remember() | Forget():
                 self._remember(effect)
             case AskLease():
                 return parts.may_call()
@@ -273,10 +273,10 @@ class Run:
                 raise TypeError(f"not known: {effect}")
         return None
 
-    def _remember(self, effect: Keep | Remember | Forget) -> None:
+    def _remember(self, effect: KeepLedger | Remember | Forget) -> None:
         memories = self._parts.memories
         match effect:
-            case Keep(key, ledger):
+            case KeepLedger(key, ledger):
                 memories.keep(key, ledger)
             case Remember(key, memory):
                 memories.remember(key, memory)
@@ -285,9 +285,9 @@ class Run:
                 memories.forget(key)
                 self._parts.unread.read(key, self._change)
 
-    def _tell(self, effect: Telling) -> None:
+    def _tell(self, effect: OutputEffect) -> None:
         match effect:
-            case Say(remark, key, batch, detail):
+            case WriteLog(remark, key, batch, detail):
                 text = remark.value if detail is None else f"{remark.value}: {detail}"
                 _log.log(_LEVELS.get(remark, logging.WARNING), text, extra=about_key(key, batch))
             case TellStored(before, after):

@@ -10,13 +10,13 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import EventReason, Reason
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.core.conditions import events
-from nodepool_membership.core.observed.observation import Home
+from nodepool_membership.core.observed.observation import NamespaceState
 from nodepool_membership.core.observed.rivals import Rivals, told_withheld
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
     Key,
     ObjectEffect,
-    ReadHome,
+    ReadNamespaceState,
     RemoveFinalizer,
     WriteConditions,
     WriteStatus,
@@ -65,7 +65,7 @@ class Store:
         self._clouds = clouds
         self._settings = settings
 
-    async def perform(self, effect: ObjectEffect[object]) -> str | Home:
+    async def perform(self, effect: ObjectEffect[object]) -> str | NamespaceState:
         """Perform a write, or ask for the home of an object.
 
         Raises:
@@ -84,8 +84,8 @@ class Store:
                 text = "released: the deleted object goes" if meta.deleting else "released: nothing is open or owed"
                 _log.info(text, extra=about_key((meta.namespace, meta.name)))
                 return version
-            case ReadHome(namespace):
-                return await self._memberships.home(namespace)
+            case ReadNamespaceState(namespace):
+                return await self._memberships.namespace_state(namespace)
             case _:
                 raise TypeError(f"not known: {effect}")
 
@@ -101,7 +101,10 @@ class Store:
         turned = events.turned(before.status, after.status)
         if turned is not None and turned.reason in {Reason.PROGRESSING, Reason.PENDING}:
             _log.info("%s: %s", turned.reason.value, turned.message, extra=about(before))
-        for note in (*events.notes(before.status, after.status), *events.owed(before, after, self._settings)):
+        for note in (
+            *events.events_between(before.status, after.status),
+            *events.surplus(before, after, self._settings),
+        ):
             level = logging.WARNING if note.reason is EventReason.FOREIGN_ADD else logging.INFO
             _log.log(level, "%s: %s", note.reason.value, note.text, extra=about(before))
             self._events.post(after.metadata, note.reason.value, note.kind, "Reconcile", note.text)

@@ -33,7 +33,7 @@ class _Rotation:
         return key
 
 
-class Turns:
+class FairOrder:
     """Ready keys, and how many of each namespace are being worked."""
 
     def __init__(self, workers: int | None = None) -> None:

@@ -47,7 +47,7 @@ class WorkQueue:
     ) -> None:
         self._clock = clock
         self._random = random
-        self._ready = fair_order.Turns(workers)
+        self._ready = fair_order.FairOrder(workers)
         self._known: set[Key] = set()
         """Keys that were worked before."""
         self._new: dict[Key, float] = {}

@@ -11,12 +11,12 @@ import kopf
 from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.runtime.scheduling.queue import Key
 
-Mark = tuple[object, ...]
+Fingerprint = tuple[object, ...]
 
 _WAKING_ANNOTATIONS: Final = (*RECONCILE_ANNOTATIONS, *RESET_ANNOTATIONS)
 
 
-def mark_of(body: kopf.Body) -> Mark:
+def fingerprint_of(body: kopf.Body) -> Fingerprint:
     """What of an object wakes us when it changes; status and managed fields, which we write ourselves, do not."""
     metadata = body.metadata
     annotations = metadata.annotations
@@ -40,41 +40,41 @@ def needed_of(metadata: Mapping[str, object]) -> dict[str, object]:
     return kept
 
 
-class Marks:
+class ChangeFilter:
     """The mark of every object by key.
 
     An object that goes while nobody watches leaves no event: it is known by not being in the next list.
     """
 
     def __init__(self) -> None:
-        self._marks: dict[Key, Mark] = {}
+        self._fingerprints: dict[Key, Fingerprint] = {}
         self._unsure: set[Key] = set()
 
-    def changed(self, key: Key, mark: Mark) -> bool:
+    def changed(self, key: Key, fingerprint: Fingerprint) -> bool:
         """Whether the object wakes: it is new, or its mark differs from the last one."""
-        if self._marks.get(key) == mark:
+        if self._fingerprints.get(key) == fingerprint:
             return False
-        self._marks[key] = mark
+        self._fingerprints[key] = fingerprint
         return True
 
     def gone(self, key: Key) -> None:
-        self._marks.pop(key, None)
+        self._fingerprints.pop(key, None)
 
     def begin_list(self, namespace: str | None) -> None:
         """A list of a namespace (None: of all) is asked for: what it shows is seen anew, what is known may be gone."""
-        for key in [key for key in self._marks if namespace in {None, key[0]}]:
+        for key in [key for key in self._fingerprints if namespace in {None, key[0]}]:
             self._unsure.add(key)
-            del self._marks[key]
+            del self._fingerprints[key]
 
     def end_list(self, namespace: str | None) -> set[Key]:
         """The list is complete: what was known and was not seen in it, or not yet."""
         unsure = {key for key in self._unsure if namespace in {None, key[0]}}
         self._unsure -= unsure
-        return unsure - self._marks.keys()
+        return unsure - self._fingerprints.keys()
 
     def clear(self) -> set[Key]:
         """The resource type is gone: every key that was known."""
-        known = self._unsure | self._marks.keys()
+        known = self._unsure | self._fingerprints.keys()
         self._unsure.clear()
-        self._marks.clear()
+        self._fingerprints.clear()
         return known

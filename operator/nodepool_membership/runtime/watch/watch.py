@@ -27,7 +27,7 @@ from nodepool_membership.kube.pages import PageSize, read_at_most
 from nodepool_membership.kube.sessions import Login, open_session, why
 from nodepool_membership.kube.sockets import Sockets
 from nodepool_membership.runtime.scheduling.queue import Key
-from nodepool_membership.runtime.watch.change_filter import Marks, mark_of, needed_of
+from nodepool_membership.runtime.watch.change_filter import ChangeFilter, fingerprint_of, needed_of
 from nodepool_membership.runtime.watch.streams import INACTIVITY_SECONDS, SERVER_TIMEOUT_SECONDS, Streams
 
 _logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Watch:
         self._clock = clock
         self._unserved: str | None = "watch: not started"
         self._streams = Streams(map(_stream_of, self._namespaces or (None,)), clock=clock)
-        self._marks = Marks()
+        self._change_filter = ChangeFilter()
         self._stopping = asyncio.Event()
 
     def ready(self) -> str | None:
@@ -150,7 +150,7 @@ class Watch:
                     self._unserved = None
                     return
                 problem = f"{PLURAL}.{GROUP} is not served; apply crds/{PLURAL}.yaml"
-                for key in self._marks.clear():
+                for key in self._change_filter.clear():
                     self._on_key(key)
             except KubeError as error:
                 problem = f"the API server does not say what it serves: {type(error).__name__}: {error}"
@@ -182,7 +182,7 @@ class Watch:
             login=self._api.login,
             namespaces=self._namespaces,
             inactivity_seconds=self._inactivity,
-            marks=self._marks,
+            change_filter=self._change_filter,
             streams=self._streams,
             on_key=lambda key: _call(loop, lambda: self._on_key(key)),
             on_end=lambda reason: _call(loop, lambda: ended.set_result(reason)),
@@ -232,7 +232,7 @@ class _KopfThread:
         login: Login,
         namespaces: tuple[str, ...],
         inactivity_seconds: float,
-        marks: Marks,
+        change_filter: ChangeFilter,
         streams: Streams,
         on_key: OnKey,
         on_end: Callable[[str], None],
@@ -240,7 +240,7 @@ class _KopfThread:
         self._login = login
         self._namespaces = namespaces
         self._inactivity = inactivity_seconds
-        self._marks = marks
+        self._change_filter = change_filter
         self._streams = streams
         self._names = {_stream_of(namespace): namespace for namespace in namespaces or (None,)}
         self._prefix = urlsplit(login.server).path.rstrip("/")
@@ -315,10 +315,10 @@ class _KopfThread:
         kind = "PartialObjectMetadata" if watch else "PartialObjectMetadataList"
         request.headers["Accept"] = f"application/json;as={kind};g=meta.k8s.io;v=v1"
         if watch:
-            for key in self._marks.end_list(self._names[stream]):
+            for key in self._change_filter.end_list(self._names[stream]):
                 self._on_key(key)
         elif "continue" not in request.url.query:
-            self._marks.begin_list(self._names[stream])
+            self._change_filter.begin_list(self._names[stream])
         self._streams.asked(stream)
         response = await (_asked(request, handler) if watch else self._page(request, handler))
         self._streams.answered(stream, response.status, watch=watch)
@@ -344,8 +344,8 @@ class _KopfThread:
     ) -> None:
         key = (namespace or "", name)
         if event["type"] == "DELETED":
-            self._marks.gone(key)
-        elif not self._marks.changed(key, mark_of(body)):
+            self._change_filter.gone(key)
+        elif not self._change_filter.changed(key, fingerprint_of(body)):
             return
         self._on_key(key)
 
