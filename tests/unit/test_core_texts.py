@@ -12,6 +12,7 @@ import pytest
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Operation, Phase, Plan, Status
+from nodepool_membership.core import wording
 from nodepool_membership.core.conditions import events, texts
 from nodepool_membership.core.observed.rivals import Rival
 from unit.core_builders import JOB, NOW, SETTINGS, a_batch, a_failure, a_spec, a_wait, an_object, server, servers
@@ -56,10 +57,10 @@ def owner(count: int, *, deleted: bool = False) -> Membership:
 
 
 RENDERED: dict[str, Callable[[int], str]] = {
-    "some": lambda n: texts.some(servers(n), "status.jobs") or "nobody",
-    "counted": lambda n: texts.counted(n, "server"),
-    "are": lambda n: f"{texts.counted(n, 'server')} {texts.are(n)} there",
-    "them": lambda n: f"{texts.counted(n, 'server')}: leave {texts.them(n)}",
+    "some": lambda n: wording.some(servers(n), "status.jobs") or "nobody",
+    "counted": lambda n: wording.counted(n, "server"),
+    "are": lambda n: f"{wording.counted(n, 'server')} {wording.are(n)} there",
+    "them": lambda n: f"{wording.counted(n, 'server')}: leave {wording.them(n)}",
     "surplus_ids": lambda n: ", ".join(texts.surplus_ids(owner(n), of(n))) or "nobody",
     "members": lambda n: texts.members(Status(desired=n, joined=n)),
     "progress": lambda n: texts.progress(owner(n), of(n), SETTINGS, NOW + timedelta(minutes=1)),
@@ -89,7 +90,12 @@ def test_every_text_reads_well_with_any_number(name: str, number: int) -> None:
 
 
 def test_every_text_is_rendered() -> None:
-    made = {n for n, f in inspect.getmembers(texts, inspect.isfunction) if f.__module__ == texts.__name__}
+    made = {
+        name
+        for module in (texts, wording)
+        for name, made in inspect.getmembers(module, inspect.isfunction)
+        if made.__module__ == module.__name__
+    }
     assert {name for name in made if not name.startswith("_")} == set(RENDERED)
 
 

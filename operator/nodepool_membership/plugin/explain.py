@@ -18,6 +18,7 @@ from nodepool_membership.core.conditions import texts
 from nodepool_membership.core.state import requests
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
+from nodepool_membership.core.wording import counted
 
 _WINDOW: Final = Settings().settle_window
 _SHOWN_WAITS: Final = 3
@@ -204,19 +205,17 @@ class _Explainer:
                 yield Wait(f"the next {what}: {wait.reason}: {wait.message}", wait.until)
         for group in status.failures:
             if group.retry_time is not None and group.retry_time > self._now:
-                yield Wait(f"{texts.counted(group.count, 'server')}: {group.reason}: {group.message}", group.retry_time)
+                yield Wait(f"{counted(group.count, 'server')}: {group.reason}: {group.message}", group.retry_time)
         gone = [hold for hold in status.holds if hold.since is not None]
         if gone:
             count = sum(len(hold.server_ids) for hold in gone)
             since = max(hold.since for hold in gone if hold.since is not None)
-            text = (
-                f"{texts.counted(count, 'server')} whose nodes are gone, to be sure that no earlier call acts on them"
-            )
+            text = f"{counted(count, 'server')} whose nodes are gone, to be sure that no earlier call acts on them"
             yield Wait(text, since + _WINDOW)
 
     def _wait_of(self, batch: Batch) -> Wait:
         what = "removal of " if batch.operation is Operation.REMOVE else ""
-        subject = f"batch {batch.batch} ({what}{texts.counted(batch.servers, 'server')})"
+        subject = f"batch {batch.batch} ({what}{counted(batch.servers, 'server')})"
         start = batch.submit_time or self._now
         if batch.settling_since is not None:
             text = f"{subject}: its job is over, servers that do not show are looked for"
@@ -308,7 +307,7 @@ def document(told: Explanation) -> dict[str, object]:
 def _of_wiped(found: Wiped) -> str:
     parts = []
     if found.certainly:
-        parts.append(f"yes, {texts.counted(found.certainly, 'server')} by calls that were accepted")
+        parts.append(f"yes, {counted(found.certainly, 'server')} by calls that were accepted")
     if found.perhaps:
         parts.append(f"perhaps {found.perhaps}: whether their call was accepted is not known")
     if found.removed:

@@ -14,6 +14,7 @@ from nodepool_membership.api.status import Batch, Condition, Operation, Phase, S
 from nodepool_membership.core.conditions import texts
 from nodepool_membership.core.conditions.outcomes import JOINED, REMOVED, Outcome, outcomes
 from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.wording import counted, some, them
 
 EventType = Literal["Normal", "Warning"]
 
@@ -59,7 +60,7 @@ def _found(old: Status, new: Status) -> Iterator[EventText]:
     known = {(f.reason, f.message if f.count else "") for f in old.findings}
     for finding in new.findings:
         if (finding.reason, finding.message if finding.count else "") not in known:
-            of = f"{texts.counted(finding.count, 'server')}: " if finding.count else ""
+            of = f"{counted(finding.count, 'server')}: " if finding.count else ""
             yield EventText("Warning", finding.reason, f"{of}{finding.message}")
 
 
@@ -68,7 +69,7 @@ def _foreign(old: Status, new: Status) -> Iterator[EventText]:
     for batch in new.jobs:
         if batch.foreign and batch.batch not in known:
             text = (
-                f"batch {batch.batch}: {texts.counted(batch.foreign, 'server')} became nodes through a job that is not"
+                f"batch {batch.batch}: {counted(batch.foreign, 'server')} became nodes through a job that is not"
                 " of this operator: find out who else adds servers to the pool, since each call WIPES them"
             )
             yield EventText("Warning", EventReason.FOREIGN_ADD, text)
@@ -85,9 +86,7 @@ def _about_batch(batch: Batch, known: Batch | None, over: Sequence[Outcome], new
     reason, kind = _BATCH[batch.phase]
     ids = batch.server_ids or (known.server_ids if known is not None else ()) or batch.called_ids
     what = "removal" if batch.operation is Operation.REMOVE else "add"
-    subject = (
-        f"batch {batch.batch}, {what} of {texts.counted(batch.servers, 'server')} ({texts.some(ids, 'status.jobs')})"
-    )
+    subject = f"batch {batch.batch}, {what} of {counted(batch.servers, 'server')} ({some(ids, 'status.jobs')})"
     job = f", job {batch.job_id}" if batch.job_id else ""
     return EventText(
         _kind(kind, batch, new), reason, f"{subject}, attempt {batch.attempt}{job}: {_became(batch, over)}"
@@ -109,10 +108,10 @@ def _became(batch: Batch, over: Sequence[Outcome]) -> str:
     why = f": {batch.message}" if batch.message else ""
     match batch.phase:
         case Phase.RUNNING:
-            return f"accepted, which {effect} {texts.them(batch.servers)}"
+            return f"accepted, which {effect} {them(batch.servers)}"
         case Phase.VERIFYING:
             found = texts.results((o.result, o.server_ids) for o in over)
-            left = texts.counted(len(batch.server_ids), "server")
+            left = counted(len(batch.server_ids), "server")
             return f"{found + '; ' if found else ''}{left} looked for in the node list{why}"
         case Phase.REFUSED:
             return f"refused, nothing was done{why}"

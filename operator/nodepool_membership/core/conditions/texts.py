@@ -16,30 +16,11 @@ from nodepool_membership.api.status import Batch, Failure, Operation, Plan, Stat
 from nodepool_membership.core.conditions import finalizer, upcoming
 from nodepool_membership.core.observed.rivals import ELSEWHERE, Rivals
 from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.wording import are, counted, some, them
 
 HALTED: Final = (
     "nothing more is added until the spec changes or the annotation cce.nodepools.dev/reset-requested-at is set"
 )
-_NAMED: Final = 3
-
-
-def some(names: Sequence[str], where: str) -> str:
-    """Up to three by name, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more in {where}" if more > 0 else "")
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def are(number: int) -> str:
-    return "is" if number == 1 else "are"
-
-
-def them(number: int) -> str:
-    return "it" if number == 1 else "them"
 
 
 def surplus_ids(membership: Membership, status: Status) -> Sequence[str]:

@@ -19,6 +19,7 @@ from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.planning.gates import STATUS_LOST, Blocker, paused_object
 from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.wording import counted
 
 READS_BEFORE_UNKNOWN: Final = 3
 PASSING: Final = frozenset({Reason.CLOUD_UNREACHABLE, Reason.THROTTLED, Reason.CLOCK_SKEW, Reason.LISTING_IMPLAUSIBLE})
@@ -160,7 +161,7 @@ def _suspended(facts: Facts) -> Verdict | None:
     else:
         parts += texts.preview(plan, status)
     if facts.vanished:
-        parts.append(f"{texts.counted(facts.vanished, 'member')} not Active in the pool")
+        parts.append(f"{counted(facts.vanished, 'member')} not Active in the pool")
     if facts.theirs:
         parts.append(facts.conflict)
     return Verdict("False", Reason.SUSPENDED, "; ".join(parts))

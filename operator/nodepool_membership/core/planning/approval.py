@@ -16,13 +16,13 @@ from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, Spec
 from nodepool_membership.api.status import ApprovedPlan, Plan
-from nodepool_membership.core.conditions import texts
 from nodepool_membership.core.observed import drift
 from nodepool_membership.core.observed.observation import NodeTable, PoolReport
 from nodepool_membership.core.planning import eligibility
 from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.servers import rollout
 from nodepool_membership.core.state.state import State
+from nodepool_membership.core.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,9 @@ _LENGTH: Final = 16
 def _awaited(waits: Plan, word: str | None) -> Blocker:
     what = []
     if waits.add:
-        what.append(f"{texts.counted(waits.add, 'server')} would be WIPED in {texts.counted(waits.calls, 'call')}")
+        what.append(f"{counted(waits.add, 'server')} would be WIPED in {counted(waits.calls, 'call')}")
     if waits.remove:
-        what.append(f"{texts.counted(waits.remove, 'member')} would be removed, which REINSTALLS them")
+        what.append(f"{counted(waits.remove, 'member')} would be removed, which REINSTALLS them")
     other = "" if word is None else f" (it names {word[:_LENGTH]!a}, which is no plan that waits)"
     text = (
         f"{' and '.join(what)}; spec.approval is Manual: nothing of it is called before the annotation"
