@@ -1,10 +1,10 @@
 """What is to be stored and done next, as one pipeline: each stage is visited once, in this order.
 
-    edits and requests applied    carry
-    live calls advanced           batches, removals
-    servers held against nodes    servers
-    what is called next           adding, removing, behind the gates
-    told                          verdict
+    edits and requests applied    state.edits
+    live calls advanced           servers.batches, servers.removals
+    servers held against nodes    servers.members
+    what is called next           planning.adding, planning.removing, behind planning.gates
+    told                          conditions.verdict
 
 Not for: doing it (`runtime`). Pure: the time is an argument, and what has to be known first is asked for with a
 `Query`.
