@@ -218,8 +218,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "core/planning/approval.py",
-                "(rejoins if i in state.members else eligibility.may_come(i, state, spec))",
-                "(rejoins and i not in state.members and eligibility.may_come(i, state, spec))",
+                "    add = frozenset() if membership.metadata.deleting else frozenset(fresh | back)\n",
+                "    add = frozenset() if membership.metadata.deleting else frozenset(fresh - back)\n",
             ),
         ),
         (_UNIT + "test_core_handed_over.py::test_the_preview_counts_vanished_members_that_resuming_would_add_again",),
