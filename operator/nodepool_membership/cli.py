@@ -5,17 +5,18 @@ Not for: running anything. What `run` needs is imported when it runs, so that `-
 
 import os
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Generic, Literal, TypeVar, get_args
+from typing import Final, Literal, get_args
 
 import click
 
 from nodepool_membership import __version__, redaction
 from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook
 from nodepool_membership.net.proxies import ProxyError, proxies_from
+from nodepool_membership.plugin import words
 from nodepool_membership.plugin.cli import VERBS
+from nodepool_membership.plugin.words import PREFIX, Parsed
 from nodepool_membership.runtime.ops.logs import LogFormat, LogLevel
 from nodepool_membership.runtime.ops.options import (
     Bind,
@@ -24,10 +25,7 @@ from nodepool_membership.runtime.ops.options import (
     Options,
     format_duration,
     parse_bind,
-    parse_ca_file,
     parse_duration,
-    parse_endpoint,
-    parse_endpoints_file,
     parse_identity_grant,
     parse_namespace,
     parse_object_name,
@@ -35,28 +33,10 @@ from nodepool_membership.runtime.ops.options import (
 )
 
 _PROGRAM: Final = "nodepool-membership"
-_PREFIX: Final = "NODEPOOL_MEMBERSHIP"
 _DEFAULTS: Final = Options()
-T = TypeVar("T")
 
 
-class _Parsed(click.ParamType[T], Generic[T]):
-    """A value read by a function that raises ValueError with the remedy; in the environment, commas separate them."""
-
-    envvar_list_splitter = ","
-
-    def __init__(self, name: str, parse: Callable[[str], T]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> T:
-        try:
-            return self._parse(str(value).strip())
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-def _duration(lowest: str, highest: str) -> _Parsed[timedelta]:
+def _duration(lowest: str, highest: str) -> Parsed[timedelta]:
     low, high = parse_duration(lowest), parse_duration(highest)
 
     def parse(text: str) -> timedelta:
@@ -65,7 +45,7 @@ def _duration(lowest: str, highest: str) -> _Parsed[timedelta]:
             raise ValueError(f"{text!r} is out of range: between {lowest} and {highest}")
         return value
 
-    return _Parsed("DURATION", parse)
+    return Parsed("DURATION", parse)
 
 
 @click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -74,34 +54,18 @@ def cli() -> None:
     """Makes listed servers members of a customized CCE node pool, each exactly once."""
 
 
-@cli.command(context_settings={"auto_envvar_prefix": _PREFIX, "show_default": True})
+@cli.command(context_settings={"auto_envvar_prefix": PREFIX, "show_default": True})
 @click.option(
     "--namespace",
     "namespaces",
-    type=_Parsed("NAME", parse_namespace),
+    type=Parsed("NAME", parse_namespace),
     multiple=True,
-    envvar=f"{_PREFIX}_NAMESPACE",
+    envvar=f"{PREFIX}_NAMESPACE",
     show_default="all",
     help="Namespace to watch; may be repeated.",
 )
-@click.option(
-    "--allow-endpoint",
-    "allow_endpoints",
-    type=_Parsed("URL", parse_endpoint),
-    multiple=True,
-    envvar=f"{_PREFIX}_ALLOW_ENDPOINT",
-    show_default="the public CCE domains over https",
-    help="Further endpoint that a spec may name, compared by scheme, host and port; may be repeated.",
-)
-@click.option(
-    "--endpoints",
-    "services",
-    type=_Parsed("FILE", parse_endpoints_file),
-    default=None,
-    show_default="the public cloud alone",
-    help="YAML list of {cce, iam, sts, ecs, bms, evs, vpc, region}: addresses of other clouds, each of which counts as"
-    " allowed.",
-)
+@words.allow_endpoint
+@words.endpoints
 @click.option(
     "--poll-interval",
     type=_duration("100ms", "1h"),
@@ -138,17 +102,10 @@ def cli() -> None:
     default=format_duration(_DEFAULTS.http_timeout),
     help="Limit for one call to the cloud.",
 )
-@click.option(
-    "--ca-file",
-    type=_Parsed("FILE", parse_ca_file),
-    default=None,
-    show_default="the system's CAs alone",
-    help="PEM file with CAs to trust beside the system's, for the cloud and a proxy that opens TLS; read again when it"
-    " changes.",
-)
+@words.ca_file
 @click.option(
     "--operator-identity",
-    type=_Parsed("pod-identity|oidc-file:PATH", parse_operator_identity),
+    type=Parsed("pod-identity|oidc-file:PATH", parse_operator_identity),
     default=None,
     show_default="none",
     help="Identity of the operator's own, for memberships with identityRef.operator: CCE Pod Identity, or a token in a"
@@ -169,9 +126,9 @@ def cli() -> None:
 )
 @click.option(
     "--operator-identity-for",
-    type=_Parsed("NAMESPACE/PROJECT/CLUSTER", parse_identity_grant),
+    type=Parsed("NAMESPACE/PROJECT/CLUSTER", parse_identity_grant),
     multiple=True,
-    envvar=f"{_PREFIX}_OPERATOR_IDENTITY_FOR",
+    envvar=f"{PREFIX}_OPERATOR_IDENTITY_FOR",
     show_default="nobody",
     help="Namespace whose memberships may use the operator's identity, for this project id and cluster id; may be"
     " repeated.",
@@ -183,13 +140,13 @@ def cli() -> None:
 )
 @click.option(
     "--lease-name",
-    type=_Parsed("NAME", parse_object_name),
+    type=Parsed("NAME", parse_object_name),
     default=_DEFAULTS.lease_name,
     help="The Lease; the operator makes it, and leaves one of another program alone.",
 )
 @click.option(
     "--lease-namespace",
-    type=_Parsed("NAME", parse_namespace),
+    type=Parsed("NAME", parse_namespace),
     show_default="the pod's",
     help="Where that Lease is.",
 )
@@ -207,7 +164,7 @@ def cli() -> None:
 )
 @click.option(
     "--bind",
-    type=_Parsed("HOST:PORT", parse_bind),
+    type=Parsed("HOST:PORT", parse_bind),
     default=str(_DEFAULTS.bind),
     help="Where /healthz, /readyz and /metrics are served; without a host, on every address of IPv4 and IPv6.",
 )

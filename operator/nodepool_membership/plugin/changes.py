@@ -1,4 +1,4 @@
-"""What suspend, resume, reconcile and reset change in an object, as merge patches, with what is said about it.
+"""What suspend, resume, reconcile, reset and approve change in an object, as merge patches, with what is said about it.
 
 Not for: sending them (`cluster`). Pure. Works on the object as JSON: an object whose status nobody can read can still
 be suspended and reset.
@@ -10,11 +10,13 @@ from typing import Final
 
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import (
+    APPROVED_PLAN_ANNOTATION,
     PAUSED_ANNOTATION,
     RECONCILE_ANNOTATIONS,
     RESET_ANNOTATIONS,
     RESET_ONLY_ANNOTATION,
 )
+from nodepool_membership.api.spec import Approval
 from nodepool_membership.core.state.requests import counting, reset_only
 
 _OWNERS: Final = (
@@ -36,6 +38,8 @@ class Change:
     patch: Json
     done: str
     notes: tuple[str, ...] = ()
+    asks: str = ""
+    """What a person is asked to say yes to first."""
 
 
 def suspend(document: Mapping[str, Json]) -> Change:
@@ -94,6 +98,31 @@ def reset(document: Mapping[str, Json], token: str, only: Sequence[str]) -> Chan
     patch: Json = {"metadata": {"annotations": annotations}}
     done = "reset: servers that failed may be added again, which WIPES them"
     return Change(patch, f"{done}; answered when status.lastHandledResetAt is {token}", tuple(notes))
+
+
+def approve(document: Mapping[str, Json], wanted: str | None) -> Change:
+    """Say yes to the plan that waits; `wanted` is the id of the one that was looked at.
+
+    Raises:
+        UselessError: none waits, another one waits, or the operator has not seen the last edit.
+    """
+    spec, status, metadata = (_table(document, part) for part in ("spec", "status", "metadata"))
+    if spec.get("approval") != Approval.MANUAL:
+        raise UselessError("spec.approval is not Manual: nothing waits for an approval")
+    if status.get("observedGeneration") != metadata.get("generation"):
+        raise UselessError("the operator has not seen the last edit yet: the plan that waits may be another one soon")
+    plan = _table(status, "plan")
+    if not plan:
+        raise UselessError("no plan waits for an approval")
+    found = str(plan.get("id"))
+    if wanted is not None and wanted != found:
+        raise UselessError(f"the plan that waits is {found}, not {wanted}: look at it with plan, or explain")
+    if _annotations(document).get(APPROVED_PLAN_ANNOTATION) == found:
+        return Change(None, f"plan {found} is approved already: nothing was changed")
+    texts = [f"{plan.get('add')} server(s) would be added in {plan.get('calls')} call(s), which WIPES them"]
+    texts.append(f"{plan.get('adopt')} adopted, {plan.get('remove')} removed, which REINSTALLS them")
+    patch: Json = {"metadata": {"annotations": {APPROVED_PLAN_ANNOTATION: found}}}
+    return Change(patch, f"approved plan {found}", asks=f"plan {found}: {'; '.join(texts)}")
 
 
 def _narrowed(document: Mapping[str, Json], only: Sequence[str]) -> Sequence[str]:

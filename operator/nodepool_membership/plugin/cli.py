@@ -4,15 +4,21 @@ Not for: the verbs about a membership in a cluster (`verbs`), or what a verb doe
 `--help` answers at once, and the operator's image has none of the packages that only a verb needs.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 import click
+from click.shell_completion import ShellComplete
 
 from nodepool_membership import __version__
 from nodepool_membership.plugin import verbs
 from nodepool_membership.plugin.output import coloured, extra, output, show
+
+COMPLETE: Final = "_KUBECTL_NPMEM_COMPLETE"
+_NO_FILES: Final = ":4"
+"""Cobra's word for: complete no file names."""
 
 
 @click.command(cls=verbs.Verb)
@@ -63,7 +69,18 @@ for _verb in VERBS:
 
 def main() -> None:
     """The entry point of `kubectl-npmem`."""
-    npmem(prog_name="kubectl npmem")
+    # A shell completes the name of the program, which has no blank.
+    name = "kubectl-npmem" if COMPLETE in os.environ else "kubectl npmem"
+    npmem(prog_name=name, complete_var=COMPLETE)
+
+
+def complete() -> None:
+    """The entry point of `kubectl_complete-npmem`: kubectl asks it what may follow, in Cobra's form."""
+    *before, incomplete = sys.argv[1:] or [""]
+    asked = ShellComplete(npmem, {}, "kubectl npmem", COMPLETE)
+    for found in asked.get_completions(before, incomplete):
+        click.echo(f"{found.value}\t{found.help}" if found.help else found.value)
+    click.echo(_NO_FILES)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kubernetes.aio.config.config_exception import ConfigException
 from kubernetes.aio.config.incluster_config import SERVICE_HOST_ENV_NAME
 from kubernetes.aio.config.kube_config import list_kube_config_contexts
 
 from nodepool_membership.api.membership import InvalidObjectError, Json, Membership, UnreadableStatus, parse_membership
-from nodepool_membership.api.names import GROUP, KIND, PLURAL, VERSION
+from nodepool_membership.api.names import GROUP, KIND, PAUSED_ANNOTATION, PLURAL, VERSION
+from nodepool_membership.core.observed.observation import NamespaceState
 from nodepool_membership.kube.api import (
     METADATA_ONLY,
     METADATA_ONLY_LIST,
@@ -32,6 +33,8 @@ _contexts_of: Callable[[str], tuple[Sequence[_Context], _Context]] = list_kube_c
 
 FIELD_MANAGER: Final = "kubectl-npmem"
 _STRICT: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+_PAGE: Final = 20
+"""Objects a page: each may have more than 1 MB."""
 _MERGE_PATCH: Final = "application/merge-patch+json"
 _RIGHTS: Final = (
     "the ClusterRoles nodepoolmembership-viewer and nodepoolmembership-editor have the rights that are needed"
@@ -139,14 +142,43 @@ class Cluster:
         answer = await self._api.request("membership", "GET", self._path(), accept=METADATA_ONLY_LIST)
         return sorted(item["metadata"]["name"] for item in json.loads(answer).get("items") or ())
 
-    async def namespace_annotations(self) -> Mapping[str, str] | None:
-        """The annotations of the namespace; None where they cannot be read."""
+    async def others(self, uid: str, *, everywhere: bool) -> AsyncIterator[Membership | UnreadableStatus]:
+        """The memberships beside this one, of the namespace or of all; whom nobody can read is left out.
+
+        Raises:
+            KubeError: they cannot be listed.
+        """
+        scope, token = path("/apis", GROUP, VERSION, PLURAL) if everywhere else self._path(), ""
+        while True:
+            query = {"limit": str(_PAGE), **({"continue": token} if token else {})}
+            page = json.loads(await self._api.request("membership", "GET", scope, query=query))
+            for item in page["items"]:
+                try:
+                    found = parse_membership(json.dumps(item).encode())
+                except InvalidObjectError:
+                    # It claims nothing: the operator cannot read it either.
+                    continue
+                if found.metadata.uid != uid:
+                    yield found
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return
+
+    async def namespace_state(self) -> NamespaceState:
+        """What is known of the namespace: whether it is paused, or being deleted. Nothing, where it cannot be read."""
+        metadata = await self._namespace()
+        leaving = metadata is not None and metadata.get("deletionTimestamp") is not None
+        paused = ((metadata or {}).get("annotations") or {}).get(PAUSED_ANNOTATION)
+        return NamespaceState("the namespace is being deleted, too" if leaving else None, paused)
+
+    async def _namespace(self) -> dict[str, Any] | None:
+        """The namespace's metadata; None where it cannot be read."""
         try:
             where = path("/api/v1/namespaces", self.place.namespace)
             answer = await self._api.request("namespace", "GET", where, accept=METADATA_ONLY)
         except KubeError:
             return None
-        found: Mapping[str, str] = json.loads(answer)["metadata"].get("annotations") or {}
+        found: dict[str, Any] = json.loads(answer)["metadata"]
         return found
 
     def _path(self, *name: str) -> str:

@@ -39,6 +39,8 @@ class Doing(StrEnum):
     RECOVERING = "Recovering"
     HALTED = "Halted"
     WORKING = "Working"
+    ASKING = "Asking"
+    """It waits for a person's word."""
     WAITING = "Waiting"
     SEARCHING = "Searching"
     RETRYING = "Retrying"
@@ -136,6 +138,7 @@ class _Explainer:
             (Doing.RECOVERING, state.recovers(self._now)),
             (Doing.HALTED, status.halt is not None and not joined),
             (Doing.WORKING, bool(status.open_batches)),
+            (Doing.ASKING, status.plan is not None),
             (Doing.WAITING, any(wait.until > self._now for wait in status.waits)),
             (Doing.SEARCHING, bool(state.queued)),
             (Doing.REMOVING, bool(status.surplus)),
@@ -166,6 +169,9 @@ class _Explainer:
                 return "; ".join(("spec.suspend is true: no call is made", *texts.preview(status.plan, status)))
             case Doing.SUSPENDED:
                 return f"spec.suspend is true: no call is made; {progress}"
+            case Doing.ASKING if status.plan is not None:
+                what = "; ".join(texts.preview(status.plan, status))
+                return f"plan {status.plan.id} waits for an approval: {what}"
             case Doing.RECOVERING:
                 return f"its status was lost, so a call may be under way that nobody knows of; {progress}"
             case Doing.SEARCHING:
@@ -233,7 +239,8 @@ class _Explainer:
             pods = f"kubectl -n {COMPONENT.removesuffix('-operator')} get pods"
             return Next(pods, "if it stays so: is the operator running, and does it watch this namespace?")
         if doing is Doing.SUSPENDED:
-            return Next(self._command("resume", name), "makes the calls, which WIPE the servers that are added")
+            why = f"makes the calls, which WIPE the servers that are added; which ones: {self._plan()}"
+            return Next(self._command("resume", name), why)
         if doing is Doing.PAUSED:
             what = f"npmem {name} -n {namespace}" if self._paused_here else f"namespace {namespace}"
             return Next(f"kubectl annotate {what} cce.nodepools.dev/paused-", "lets calls be made again")
@@ -241,6 +248,8 @@ class _Explainer:
             return Next(self._command("reset", name), "ends the wait; only if nobody has called the cloud meanwhile")
         if doing is Doing.HALTED:
             return Next(self._command("reset", name), f"adds go on, which WIPES servers; first look at: {servers}")
+        if doing is Doing.ASKING:
+            return Next(self._command("approve", name), f"the plan is carried out; first look at: {self._plan()}")
         if doing is Doing.WAITING:
             return Next(self._command("reconcile", name), "ends the wait, once its cause is gone")
         if doing is Doing.FAILED:
@@ -248,6 +257,9 @@ class _Explainer:
         if doing in {Doing.PENDING, Doing.RETRYING}:
             return Next(self._command("reconcile", name), "looks at once; what is in the way is told above")
         return Next("", "nothing: it is done" if doing is Doing.READY else "nothing: it goes on by itself")
+
+    def _plan(self) -> str:
+        return self._command("plan", self._membership.metadata.name)
 
     def _reset_of_most(self) -> str:
         groups = [g for g in self._status.failures if not self._spec.server_ids.isdisjoint(g.server_ids)]

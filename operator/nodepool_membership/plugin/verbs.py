@@ -5,6 +5,7 @@ Not for: what they find out or change. That is imported when it is needed: `--he
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -12,17 +13,23 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 
 from nodepool_membership.plugin.output import coloured, columns, output, show
+from nodepool_membership.plugin.words import reach
+from nodepool_membership.redaction import redact
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nodepool_membership.api.membership import Json
+    from nodepool_membership.cce.services import ServiceBook
     from nodepool_membership.plugin.changes import Change
     from nodepool_membership.plugin.cluster import Cluster
+    from nodepool_membership.plugin.planning import Planned
 
 T = TypeVar("T")
 _COLOURS: Final = {
     **dict.fromkeys(("Failed", "Halted", "Unreadable"), "red"),
     **dict.fromkeys(("Ready", "Joined"), "green"),
-    **dict.fromkeys(("Suspended", "Paused", "Recovering", "Retrying", "Held", "Unseen"), "yellow"),
+    **dict.fromkeys(("Suspended", "Paused", "Recovering", "Retrying", "Held", "Unseen", "Asking"), "yellow"),
 }
 
 
@@ -64,7 +71,7 @@ def _with_cluster(namespace: str | None, context: str | None, work: Callable[["C
     try:
         return asyncio.run(run())
     except (UnusableError, UselessError) as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(redact(str(error))) from None
 
 
 def _now() -> datetime:
@@ -76,13 +83,11 @@ def _now() -> datetime:
 @output
 def explain(name: str, namespace: str | None, context: str | None, form: str) -> None:
     """Tell what a membership is doing, since when, what it waits for, what was wiped, and what to type next."""
-    from nodepool_membership.api.names import PAUSED_ANNOTATION
     from nodepool_membership.plugin import explain as explaining
 
     async def work(cluster: "Cluster") -> explaining.Explanation:
         found = await cluster.read(name)
-        paused = (await cluster.namespace_annotations() or {}).get(PAUSED_ANNOTATION)
-        return explaining.explain(found, _now(), cluster.place.command, paused)
+        return explaining.explain(found, _now(), cluster.place.command, (await cluster.namespace_state()).paused)
 
     found = _with_cluster(namespace, context, work)
     if form != "table":
@@ -116,10 +121,17 @@ def servers(name: str, server_ids: tuple[str, ...], namespace: str | None, conte
 
 
 def _change(
-    name: str, namespace: str | None, context: str | None, decide: Callable[[Mapping[str, "Json"]], "Change"]
+    name: str,
+    namespace: str | None,
+    context: str | None,
+    decide: Callable[[Mapping[str, "Json"]], "Change"],
+    *,
+    yes: bool = False,
 ) -> None:
     async def work(cluster: "Cluster") -> tuple[str, "Change"]:
         change = decide(json.loads(await cluster.fetch(name)))
+        if change.asks and change.patch is not None:
+            _ask(change.asks, yes=yes)
         if change.patch is not None:
             await cluster.patch(name, change.patch)
         return f"{cluster.place.namespace}/{name}", change
@@ -172,9 +184,70 @@ def reset(name: str, namespace: str | None, context: str | None, only: tuple[str
     _change(name, namespace, context, lambda found: changes.reset(found, _token(), only))
 
 
+def _ask(what: str, *, yes: bool) -> None:
+    """End here unless a person says yes, by an option or on a terminal."""
+    click.echo(what, err=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.ClickException("nobody was asked, since this is no terminal: add --yes")
+    click.confirm("approve it?", abort=True, err=True)
+
+
+@click.command(cls=Verb)
+@_where
+@click.option("--plan", "wanted", metavar="ID", help="The id of the plan that was looked at; another one is refused.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def approve(name: str, namespace: str | None, context: str | None, wanted: str | None, *, yes: bool) -> None:
+    """Say yes to the plan of a membership that waits for it (spec.approval: Manual): its servers are WIPED then."""
+    from nodepool_membership.plugin import changes
+
+    _change(name, namespace, context, lambda found: changes.approve(found, wanted), yes=yes)
+
+
+@click.command(cls=Verb)
+@_where
+@reach
+@click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="By the lists of all namespaces, not of one.")
+@output
+def plan(
+    name: str,
+    namespace: str | None,
+    context: str | None,
+    allow_endpoints: tuple[str, ...],
+    services: "ServiceBook | None",
+    ca_file: "Path | None",
+    form: str,
+    *,
+    everywhere: bool,
+) -> None:
+    """Tell which servers would be added (and WIPED), adopted and removed, and what is in the way. Changes nothing.
+
+    Looks at the cloud as the operator does, with the credentials of the membership, which you must be able to read.
+    Ends with 0 if no server would be wiped or removed, with 2 if one would be, and with 1 if that cannot be told.
+    """
+    from nodepool_membership.plugin import plan as planned
+    from nodepool_membership.plugin.planning import Reach
+    from nodepool_membership.plugin.planning import plan as look
+
+    where = Reach(allow_endpoints, ca_file=ca_file) if services is None else Reach(allow_endpoints, services, ca_file)
+
+    async def work(cluster: "Cluster") -> tuple[str, "Planned"]:
+        return f"{cluster.place.namespace}/{name}", await look(cluster, name, where, everywhere=everywhere)
+
+    named, found = _with_cluster(namespace, context, work)
+    if form == "table":
+        for line in planned.lines(named, found.preview, found.notes):
+            click.echo(coloured(line.text, line.colour))
+    else:
+        show(planned.document(named, found.preview, found.notes), form)
+    if planned.changes(found.preview):
+        raise SystemExit(2)
+
+
 def _token() -> str:
     """Unlike every earlier one."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-VERBS: Final[tuple[click.Command, ...]] = (explain, servers, suspend, resume, reconcile, reset)
+VERBS: Final[tuple[click.Command, ...]] = (explain, plan, servers, approve, suspend, resume, reconcile, reset)

@@ -16,6 +16,7 @@ import httpx
 
 from nodepool_membership.cce.breaker import Breakers
 from nodepool_membership.cce.budget import Budgets
+from nodepool_membership.cce.calls import Observe, nobody
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.endpoints import AllowList, origin_of
@@ -54,28 +55,22 @@ def _now() -> datetime:
 
 
 @asynccontextmanager
-async def make_reconciler(
+async def open_clouds(
     options: Options,
-    memberships: Memberships,
     secrets: Secrets,
     accounts: ServiceAccounts,
-    events: Events,
-    metrics: Metrics,
-    may_call: MayCall,
-    wake: OnKey,
-    unread: Unread,
+    observe: Observe = nobody,
     *,
     open_http: Callable[[float, Proxies, Path | None], httpx.AsyncClient] = make_http,
     now: Callable[[], datetime] = _now,
     monotonic: Callable[[], float] = monotonic,
-) -> AsyncIterator[Reconciler]:
-    """Open the connections to the cloud; `Reconciler.close` must have returned before they are left.
+) -> AsyncIterator[Clouds]:
+    """Open the connections to the clouds.
 
-    `wake` has a membership looked at at once, `unread` is told of changes. `open_http` takes the time-out of a call in
-    seconds, the proxies and the file with further CAs; it and the clocks are what a test may want to be its own.
+    `open_http` takes the time-out of a call in seconds, the proxies and the file with further CAs; it and the clocks
+    are what a test may want to be its own.
     """
     timeout = options.http_timeout.total_seconds()
-    settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
     lockouts = Lockouts(clock=monotonic)
     breakers = Breakers(clock=monotonic)
     async with (
@@ -94,7 +89,7 @@ async def make_reconciler(
                 timeout_seconds=timeout,
                 lockout=lockouts.get(endpoint, source.fingerprint, source.identity),
                 breaker=breakers.get(endpoint),
-                observe=metrics.cloud_request,
+                observe=observe,
             )
 
         def connect_servers(endpoint: str, project_id: str, source: Source) -> ServersClient | None:
@@ -109,18 +104,18 @@ async def make_reconciler(
                 now=now,
                 timeout_seconds=timeout,
                 lockout=lambda place: lockouts.get(place, source.fingerprint, source.identity),
-                observe=metrics.cloud_request,
+                observe=observe,
             )
 
         identities = Identities(
-            Via(http, now, timeout, metrics.cloud_request),
+            Via(http, now, timeout, observe),
             accounts,
             options.services,
             frozenset(origin_of(endpoint) for endpoint in options.allow_endpoints),
             Own(
                 options.operator_identity,
                 frozenset(options.operator_identity_for),
-                Via(agent_http, now, AGENT_SECONDS, metrics.cloud_request),
+                Via(agent_http, now, AGENT_SECONDS, observe),
                 os.environ,
             ),
             monotonic=monotonic,
@@ -137,6 +132,36 @@ async def make_reconciler(
             connect_servers=connect_servers,
             now=now,
         )
+        try:
+            yield clouds
+        finally:
+            await identities.close()
+
+
+@asynccontextmanager
+async def make_reconciler(
+    options: Options,
+    memberships: Memberships,
+    secrets: Secrets,
+    accounts: ServiceAccounts,
+    events: Events,
+    metrics: Metrics,
+    may_call: MayCall,
+    wake: OnKey,
+    unread: Unread,
+    *,
+    open_http: Callable[[float, Proxies, Path | None], httpx.AsyncClient] = make_http,
+    now: Callable[[], datetime] = _now,
+    monotonic: Callable[[], float] = monotonic,
+) -> AsyncIterator[Reconciler]:
+    """Put the parts together; `Reconciler.close` must have returned before they are left.
+
+    `wake` has a membership looked at at once, `unread` is told of changes.
+    """
+    settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
+    async with open_clouds(
+        options, secrets, accounts, metrics.cloud_request, open_http=open_http, now=now, monotonic=monotonic
+    ) as clouds:
         claims = Claims(wake, options.settle_window, now=now)
         initial_sync = InitialSync(memberships, options.namespaces, wake, clock=monotonic)
         parts = Parts(
@@ -151,7 +176,4 @@ async def make_reconciler(
             may_call=may_call,
             unread=unread,
         )
-        try:
-            yield Reconciler(parts, settings)
-        finally:
-            await identities.close()
+        yield Reconciler(parts, settings)
