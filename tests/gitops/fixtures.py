@@ -13,11 +13,12 @@ from typing import Final
 import yaml
 
 from gitops.judges import ARGO, Object, actions, expected, health
+from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION
 
 STATES: Final = Path(__file__).parent / "states.json"
 """What the operator wrote during cluster tests. To record it anew: `STATES=FOLDER pytest tests/cluster`, then
 `python -m gitops FOLDER`."""
-ACTIONS: Final = ("reconcile", "suspend", "resume", "reset")
+ACTIONS: Final = ("reconcile", "suspend", "resume", "reset", "approve")
 _NOW: Final = "By Argo CD at: 0001-01-01T00:00:00"
 _ANNOTATIONS: Final = {
     "reconcile": ("reconcile.fluxcd.io/requestedAt",),
@@ -59,6 +60,7 @@ def chosen() -> dict[str, Object]:
         "hindered": first(lambda s: expected(s) == ("InProgress", "Progressing") and _reason(s) == "QuotaExceeded"),
         "degraded": first(lambda s: expected(s)[1] == "Degraded" and "failures" in s["status"]),
         "healthy": first(lambda s: expected(s)[1] == "Healthy"),
+        "waiting": first(lambda s: expected(s) == ("InProgress", "Progressing") and _reason(s) == "AwaitingApproval"),
         "suspended": first(lambda s: expected(s)[1] == "Suspended"),
         "deleting": first(lambda s: "deletionTimestamp" in s["metadata"]),
     }
@@ -74,6 +76,8 @@ def _acted(name: str, state: Object) -> Object:
     if name in _ANNOTATIONS:
         annotations = made["metadata"].setdefault("annotations", {})
         annotations.update(dict.fromkeys(_ANNOTATIONS[name], _NOW))
+    elif name == "approve":
+        made["metadata"].setdefault("annotations", {})[APPROVED_PLAN_ANNOTATION] = made["status"]["plan"]["id"]
     else:
         made["spec"]["suspend"] = name == "suspend"
     return made
@@ -90,7 +94,13 @@ def files() -> Mapping[Path, str]:
     made = {ARGO / "testdata" / f"{name}.yaml": _yaml(state) for name, state in picked.items()}
     tests = [{"healthStatus": health(state), "inputPath": f"testdata/{name}.yaml"} for name, state in picked.items()]
     made[ARGO / "health_test.yaml"] = _yaml({"tests": tests})
-    inputs = {"reconcile": "healthy", "suspend": "healthy", "resume": "suspended", "reset": "degraded"}
+    inputs = {
+        "reconcile": "healthy",
+        "suspend": "healthy",
+        "resume": "suspended",
+        "reset": "degraded",
+        "approve": "waiting",
+    }
     folder = ARGO / "actions"
     for name in sorted(set(inputs.values())):
         made[folder / "testdata" / f"{name}.yaml"] = _yaml(picked[name])

@@ -9,7 +9,14 @@ import yaml
 
 from gitops.fixtures import ACTIONS, chosen, states
 from gitops.judges import ARGO, ROOT, Object, act, actions, complaints, expected, health
-from nodepool_membership.api.names import API_VERSION, GROUP, KIND, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.names import (
+    API_VERSION,
+    APPROVED_PLAN_ANNOTATION,
+    GROUP,
+    KIND,
+    RECONCILE_ANNOTATIONS,
+    RESET_ANNOTATIONS,
+)
 from nodepool_membership.api.reasons import FailureReason, Reason
 from upgrade.frozen import CRD, schema
 
@@ -98,9 +105,21 @@ def test_the_actions_set_the_annotations_that_the_operator_reads() -> None:
 
 def test_no_action_that_changes_nothing_is_offered() -> None:
     picked = chosen()
-    assert actions(picked["healthy"]) == {"reconcile": True, "suspend": True, "resume": False, "reset": False}
-    assert actions(picked["suspended"]) == {"reconcile": True, "suspend": False, "resume": True, "reset": False}
+    always = {"reconcile": True, "reset": False, "approve": False}
+    assert actions(picked["healthy"]) == {**always, "suspend": True, "resume": False}
+    assert actions(picked["suspended"]) == {**always, "suspend": False, "resume": True}
     assert actions(picked["degraded"])["reset"]
+    assert actions(picked["waiting"])["approve"]
+
+
+def test_only_the_plan_that_waits_now_is_approved() -> None:
+    waiting = chosen()["waiting"]
+    approved = act("approve", waiting)
+    assert approved["metadata"]["annotations"][APPROVED_PLAN_ANNOTATION] == waiting["status"]["plan"]["id"]
+    assert not actions(approved)["approve"]
+    waiting["metadata"]["generation"] += 1
+    assert not actions(waiting)["approve"]
+    assert not act("approve", chosen()["healthy"])["metadata"].get("annotations")
 
 
 def _scripts() -> dict[str, str]:
