@@ -289,4 +289,40 @@ MUTANTS: Final = (
         (Edit("core/servers/batches.py", "    for batch in adds:\n", "    for batch in adds[:0]:\n"),),
         ("tests/unit/test_core_brake.py",),
     ),
+    Mutant(
+        "P27",
+        "the verdict over a server that was read",
+        (
+            Edit(
+                "core/planning/adding.py",
+                "    if fit := chosen.ids & vetted.passed:",
+                "    if fit := chosen.ids & vetted.asked:",
+            ),
+        ),
+        _MACHINE,
+    ),
+    Mutant(
+        "P28",
+        "the wait for the canary",
+        (
+            Edit(
+                "core/servers/rollout.py",
+                "state.proven_template == template:\n        return spec.batch_size\n",
+                "state.last_batch >= 0:\n        return spec.batch_size\n",
+            ),
+        ),
+        ("tests/unit/test_core_rollout.py",),
+    ),
+    Mutant(
+        "P29",
+        "the cover of an approval",
+        (
+            Edit(
+                "core/decide.py",
+                "server_ids=own.spec.server_ids & standing.covered",
+                "server_ids=own.spec.server_ids",
+            ),
+        ),
+        ("tests/unit/test_core_approval.py",),
+    ),
 )
