@@ -170,7 +170,7 @@ def cli() -> None:
 )
 @click.option("--log-format", type=click.Choice(get_args(LogFormat)), default=_DEFAULTS.log_format, help="Log format.")
 @click.option("--log-level", type=click.Choice(get_args(LogLevel)), default=_DEFAULTS.log_level, help="Least level.")
-def run(
+def run(  # noqa: PLR0913 - click gives one argument an option
     namespaces: tuple[str, ...],
     allow_endpoints: tuple[str, ...],
     services: ServiceBook | None,
@@ -185,7 +185,7 @@ def run(
     operator_identity_provider: str | None,
     operator_identity_agency: str | None,
     operator_identity_for: tuple[tuple[str, str, str], ...],
-    leader_elect: bool,
+    leader_elect: bool,  # noqa: FBT001 - click gives arguments by name
     lease_name: str,
     lease_namespace: str | None,
     lease_duration: timedelta,

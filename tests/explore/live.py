@@ -109,7 +109,7 @@ def _spoilt(stored: Object) -> bool:
     return '"lastBatch":"many"' in stored.status
 
 
-def _way_out(scenario: Scenario, fair: Fair) -> list[str]:
+def _way_out(scenario: Scenario, fair: Fair) -> list[str]:  # noqa: C901 - one question a line
     for server, node in enumerate(fair.world.cloud.nodes):
         if node is not None and (node.pool, node.phase) != (POOL, ACTIVE):
             fair.world = fair.world._replace(cloud=physics.node_of(fair.world.cloud, server, None))

@@ -207,7 +207,7 @@ _OF_OBJECT = ("reset", "reset-only-0", "ask", "delete", "pause", "pause-all", "g
 _OF_STATUS = ("lose", "spoil", "restore", "back-up", "clear")
 
 
-def _done(scenario: Scenario, world: World, stored: Object, text: str) -> Object | None:
+def _done(scenario: Scenario, world: World, stored: Object, text: str) -> Object | None:  # noqa: PLR0911 - a table of moves
     if text in _OF_STATUS:
         return _status_done(stored, text) if scenario.breaks_status else None
     changed = stored._replace(version=stored.version + 1)

@@ -126,7 +126,7 @@ def is_acting(cloud: Cloud, server: int, now: int) -> bool:
     return any(w.server == server and (w.over > now or w.changes) for w in cloud.wipes)
 
 
-def add(cloud: Cloud, servers: tuple[int, ...], now: int, signed: int, fate: str) -> tuple[Cloud, Answer]:
+def add(cloud: Cloud, servers: tuple[int, ...], now: int, signed: int, fate: str) -> tuple[Cloud, Answer]:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
     """Take a call that adds servers; `fate` of `ADD_FATES` is what becomes of it, or of its first server."""
     if fate == "unsent" or abs(now - signed) > SIGNATURE:
         return cloud, Answer("unsent")
@@ -287,7 +287,7 @@ def _without(cloud: Cloud, server: int) -> Cloud:
     return node_of(cloud._replace(wipes=wipes), server, None)
 
 
-def others(cloud: Cloud, what: str, server: int, now: int) -> Cloud | None:
+def others(cloud: Cloud, what: str, server: int, now: int) -> Cloud | None:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
     """Somebody else does something to a server; None where that cannot be."""
     node = cloud.nodes[server]
     if what == "foreign":

@@ -232,7 +232,7 @@ class Driver:
                 return self._looked(self.stored.namespace_state)
         raise TypeError(f"not known: {effect}")
 
-    def _of_process(self, effect: ProcessEffect[object]) -> object:
+    def _of_process(self, effect: ProcessEffect[object]) -> object:  # noqa: C901, PLR0911 - one match over all effects
         match effect:
             case Now():
                 return self.now

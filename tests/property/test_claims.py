@@ -151,7 +151,7 @@ class Machine(RuleBasedStateMachine):
             except StopIteration:
                 stored.worker = None
 
-    def reconcile(self, name: str, *, fails: bool, unanswered: bool) -> Iterator[None]:
+    def reconcile(self, name: str, *, fails: bool, unanswered: bool) -> Iterator[None]:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
         """The steps of one look: a batch under way ends, or a new one is sent."""
         claims, found = self.world.claims, self.world.stored[name].object
         yield

@@ -260,7 +260,7 @@ class Run:
             self.looks.append(found)
             seen = self._answer(found, seen)
 
-    def _answer(self, look: Query, seen: Observation) -> Observation:
+    def _answer(self, look: Query, seen: Observation) -> Observation:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
         if self.cloud.trouble is not None:
             return replace(seen, trouble=self.cloud.trouble, failed_reads=self.failed_reads)
         if look.listing is not None:

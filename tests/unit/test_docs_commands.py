@@ -295,7 +295,7 @@ def _faults(command: list[str]) -> Iterator[str]:
         yield from _faults_of_kubectl(plain, options)
 
 
-def _faults_of_kubectl(plain: list[str], options: Mapping[str, str]) -> Iterator[str]:
+def _faults_of_kubectl(plain: list[str], options: Mapping[str, str]) -> Iterator[str]:  # noqa: C901 - one question a line
     verb, *rest = plain
     if verb not in VERBS:
         yield f"verb {verb}"

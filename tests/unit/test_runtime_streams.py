@@ -37,7 +37,7 @@ class World:
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + CHECK)
-            self.streams.api_answers(self.api)
+            self.streams.api_answers(does=self.api)
             if (reason := self.streams.alive()) is not None:
                 return reason
         return None

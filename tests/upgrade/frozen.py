@@ -69,7 +69,7 @@ _UPPER: Final = ("maxLength", "maxItems", "maximum")
 _LOWER: Final = ("minLength", "minItems", "minimum")
 
 
-def tightened(old: Schema, new: Schema, path: str = "") -> Iterator[str]:
+def tightened(old: Schema, new: Schema, path: str = "") -> Iterator[str]:  # noqa: C901 - one question a line
     """Each way in which the new schema refuses what the old one took."""
     here = path.lstrip(".") or "the object"
     if old.get("type") != new.get("type"):

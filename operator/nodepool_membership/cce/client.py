@@ -45,7 +45,7 @@ class AcceptedJob:
 class CloudClient:
     """One endpoint, project and credential. Cheap to make: the connections are shared."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         http: httpx.AsyncClient,
         endpoint: str,

@@ -50,7 +50,7 @@ class ServersRead:
 class ServersClient:
     """One project and credential. Cheap to make: the connections are shared."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         http: httpx.AsyncClient,
         places: ServerEndpoints,

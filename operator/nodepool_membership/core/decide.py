@@ -290,7 +290,7 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
     return replace(kept, refused=seen.refused)
 
 
-def _listing_wanted(
+def _listing_wanted(  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
     membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
 ) -> Freshness | None:
     """The listing that has to be there: none, a recent one that shows who is there, or one that proves absence."""

@@ -106,7 +106,7 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
     return recorded(membership, replace(state, surplus_since=state.surplus_since or now), now, settings)
 
 
-def _answered(state: State, intent: Batch, answer: Answer, now: datetime, settings: Settings) -> State:
+def _answered(state: State, intent: Batch, answer: Answer, now: datetime, settings: Settings) -> State:  # noqa: PLR0911 - one match over all answers
     match answer:
         case Accepted(job_id):
             known = next((b for b in state.batches if b.batch == intent.batch), intent)

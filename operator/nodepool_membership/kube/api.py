@@ -96,9 +96,9 @@ async def _configure(service_account: Path, environ: Mapping[str, str], context:
     try:
         if not kubeconfig and not context and environ.get(SERVICE_HOST_ENV_NAME):
             token, ca = str(service_account / "token"), str(service_account / "ca.crt")
-            _in_cluster(token, ca, True, environ).load_and_set(configuration)
+            _in_cluster(token, ca, True, environ).load_and_set(configuration)  # noqa: FBT003 - refreshed: the loader takes it by position only
         elif kubeconfig or default.is_file():
-            await _from_kubeconfig(kubeconfig or str(default), context, configuration, False)
+            await _from_kubeconfig(kubeconfig or str(default), context, configuration, False)  # noqa: FBT003 - refreshed: the loader takes it by position only
         else:
             raise NoClusterError("no cluster: set KUBECONFIG, or run in a pod with a service account")
     except (ConfigException, OSError, ValueError) as error:
@@ -183,7 +183,7 @@ class KubeApi:
     def login(self) -> Login:
         return self._login
 
-    async def request(
+    async def request(  # noqa: PLR0913 - the parts of a request, by name
         self,
         kind: str,
         method: str,
@@ -223,7 +223,7 @@ class KubeApi:
             self._observer(kind, outcome, monotonic() - started)
         return answer
 
-    async def _send(
+    async def _send(  # noqa: PLR0913 - the parts of a request, by name
         self,
         method: str,
         resource: str,

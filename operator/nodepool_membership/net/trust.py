@@ -116,7 +116,7 @@ class FollowingContext(ssl.SSLContext):
         self,
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
+        server_side: bool = False,  # noqa: FBT001, FBT002 - the standard library's signature
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:

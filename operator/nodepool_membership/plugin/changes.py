@@ -47,7 +47,7 @@ def suspend(document: Mapping[str, Json]) -> Change:
     notes = []
     if joining := _table(document, "status").get("joining"):
         notes.append(f"{joining} server(s) are named in calls that were made before: these are followed to their end")
-    return _suspended(document, True, "suspended: no call is made", notes)
+    return _suspended(document, "suspended: no call is made", notes, wanted=True)
 
 
 def resume(document: Mapping[str, Json]) -> Change:
@@ -61,10 +61,10 @@ def resume(document: Mapping[str, Json]) -> Change:
         )
     if PAUSED_ANNOTATION in _annotations(document):
         notes.append(f"it is still paused by the annotation {PAUSED_ANNOTATION}")
-    return _suspended(document, False, "resumed", notes)
+    return _suspended(document, "resumed", notes, wanted=False)
 
 
-def _suspended(document: Mapping[str, Json], wanted: bool, done: str, notes: Sequence[str]) -> Change:
+def _suspended(document: Mapping[str, Json], done: str, notes: Sequence[str], *, wanted: bool) -> Change:
     now = bool(_table(document, "spec").get("suspend"))
     if now is wanted:
         return Change(None, f"{'already suspended' if wanted else 'not suspended'}: nothing was changed", tuple(notes))

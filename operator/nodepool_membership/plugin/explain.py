@@ -148,7 +148,7 @@ class _Explainer:
         )
         return next((doing for doing, holds in chain if holds), Doing.READY)
 
-    def _summary(self, doing: Doing) -> str:
+    def _summary(self, doing: Doing) -> str:  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
         status, meta = self._status, self._membership.metadata
         progress = texts.progress(self._membership, status, Settings())
         match doing:
@@ -180,7 +180,7 @@ class _Explainer:
                 return texts.members(status)
         return progress
 
-    def _since(self, doing: Doing) -> datetime | None:
+    def _since(self, doing: Doing) -> datetime | None:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
         status, meta = self._status, self._membership.metadata
         match doing:
             case Doing.DELETING:
@@ -232,7 +232,7 @@ class _Explainer:
         late = ", which should long be over: look at it in the CCE console" if until < self._now else ""
         return Wait(f"{subject}: job {batch.job_id}{late}", until)
 
-    def _next(self, doing: Doing) -> Next:
+    def _next(self, doing: Doing) -> Next:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
         name, namespace = self._membership.metadata.name, self._membership.metadata.namespace
         servers = self._command("servers", name)
         if doing is Doing.UNSEEN:

@@ -98,7 +98,7 @@ def rows(membership: Membership, only: Collection[str] = ()) -> Iterator[Row]:
         yield Row(server_id, where, batch, cause, held)
 
 
-def _where(
+def _where(  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
     server_id: str, membership: Membership, state: State, batch: Batch | None, cause: Cause | None, held: Held | None
 ) -> Where:
     listed, member = server_id in membership.spec.server_ids, server_id in state.members

@@ -210,7 +210,7 @@ def approve(name: str, namespace: str | None, context: str | None, wanted: str |
 @reach
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="By the lists of all namespaces, not of one.")
 @output
-def plan(
+def plan(  # noqa: PLR0913 - click gives one argument an option
     name: str,
     namespace: str | None,
     context: str | None,

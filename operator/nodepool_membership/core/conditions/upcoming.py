@@ -73,7 +73,7 @@ def judged(membership: Membership, status: Status) -> Iterator[datetime]:
             yield group.retry_time
 
 
-def next_time(
+def next_time(  # noqa: PLR0913 - by name, each left out where it does not count
     membership: Membership,
     status: Status,
     now: datetime,

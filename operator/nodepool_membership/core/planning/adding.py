@@ -27,7 +27,7 @@ def may_add(membership: Membership, state: State, now: datetime) -> bool:
     return not waits and batches.in_flight(state, spec, now) < spec.max_parallel_jobs
 
 
-def next_add(
+def next_add(  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
     membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
 ) -> Step | Query:
     """The next add (rules P1, P3, P4), or what has to be known first.
@@ -67,7 +67,7 @@ class _Evidence:
     now: datetime
 
 
-def _planned(
+def _planned(  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
     membership: Membership, state: State, evidence: _Evidence, resting: frozenset[str], vetted: vetting.Vetted | None
 ) -> Step | Query:
     """`resting`: servers that are not sent, as was read now or a short while ago."""

@@ -53,7 +53,7 @@ def seconds(wait: timedelta) -> float:
     return max(wait.total_seconds(), 0.0)
 
 
-def before_call(
+def before_call(  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
     membership: Membership, state: State, operation: Operation, servers: int, seen: Observation, now: datetime
 ) -> Step | Query | None:
     """What keeps a call that names so many servers from being made now; None: nothing, so store its intent.

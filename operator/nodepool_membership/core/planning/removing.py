@@ -86,7 +86,7 @@ def without_claimed(state: State, rivals: Rivals) -> State:
     return replace(state, members=state.members - claimed, surplus=state.surplus - claimed).without_causes(claimed)
 
 
-def next_removal(
+def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
     membership: Membership,
     state: State,
     seen: Observation,

@@ -244,7 +244,7 @@ class _Advance:
 
     def _proven(self) -> State:
         by_call = bool(self._verdict.joined - self._verdict.adopted)
-        return rollout.proven(self._state, self._batch, by_call, self._evidence.seen.pool)
+        return rollout.proven(self._state, self._batch, self._evidence.seen.pool, joined=by_call)
 
     def _take_over(self, failed: Mapping[str, Cause]) -> State:
         verdict = self._verdict

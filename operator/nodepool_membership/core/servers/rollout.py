@@ -22,7 +22,7 @@ def template_digest(pool: PoolReport) -> str:
     return pool.template.digest or _UNTOLD
 
 
-def proven(state: State, batch: Batch, joined: bool, pool: PoolReport | None) -> State:
+def proven(state: State, batch: Batch, pool: PoolReport | None, *, joined: bool) -> State:
     """The template has proven itself if a server joined by a call that was made after it was read as it is now."""
     if not joined or pool is None or batch.template != template_digest(pool):
         return state

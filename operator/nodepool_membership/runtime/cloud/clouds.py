@@ -87,7 +87,7 @@ def _age(batch: Batch, now: datetime) -> float | None:
 class Clouds:
     """Every cloud endpoint the process talks to."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         connect: Connect,
         secrets: Secrets,

@@ -50,7 +50,7 @@ def _entry(error: CloudError) -> Entry:
     return catalogue.refusal(error.status or 0, error.code or "", error.message)
 
 
-def of_read(error: CloudError, subject: str, clock_offset_seconds: float | None = None) -> Trouble:
+def of_read(error: CloudError, subject: str, clock_offset_seconds: float | None = None) -> Trouble:  # noqa: PLR0911 - one match over all errors
     """Why reading `subject` (such as "the node list") failed; a signature may have expired because of our clock."""
     text = f"reading {subject} failed: {said(error)}"
     skewed = clock.skew(clock_offset_seconds)
@@ -84,7 +84,7 @@ def of_read(error: CloudError, subject: str, clock_offset_seconds: float | None 
             return Trouble(Reason.CLOUD_UNREACHABLE, f"{text}; check the network and spec.nodePool.endpoint")
 
 
-def of_call(error: CloudError) -> Answer:
+def of_call(error: CloudError) -> Answer:  # noqa: PLR0911 - one match over all errors
     """What the answer to a call that changes something means."""
     text = said(error)
     match error:

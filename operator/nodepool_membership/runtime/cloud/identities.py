@@ -42,7 +42,7 @@ class Own:
 class Identities:
     """The sources of one process, kept while they are used."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         via: Via,
         accounts: MakesTokens,

@@ -38,7 +38,7 @@ class CloudSession:
             raise RuntimeError("the cloud is used before its credentials were read")
         return self._access
 
-    async def perform(self, effect: CloudEffect[object]) -> object:
+    async def perform(self, effect: CloudEffect[object]) -> object:  # noqa: PLR0911 - one match over all effects
         """Perform a look; what keeps us from it is an answer, too.
 
         Raises:

@@ -43,7 +43,7 @@ def configure(log_format: LogFormat, level: LogLevel) -> None:
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     logging.getLogger(_LOUD).setLevel(logging.ERROR)
-    logging.captureWarnings(True)
+    logging.captureWarnings(True)  # noqa: FBT003 - the standard library's signature
     sys.excepthook = _uncaught
     threading.excepthook = lambda end: _uncaught(end.exc_type, end.exc_value, end.exc_traceback)
     sys.unraisablehook = lambda end: _uncaught(end.exc_type, end.exc_value, end.exc_traceback)

@@ -55,7 +55,7 @@ def _now() -> datetime:
 
 
 @asynccontextmanager
-async def open_clouds(
+async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together once
     options: Options,
     secrets: Secrets,
     accounts: ServiceAccounts,
@@ -139,7 +139,7 @@ async def open_clouds(
 
 
 @asynccontextmanager
-async def make_reconciler(
+async def make_reconciler(  # noqa: PLR0913 - the parts of the process, put together once
     options: Options,
     memberships: Memberships,
     secrets: Secrets,

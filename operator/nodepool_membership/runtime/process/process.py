@@ -139,7 +139,7 @@ def _facts(options: Options, api: KubeApi, port: int) -> dict[str, object]:
     return facts | dict(describe(options.proxies))
 
 
-async def _work(
+async def _work(  # noqa: PLR0913 - the parts of the process, put together once
     options: Options,
     queue: WorkQueue,
     reconciler: Reconciler,

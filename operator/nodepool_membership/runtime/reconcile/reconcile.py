@@ -190,7 +190,7 @@ class Run:
         finally:
             self._session.over()
 
-    async def _perform(self, effect: Effect[object]) -> object:
+    async def _perform(self, effect: Effect[object]) -> object:  # noqa: PLR0911 - one match over all effects
         match effect:
             case ReadObject(key):
                 return await self._read(key)
@@ -245,7 +245,7 @@ class Run:
                 return other
         return None
 
-    def _at_once(self, effect: ProcessEffect[object]) -> object:
+    def _at_once(self, effect: ProcessEffect[object]) -> object:  # noqa: C901, PLR0911 - one match over all effects
         """What is one step without a wait: between checking and reserving servers nothing may happen (rule P16)."""
         parts = self._parts
         match effect:

@@ -87,7 +87,7 @@ class Streams:
         """Whether a stream has no answer for longer than kopf ever waits: `api_answers` is to be told."""
         return any(self._clock() - stream.heard > SILENT_SECONDS for stream in self._streams.values())
 
-    def api_answers(self, does: bool) -> None:
+    def api_answers(self, *, does: bool) -> None:
         """Whether the API server answers another request of this process, and kopf could hear it, too."""
         if not does or not self.silent():
             self._at_fault = None

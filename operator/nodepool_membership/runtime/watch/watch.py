@@ -172,7 +172,7 @@ class Watch:
                     answers = False
                 except KubeError as error:
                     _logger.debug("an answer is an answer: %s", error)
-            self._streams.api_answers(answers and self._unserved is None)
+            self._streams.api_answers(does=answers and self._unserved is None)
 
     async def _run_kopf(self) -> str:
         """Run kopf in its thread until `stop`, or until it ends by itself; says why it ended."""
@@ -226,7 +226,7 @@ def _call(loop: asyncio.AbstractEventLoop, what: Callable[[], object]) -> None:
 class _KopfThread:
     """One run of `kopf.operator` in a thread of its own."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - made in one place, by name
         self,
         *,
         login: Login,
