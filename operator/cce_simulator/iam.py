@@ -3,12 +3,12 @@
 Not for: catalogues, or the new IAM (`sts`).
 """
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
 
-from cce_simulator.auth import Authenticator, Identity, SignedRequest, mapped_user
-from cce_simulator.config import AgencyConfig, SimulatorConfig
+from cce_simulator.auth import Identity, SignedRequest, mapped_user
+from cce_simulator.config import AgencyConfig
 from cce_simulator.errors import ApiError, invalid
+from cce_simulator.identity_service import IdentityService, iso_time
 from cce_simulator.jwt import TokenError, verified
 from cce_simulator.routes import Reply, json_object, json_reply
 
@@ -16,18 +16,8 @@ TOKEN_SECONDS = 24 * 3600
 KEY_SECONDS = range(900, 86_401)
 
 
-class Iam:
-    """`config` returns the configuration in force."""
-
-    def __init__(
-        self,
-        config: Callable[[], SimulatorConfig],
-        authenticator: Authenticator,
-        clock: Callable[[], float],
-    ) -> None:
-        self._config = config
-        self._authenticator = authenticator
-        self._clock = clock
+class Iam(IdentityService):
+    """The old IAM."""
 
     def handle(self, route: str, request: SignedRequest) -> Reply:
         """Answer a call of a route without an action. Raises ApiError."""
@@ -110,18 +100,14 @@ class Iam:
         return self._key(Identity(agency.urn, agency.project_id, frozenset()), seconds)
 
     def _key(self, caller: Identity, seconds: float) -> Reply:
-        behaviour = self._config().behaviour
-        seconds = behaviour.session_seconds or seconds
         # A key of a token that is nobody's in particular has that token's rights alone.
         user = "" if caller.name.startswith("token:") else caller.name
-        key = self._authenticator.issue_key(caller.project_id, seconds, user)
+        key, ends = self._issued_key(caller.project_id, seconds, user, digits=6)
         credential = {
             "access": key.access_key,
             "secret": key.secret_key,
             "securitytoken": key.security_token,
-            "expires_at": iso_time(
-                self._clock() + seconds, 6 if behaviour.expiry_digits is None else behaviour.expiry_digits
-            ),
+            "expires_at": ends,
         }
         return json_reply({"credential": credential}, 201)
 
@@ -137,13 +123,6 @@ def _is_meant(agency: AgencyConfig, asked: Mapping[str, object]) -> bool:
     if asked.get("agency_name") != agency.name:
         return False
     return agency.domain_id == asked.get("domain_id") or agency.domain_name == asked.get("domain_name")
-
-
-def iso_time(seconds: float, digits: int = 6) -> str:
-    """A moment with so many digits of a fraction; IAM's form has 6: `2026-01-03T03:04:05.527363Z`."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    fraction = f".{moment.microsecond:06d}"[: digits + 1] if digits else ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
 
 
 def at(document: Mapping[str, object], *names: str) -> Mapping[str, object]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from cce_simulator.auth import Authenticator, SignedRequest
 from cce_simulator.config import AgencyConfig, SimulatorConfig
 from cce_simulator.errors import ApiError
-from cce_simulator.iam import iso_time
+from cce_simulator.identity_service import IdentityService
 from cce_simulator.jwt import TokenError, verified
 from cce_simulator.routes import Reply, json_object, json_reply
 
@@ -23,8 +23,8 @@ def _refused(code: str, text: str, status: int = 403) -> ApiError:
     return ApiError(status, code, text)
 
 
-class Sts:
-    """`config` returns the configuration in force."""
+class Sts(IdentityService):
+    """The new one, and the agent."""
 
     def __init__(
         self,
@@ -32,9 +32,7 @@ class Sts:
         authenticator: Authenticator,
         clock: Callable[[], float],
     ) -> None:
-        self._config = config
-        self._authenticator = authenticator
-        self._clock = clock
+        super().__init__(config, authenticator, clock)
         self._routes: dict[str, Callable[[SignedRequest], Reply]] = {
             "assumeAgencyWithOidc": self._with_oidc,
             "assumeAgency": self._assume,
@@ -97,15 +95,12 @@ class Sts:
         return {"assumed_agency": assumed, "credentials": keys}
 
     def _keys(self, agency: AgencyConfig, seconds: float, digits: int = 3) -> dict[str, object]:
-        behaviour = self._config().behaviour
-        seconds = behaviour.session_seconds or seconds
-        digits = digits if behaviour.expiry_digits is None else behaviour.expiry_digits
-        key = self._authenticator.issue_key(agency.project_id, seconds, agency.urn)
+        key, ends = self._issued_key(agency.project_id, seconds, agency.urn, digits)
         return {
             "access_key_id": key.access_key,
             "secret_access_key": key.secret_key,
             "security_token": key.security_token,
-            "expiration": iso_time(self._clock() + seconds, digits),
+            "expiration": ends,
         }
 
     def _caller(self, request: SignedRequest) -> Reply:

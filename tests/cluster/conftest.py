@@ -15,6 +15,7 @@ from gitops.judges import complaints
 from gitops.recorder import Recorder
 from harness import Case, Cluster, Operator, Program, Scene, SimulatorProcess
 from harness.kustomize import QUICK, TEAM, copy_sources
+from harness.leaks import check_unharmed
 from harness.operator_process import FAST
 
 _HERE = Path(__file__).parent
@@ -179,6 +180,28 @@ def crowd(
             return scenes
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def scenes(
+    request: pytest.FixtureRequest, crowd: Callable[[Sequence[Case]], Mapping[str, Scene]]
+) -> Mapping[str, Scene]:
+    """A crowd of the module's `CASES`, by name."""
+    return crowd(request.module.CASES)
+
+
+@pytest.fixture
+def scene_of(request: pytest.FixtureRequest, scenes: Mapping[str, Scene]) -> Iterator[Callable[[Case], Scene]]:
+    """`scene_of(case)`; and the check that holds after each."""
+    used: list[Scene] = []
+
+    def of(case: Case) -> Scene:
+        used.append(scenes[case.name])
+        return scenes[case.name]
+
+    yield of
+    for scene in used:
+        check_unharmed(scene, [case.secret_key for case in request.module.CASES])
 
 
 @pytest.fixture

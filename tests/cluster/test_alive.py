@@ -33,6 +33,7 @@ from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.runtime.scheduling.queue import Key
 from nodepool_membership.runtime.watch.streams import AT_FAULT_SECONDS, SILENT_SECONDS
 from nodepool_membership.runtime.watch.watch import Watch
+from times import until
 
 QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
 CRD = ROOT / "crds" / "nodepoolmemberships.yaml"
@@ -58,12 +59,6 @@ class Seen:
 
     async def until(self, key: Key, seconds: float = 30) -> None:
         await until(lambda: key in self.keys, seconds)
-
-
-async def until(true: Callable[[], bool], seconds: float = 30) -> None:
-    async with asyncio.timeout(seconds):
-        while not true():  # noqa: ASYNC110 - probes and other threads signal nobody
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -4,14 +4,13 @@ Not for: what keeps an add from being called (`test_bad_input`). As there, all c
 the process lives, its log has no traceback, and nothing secret is in log, Events or status.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from cce_simulator.faults import Answer, FaultRule, lost_answer
 from harness import Case, Scene, wait_for
 from harness.cluster import condition, finalizers, jobs, status
-from harness.leaks import check_unharmed
 
 
 def _answered(name: str, **fault: object) -> Case:
@@ -38,25 +37,6 @@ ODD_JOB = Case(
 LOST_JOB = Case("lost-job", faults=(FaultRule(route="getJob", answer=Answer(status=404, error_code="CCE.01404001")),))
 NO_JOBS = Case("no-jobs", faults=(FaultRule(route="getJob", answer=Answer(status=503, html=True)),))
 CASES = [*LOST, THROTTLED, LOCKED, FORBIDDEN, ODD_JOB, LOST_JOB, NO_JOBS]
-
-
-@pytest.fixture(scope="module")
-def scenes(crowd: Callable[[Sequence[Case]], Mapping[str, Scene]]) -> Mapping[str, Scene]:
-    return crowd(CASES)
-
-
-@pytest.fixture
-def scene_of(scenes: Mapping[str, Scene]) -> Iterator[Callable[[Case], Scene]]:
-    """`scene_of(case)`; and the check that holds after each."""
-    used: list[Scene] = []
-
-    def of(case: Case) -> Scene:
-        used.append(scenes[case.name])
-        return scenes[case.name]
-
-    yield of
-    for scene in used:
-        check_unharmed(scene, [case.secret_key for case in CASES])
 
 
 def test_a_throttled_add_is_put_off_and_costs_no_attempt(scene_of: Callable[[Case], Scene]) -> None:

@@ -3,14 +3,13 @@
 Not for: throttled, locked and forbidden adds (`test_bad_answers`). All cases are there at once; each has its own key.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from cce_simulator.faults import Answer, FaultRule
 from harness import Case, Object, Scene, wait_for
 from harness.cluster import condition, finalizers, has_reason, is_ready, jobs, status
-from harness.leaks import check_unharmed
 
 SKEWED = Case("skewed", faults=(FaultRule(name="skewed", date_skew_seconds=900),))
 WRONG_KEY = Case("wrong-key", secret={"secretKey": "not-the-secret-key"})
@@ -41,25 +40,6 @@ BROKEN = Case("broken")
 PRUNED = Case("pruned", faults=(FaultRule(name="slow", route="addNodes", job_seconds=12.0),))
 CASES = [SKEWED, WRONG_KEY, TAKEN, BUSY, BUSY_AS_FORBIDDEN, QUOTA, BROKE, BROKEN, PRUNED]
 RESET = "set the annotation cce.nodepools.dev/reset-requested-at"
-
-
-@pytest.fixture(scope="module")
-def scenes(crowd: Callable[[Sequence[Case]], Mapping[str, Scene]]) -> Mapping[str, Scene]:
-    return crowd(CASES)
-
-
-@pytest.fixture
-def scene_of(scenes: Mapping[str, Scene]) -> Iterator[Callable[[Case], Scene]]:
-    """`scene_of(case)`; and the check that holds after each."""
-    used: list[Scene] = []
-
-    def of(case: Case) -> Scene:
-        used.append(scenes[case.name])
-        return scenes[case.name]
-
-    yield of
-    for scene in used:
-        check_unharmed(scene, [case.secret_key for case in CASES])
 
 
 def test_a_clock_that_is_off_adds_nothing_says_by_how_much_and_recovers(scene_of: Callable[[Case], Scene]) -> None:

@@ -33,15 +33,9 @@ from nodepool_membership.runtime.process import process
 from nodepool_membership.runtime.scheduling.leader import MayCall
 from nodepool_membership.runtime.scheduling.queue import Key
 from nodepool_membership.runtime.watch.watch import Watch
+from times import until
 
 READY = Condition("Ready", "True", Reason.SUCCEEDED, "", 1, datetime(2026, 1, 2, tzinfo=UTC))
-
-
-async def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for what nobody signals: callbacks, log lines, probes."""
-    async with asyncio.timeout(seconds):
-        while not true():  # noqa: ASYNC110 - that is the purpose
-            await asyncio.sleep(0.005)
 
 
 class Seen:

@@ -7,14 +7,7 @@ import pytest
 
 from nodepool_membership.cce.breaker import FIRST_WAIT, LONGEST_WAIT, Breaker, Breakers
 from nodepool_membership.cce.errors import NotSentError
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from times import Clock
 
 
 def silent(breaker: Breaker) -> None:

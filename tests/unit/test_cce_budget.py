@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nodepool_membership.cce.budget import KEPT_SECONDS, WINDOW_SECONDS, Budgets, Taken, WriteBudget
+from times import Clock
 
 LOW, HIGH = 0.0, math.nextafter(1.0, 0.0)
 """The ends of the jitter."""
@@ -249,20 +250,12 @@ def test_jitter_only_adds_and_at_most_a_tenth(asked: float | None) -> None:
 # One budget per endpoint and key.
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def budgets(clock: Clock) -> Budgets:
     return Budgets(1, random=lambda: LOW, clock=clock)
 
 
 def test_a_key_has_one_budget_per_endpoint() -> None:
-    found = budgets(Clock())
+    found = budgets(Clock(1000.0))
     one = found.get("https://a", "AK")
     assert found.get("https://a", "AK") is one
     assert found.get("https://b", "AK") is not one
@@ -272,7 +265,7 @@ def test_a_key_has_one_budget_per_endpoint() -> None:
 @pytest.mark.parametrize("use", ["take", "throttled"])
 def test_a_budget_is_forgotten_only_when_that_changes_nothing(use: str) -> None:
     """Not while a call for which a place was taken may still be under way, and not while it is closed."""
-    clock = Clock()
+    clock = Clock(1000.0)
     found = budgets(clock)
     one = found.get("https://a", "AK")
     if use == "take":
@@ -288,7 +281,7 @@ def test_a_budget_is_forgotten_only_when_that_changes_nothing(use: str) -> None:
 
 
 def test_rotated_tokens_leave_nothing_behind() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     found = budgets(clock)
     for day in range(1000):
         found.get("https://a", f"token:{day}").throttled(clock.now, None)
@@ -297,7 +290,7 @@ def test_rotated_tokens_leave_nothing_behind() -> None:
 
 
 def test_a_budget_is_not_forgotten_while_a_call_is_under_way() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     found = budgets(clock)
     one = found.get("https://a", "AK")
     place = take(one, clock.now)

@@ -13,17 +13,11 @@ from nodepool_membership.cce.errors import (
     UnavailableError,
 )
 from nodepool_membership.cce.lockout import PAUSE_SECONDS, WRONG_BY_KEY, WRONG_IN_A_ROW, Lockout, Lockouts
+from times import Clock
 
 WRONG = UnauthenticatedError("verify aksk signature fail", status=401, code="APIGW.0301")
 EXPIRED = UnauthenticatedError("signature expired, signature date: x", status=401, code="APIGW.0301")
 DENIED = ForbiddenError("no", status=403, code="CCE.01403001")
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def call(lockout: Lockout, error: CloudError | None = None, *, changes: bool = False) -> bool:
@@ -46,7 +40,7 @@ async def refused(lockout: Lockout, times: int) -> None:
 
 @pytest.mark.parametrize("changes", [False, True])
 async def test_after_three_wrong_answers_in_a_row_nothing_is_called_for_five_minutes(*, changes: bool) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     lockout = Lockout(clock=clock)
     for _ in range(3):
         assert await call(lockout, WRONG, changes=changes)
@@ -61,7 +55,7 @@ async def test_after_three_wrong_answers_in_a_row_nothing_is_called_for_five_min
 
 
 async def test_after_the_pause_one_more_wrong_answer_closes_it_again() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     lockout = Lockout(clock=clock)
     await refused(lockout, WRONG_IN_A_ROW)
     clock.now += PAUSE_SECONDS
@@ -71,7 +65,7 @@ async def test_after_the_pause_one_more_wrong_answer_closes_it_again() -> None:
 
 @pytest.mark.parametrize("between", [None, DENIED])
 async def test_an_answer_to_a_good_signature_ends_the_row(between: CloudError | None) -> None:
-    lockout = Lockout(clock=Clock())
+    lockout = Lockout(clock=Clock(1000.0))
     for _ in range(5):
         await refused(lockout, 2)
         assert await call(lockout, between)
@@ -79,7 +73,7 @@ async def test_an_answer_to_a_good_signature_ends_the_row(between: CloudError | 
 
 @pytest.mark.parametrize("between", [UnavailableError("gone"), UnavailableError("html", status=502)])
 async def test_what_says_nothing_of_the_signature_does_not_end_the_row(between: CloudError) -> None:
-    lockout = Lockout(clock=Clock())
+    lockout = Lockout(clock=Clock(1000.0))
     await refused(lockout, 2)
     assert await call(lockout, between)
     await refused(lockout, 1)
@@ -87,14 +81,14 @@ async def test_what_says_nothing_of_the_signature_does_not_end_the_row(between: 
 
 
 async def test_an_expired_signature_is_about_clocks_not_about_the_key() -> None:
-    lockout = Lockout(clock=Clock())
+    lockout = Lockout(clock=Clock(1000.0))
     for _ in range(10):
         assert await call(lockout, EXPIRED)
 
 
 async def test_of_many_reads_at_once_only_three_are_wrong() -> None:
     """More than 5 in a row, and the gateway would lock the key for others who use it."""
-    lockout = Lockout(clock=Clock())
+    lockout = Lockout(clock=Clock(1000.0))
     made = 0
 
     async def read() -> None:
@@ -112,7 +106,7 @@ async def test_of_many_reads_at_once_only_three_are_wrong() -> None:
 
 
 async def test_a_key_that_is_known_to_be_good_is_used_by_all_at_once() -> None:
-    lockout = Lockout(clock=Clock())
+    lockout = Lockout(clock=Clock(1000.0))
     assert await call(lockout)
     together = asyncio.Barrier(20)
 
@@ -125,7 +119,7 @@ async def test_a_key_that_is_known_to_be_good_is_used_by_all_at_once() -> None:
 
 
 async def test_a_read_that_is_given_up_leaves_room() -> None:
-    lockout = Lockout(clock=Clock())
+    lockout = Lockout(clock=Clock(1000.0))
 
     async def hang() -> None:
         async with lockout.call(changes=False):
@@ -143,7 +137,7 @@ async def test_a_read_that_is_given_up_leaves_room() -> None:
 
 
 async def test_a_secret_that_changes_is_tried_at_once() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     lockouts = Lockouts(clock=clock)
     old = lockouts.get("https://a", "old", "old")
     await refused(old, WRONG_IN_A_ROW)
@@ -154,7 +148,7 @@ async def test_a_secret_that_changes_is_tried_at_once() -> None:
 
 
 async def test_the_keys_of_others_do_not_make_one_forgotten() -> None:
-    lockouts = Lockouts(clock=Clock())
+    lockouts = Lockouts(clock=Clock(1000.0))
     for number in range(WRONG_IN_A_ROW):
         await refused(lockouts.get("https://a", "mine", "mine"), 1)
         assert await call(lockouts.get("https://a", str(number), str(number)))
@@ -162,7 +156,7 @@ async def test_the_keys_of_others_do_not_make_one_forgotten() -> None:
 
 
 async def test_those_of_old_secrets_are_forgotten() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     lockouts = Lockouts(clock=clock)
     for day in range(100):
         await refused(lockouts.get("https://a", str(day), str(day)), WRONG_IN_A_ROW)
@@ -171,7 +165,7 @@ async def test_those_of_old_secrets_are_forgotten() -> None:
 
 
 async def test_wrong_secrets_with_one_access_key_count_together_and_stop_nobody_who_was_right() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     lockouts = Lockouts(clock=clock)
     right = lockouts.get("https://a", "right", "AK")
     assert await call(right)
@@ -190,7 +184,7 @@ async def test_wrong_secrets_with_one_access_key_count_together_and_stop_nobody_
 
 
 async def test_no_more_unproven_contents_of_an_access_key_are_tried_at_once_than_may_be_wrong() -> None:
-    lockouts = Lockouts(clock=Clock())
+    lockouts = Lockouts(clock=Clock(1000.0))
     inside, most, may_end = 0, 0, asyncio.Event()
 
     async def read(number: int) -> None:

@@ -28,6 +28,7 @@ from unit.core_builders import (
     active,
     an_object,
     servers,
+    used_up,
 )
 
 A, B, C = servers(3)
@@ -80,13 +81,6 @@ def pool_not_ready() -> Run:
 def cluster_not_ready() -> Run:
     run = Run(an_object(a_spec(A)))
     run.cloud.cluster = ClusterReport("Upgrading")
-    run.step()
-    return run
-
-
-def used_up() -> Run:
-    failures = (a_failure(FailureReason.NEVER_APPEARED, A, attempts=3),)
-    run = Run(an_object(a_spec(A), Status(1, last_batch=3, failures=failures)))
     run.step()
     return run
 

@@ -8,17 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from nodepool_membership.runtime.scheduling.queue import Key, WorkQueue
+from times import Clock
 
 A, B = ("ns", "a"), ("ns", "b")
 keys = st.sampled_from([*(("ns", name) for name in "abc"), ("other", "a")])
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class QueueMachine(RuleBasedStateMachine):

@@ -9,6 +9,7 @@ import pytest
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.process.workers import Workers
 from nodepool_membership.runtime.scheduling.queue import Key, WorkQueue
+from times import Clock
 
 A, B = ("ns", "a"), ("ns", "b")
 
@@ -54,14 +55,6 @@ class Fake:
         async with asyncio.timeout(5):
             while len(self.looks) < count:  # noqa: ASYNC110 - the reconciler is called, not signalled
                 await asyncio.sleep(0.001)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def workers(queue: WorkQueue, fake: Fake, clock: Clock | None = None, count: int = 2) -> Workers:
