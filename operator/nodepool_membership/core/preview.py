@@ -76,12 +76,12 @@ def preview(membership: Membership, seen: Observation, now: datetime, settings: 
         return Query(listing=Freshness.AFTER_READ)
     if seen.namespace_state is None:
         return Query(namespace_state=True)
-    sight = _Sight(membership, seen, seen.listing, seen.pool, now)
-    return sight.preview(comparing.advanced(membership, state, seen, now, settings), settings, suspended=suspended)
+    evidence = _Evidence(membership, seen, seen.listing, seen.pool, now)
+    return evidence.preview(comparing.advanced(membership, state, seen, now, settings), settings, suspended=suspended)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
+class _Evidence:
     """What a preview is made from."""
 
     membership: Membership
