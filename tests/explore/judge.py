@@ -9,6 +9,7 @@ from typing import Any, Final
 from explore.objects import Object, parsed, server_id
 from explore.physics import ACTIVE, POOL, Cloud, Node, Sent
 
+MANUAL: Final = "Manual"
 MANY: Final = 3
 """So many servers that are lost in one call are no accident."""
 
@@ -23,11 +24,26 @@ def of_call(sent: Sent, objects: tuple[Object, ...], kept: Set[int]) -> list[str
                 wrongs.append(f"server {name} is wiped although it has a node that nobody removed")
             if acted_on:
                 wrongs.append(f"server {name} is wiped while an earlier wipe may be under way")
-            if not sent.late and not any(_wants(o, server) for o in objects):
+            wanted = [o for o in objects if _wants(o, server)]
+            if not sent.late and not wanted:
                 wrongs.append(f"server {name} is wiped, nobody asked for it")
+            elif not sent.late and all(o.spec.approval == MANUAL and server not in o.approved.add for o in wanted):
+                wrongs.append(f"server {name} is wiped, and no approval covers it")
         elif not _to_go(objects, server, kept):
             wrongs.append(f"server {name} is removed, nobody asked for it")
-    return wrongs
+    return wrongs + _of_canary(sent, objects)
+
+
+def _of_canary(sent: Sent, objects: tuple[Object, ...]) -> list[str]:
+    """What is wrong with an add of a template with which no server has become Active yet."""
+    careful = [o.spec.canary for o in objects if o.spec.canary and any(_wants(o, s) for s in sent.servers)]
+    if not careful or not sent.adds or sent.late or not sent.unproven:
+        return []
+    # Of a call whose answer nobody heard, and whose node nobody can see, nobody can know that it wiped a server.
+    accepted = any(job.get("jobID") for o in objects for job in parsed(o.status).get("jobs", []))
+    if sent.tried and (sent.shows or accepted):
+        return ["a second batch is wiped before the canary is Active, and nobody said so"]
+    return [f"a canary of {len(sent.servers)} servers"] if len(sent.servers) > max(careful) else []
 
 
 def _wants(stored: Object, server: int) -> bool:
@@ -44,7 +60,8 @@ def _to_go(objects: tuple[Object, ...], server: int, kept: Set[int]) -> bool:
         else:
             wanted = server in stored.surplus and stored.spec.removal == "Remove" and not stored.spec.suspend
         others = any(o.there and o.deleted is None and server in o.spec.servers for o in objects if o is not stored)
-        if wanted and not others:
+        said_yes = stored.spec.approval != MANUAL or server in stored.approved.remove
+        if wanted and said_yes and not others:
             return True
     return False
 
@@ -133,7 +150,18 @@ _TRUE: Final[dict[str, Callable[[Node | None], bool]]] = {
     "OtherPool": _is_elsewhere,
 }
 """Which reason of a server that failed is so, by its node. Others cannot come of what these worlds do."""
-_WAITS: Final = frozenset({"Conflict", "Paused", "Suspended", "TooManyFailures", "PoolRefuses", "StatusInvalid"})
+_WAITS: Final = frozenset(
+    {
+        "AwaitingApproval",
+        "CanaryFailed",
+        "Conflict",
+        "Paused",
+        "PoolRefuses",
+        "StatusInvalid",
+        "Suspended",
+        "TooManyFailures",
+    }
+)
 """Why a server may be pending for ever: until a person does something."""
 
 

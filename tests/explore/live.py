@@ -117,7 +117,9 @@ def _way_out(scenario: Scenario, fair: Fair) -> list[str]:  # noqa: C901 - one q
     fair.run(HOURS // 5)
     for key, stored in enumerate(fair.world.objects):
         if stored.there:
-            wanted = stored.spec._replace(suspend=False, batch=200, parallel=3, attempts=3)
+            wanted = stored.spec._replace(
+                suspend=False, batch=200, parallel=3, attempts=3, canary=0, approval="Automatic"
+            )
             after = edited(stored, wanted) or stored
             after = after._replace(reset=after.reset + 1, only=None, asked=0, paused="", version=after.version + 1)
             fair.edit(key, after)

@@ -9,7 +9,19 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from explore import judge, physics
-from explore.objects import NEW_STATUS, Object, deleted, edited, made_anew, parsed, server_id, with_status
+from explore.objects import (
+    NEW_STATUS,
+    Object,
+    Offer,
+    deleted,
+    edited,
+    looked_at,
+    made_anew,
+    parsed,
+    server_id,
+    voided,
+    with_status,
+)
 from explore.process import Point, Ran, Run
 from explore.remembered import fresh
 from explore.scenarios import Scenario
@@ -37,9 +49,10 @@ def judged(before: World, world: World, wrongs: tuple[str, ...]) -> tuple[World,
             found.append("more servers are wiped after a whole call was lost, and nobody said so")
         if sent.burns and len(sent.servers) >= judge.MANY:
             world = world._replace(burnt=world.now + physics.JOB_RUNS)
-    for old, new in zip(before.objects, world.objects, strict=True):
+    for key, (old, new) in enumerate(zip(before.objects, world.objects, strict=True)):
         if new.there and new.status is not old.status and new.status != old.status:
             found += judge.of_status(new)
+            world = _put(world, key, looked_at(new))
     if world.cloud.sent:
         world = world._replace(cloud=world.cloud._replace(sent=()))
     return world, tuple(found)
@@ -196,14 +209,19 @@ def _edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterat
             fields: dict[str, Any] = {name: value}
             after = edited(stored, stored.spec._replace(**fields))
             if after is not None:
-                yield f"edit {key} {name}={_shown(value)}", _put(world, key, after)._replace(burnt=physics.NEVER)
+                yield f"edit {key} {name}={_shown(value)}", _said(_put(world, key, after))
     for text in (*_OF_STATUS, *_OF_OBJECT):
         if (after := _done(scenario, world, stored, text)) is not None:
             told = _put(world, key, after)
-            yield f"{text} {key}", told._replace(burnt=physics.NEVER) if text.startswith("reset") else told
+            yield f"{text} {key}", _said(told) if text.startswith("reset") else told
 
 
-_OF_OBJECT = ("reset", "reset-only-0", "ask", "delete", "pause", "pause-all", "go on", "unhold")
+def _said(world: World) -> World:
+    """Somebody said something, by an edit or a reset: whoever lost servers or a canary may go on."""
+    return world._replace(burnt=physics.NEVER, cloud=world.cloud._replace(tried=False))
+
+
+_OF_OBJECT = ("reset", "reset-only-0", "ask", "delete", "pause", "pause-all", "go on", "unhold", "approve", "withdraw")
 _OF_STATUS = ("lose", "spoil", "restore", "back-up", "clear")
 
 
@@ -226,8 +244,20 @@ def _done(scenario: Scenario, world: World, stored: Object, text: str) -> Object
             return changed._replace(paused="object" if text == "pause" else "namespace")
         case "go on" if stored.paused:
             return changed._replace(paused="")
+        case "approve" | "withdraw":
+            return _word_given(stored, text)
         case "unhold" if scenario.breaks_status and stored.held and stored.deleted is None:
             return changed._replace(held=False)
+    return None
+
+
+def _word_given(stored: Object, text: str) -> Object | None:
+    """A yes to the plan that its status shows, or the end of one."""
+    shows = stored.spec.approval == judge.MANUAL and "plan" in parsed(stored.status)
+    if text == "approve" and shows and stored.approved != stored.offered:
+        return stored._replace(version=stored.version + 1, approved=stored.offered)
+    if text == "withdraw" and stored.approved.plan:
+        return stored._replace(version=stored.version + 1, approved=Offer())
     return None
 
 
@@ -272,6 +302,9 @@ def _world(scenario: Scenario, world: World) -> Iterator[Next]:
                 yield Next(f"{what} {server}", world._replace(cloud=cloud))
     cloud = physics.lagging(world.cloud, world.now)
     yield Next("the count lags", world._replace(cloud=cloud))
+    if scenario.templates and not world.cloud.template and world.paused is None:
+        changed = world._replace(objects=tuple(voided(o) for o in world.objects))
+        yield Next("another template", changed._replace(cloud=physics.another_template(world.cloud)))
     if scenario.deletes and not world.going and world.objects[0].there:
         yield Next("namespace", _namespace_deleted(world))
     process = world.processes[world.leader]

@@ -16,6 +16,7 @@ RESET: Final = "cce.nodepools.dev/reset-requested-at"
 RECONCILE: Final = "reconcile.fluxcd.io/requestedAt"
 RESET_ONLY: Final = "cce.nodepools.dev/reset-only"
 PAUSED: Final = "cce.nodepools.dev/paused"
+APPROVED: Final = "cce.nodepools.dev/approved-plan"
 NEW_STATUS: Final = '{"observedGeneration":-1,"conditions":[{"type":"Ready","status":"Unknown","reason":"Pending"}]}'
 
 
@@ -47,6 +48,16 @@ class Spec(NamedTuple):
     parallel: int = 1
     attempts: int = 3
     timeout: int = 600
+    canary: int = 0
+    approval: str = "Automatic"
+
+
+class Offer(NamedTuple):
+    """A plan that a status showed, and the servers that it can have been about: to be wiped, to be removed."""
+
+    plan: str = ""
+    add: frozenset[int] = frozenset()
+    remove: frozenset[int] = frozenset()
 
 
 class Object(NamedTuple):
@@ -74,6 +85,10 @@ class Object(NamedTuple):
     """A backup of the status."""
     surplus: frozenset[int] = frozenset()
     """Servers that a user took off the list under Remove: a removal was asked for."""
+    offered: Offer = Offer()
+    """The plan that the status shows, or showed last; about nobody once it is void."""
+    approved: Offer = Offer()
+    """What a user has said yes to, by the annotation; who joined since is taken off."""
 
     @property
     def there(self) -> bool:
@@ -90,6 +105,8 @@ def body(stored: Object) -> bytes:
         annotations[RESET_ONLY] = server_id(stored.only)
     if stored.paused == "object":
         annotations[PAUSED] = "wait"
+    if stored.approved.plan:
+        annotations[APPROVED] = stored.approved.plan
     metadata: dict[str, Any] = {
         "name": stored.name,
         "namespace": stored.namespace,
@@ -125,6 +142,8 @@ def spec_json(spec: Spec) -> dict[str, Any]:
         "maxParallelJobs": spec.parallel,
         "maxAttempts": spec.attempts,
         "joinTimeoutSeconds": spec.timeout,
+        "rollout": {"canary": spec.canary},
+        "approval": spec.approval,
     }
 
 
@@ -136,6 +155,8 @@ def edited(stored: Object, spec: Spec) -> Object | None:
     left = stored.spec.servers - spec.servers
     # What left under Remove was asked to go; whoever turns to Retain takes the wish back.
     surplus = surplus | left if spec.removal == "Remove" else frozenset()
+    if spec.servers != stored.spec.servers:
+        stored = voided(stored)
     return stored._replace(spec=spec, generation=stored.generation + 1, version=stored.version + 1, surplus=surplus)
 
 
@@ -143,11 +164,27 @@ def deleted(stored: Object, now: int) -> Object:
     """A user deletes the object; without a finalizer it is gone at once."""
     if not stored.held:
         return stored._replace(uid=0, version=stored.version + 1)
-    return stored._replace(deleted=now, generation=stored.generation + 1, version=stored.version + 1)
+    return voided(stored)._replace(deleted=now, generation=stored.generation + 1, version=stored.version + 1)
 
 
 def made_anew(stored: Object, uid: int, now: int) -> Object:
     return Object(stored.namespace, stored.name, stored.spec, uid, stored.version + 1, 1, now)
+
+
+def voided(stored: Object) -> Object:
+    """Another list, another template or a deletion: a yes to what was offered until now says nothing any more."""
+    return stored._replace(offered=Offer(stored.offered.plan), approved=Offer(stored.approved.plan))
+
+
+def looked_at(stored: Object) -> Object:
+    """Its status has changed: what it offers, and who of the approved has joined."""
+    status = parsed(stored.status)
+    members = frozenset(server_of(i) for i in status.get("members", []))
+    plan = status.get("plan", {}).get("id", "")
+    if plan and plan != stored.offered.plan:
+        stored = stored._replace(offered=Offer(plan, stored.spec.servers - members, members | stored.surplus))
+    approved = stored.approved
+    return stored._replace(approved=approved._replace(add=approved.add - members))
 
 
 def with_status(stored: Object, status: str) -> Object:

@@ -44,6 +44,8 @@ class Wipe(NamedTuple):
     server: int
     over: int
     changes: tuple[tuple[int, str | None], ...]
+    template: int = 0
+    """That the pool had when the call was taken."""
 
 
 class Removal(NamedTuple):
@@ -81,6 +83,12 @@ class Sent(NamedTuple):
     late: bool = False
     burns: bool = False
     """Every server that it names is lost."""
+    unproven: bool = False
+    """No server had become Active by a call of this template."""
+    tried: bool = False
+    """A server had been wiped with this template since somebody last said something."""
+    shows: bool = False
+    """That may still do something, or a node that is not Active shows it."""
 
 
 class Cloud(NamedTuple):
@@ -97,6 +105,12 @@ class Cloud(NamedTuple):
     """What the pool counts until then, whatever it has."""
     met: tuple[tuple[bool, int], ...] = ()
     """Whether it adds, and the server, of all that calls met."""
+    template: int = 0
+    """Of the pool: what is installed."""
+    proven: frozenset[int] = frozenset()
+    """Templates with which a server became Active after a call."""
+    tried: bool = False
+    """A server was wiped with the pool's template since somebody last said something."""
 
 
 ADD_FATES: Final = (
@@ -152,7 +166,11 @@ def _met(
     cloud: Cloud, servers: tuple[int, ...], now: int, *, adds: bool, late: bool = False, burns: bool = False
 ) -> Cloud:
     nodes = tuple(cloud.nodes[s] is not None for s in servers)
-    sent = Sent(adds, servers, nodes, tuple(is_acting(cloud, s, now) for s in servers), late, burns)
+    acted_on = tuple(is_acting(cloud, s, now) for s in servers)
+    unwell = any(n is not None and n.pool == POOL and n.phase != ACTIVE for n in cloud.nodes)
+    shows = unwell or any(is_acting(cloud, s, now) for s in range(len(cloud.nodes)))
+    unproven = cloud.template not in cloud.proven
+    sent = Sent(adds, servers, nodes, acted_on, late, burns, unproven, cloud.tried, shows)
     met = (*cloud.met, *((adds, server) for server in servers))
     return cloud._replace(sent=(*cloud.sent, sent), met=met)
 
@@ -194,7 +212,7 @@ def _changes(fate: str, now: int) -> tuple[tuple[int, str | None], ...]:
 
 
 def _wiped(cloud: Cloud, server: int, over: int, changes: tuple[tuple[int, str | None], ...]) -> Cloud:
-    return cloud._replace(wipes=(*cloud.wipes, Wipe(server, over, changes)))
+    return cloud._replace(wipes=(*cloud.wipes, Wipe(server, over, changes, cloud.template)), tried=True)
 
 
 def remove(
@@ -263,6 +281,8 @@ def _change(cloud: Cloud, server: int, at: int) -> Cloud:
     phase, node = wipe.changes[0][1], cloud.nodes[server]
     wipes = (*cloud.wipes[:index], wipe._replace(changes=wipe.changes[1:]), *cloud.wipes[index + 1 :])
     cloud = cloud._replace(wipes=wipes)
+    if phase == ACTIVE:
+        cloud = cloud._replace(proven=cloud.proven | {wipe.template})
     if phase is None:
         return node_of(cloud, server, None)
     if node is not None:
@@ -314,6 +334,11 @@ def others(cloud: Cloud, what: str, server: int, now: int) -> Cloud | None:  # n
             made = Node(f"00000000-0000-4000-9000-{serial:012d}", POOL, ACTIVE, now)
             return node_of(cloud._replace(serial=serial), server, made)
     raise ValueError(what)
+
+
+def another_template(cloud: Cloud) -> Cloud:
+    """Somebody changes what the pool installs."""
+    return cloud._replace(template=cloud.template + 1, tried=False)
 
 
 def lagging(cloud: Cloud, now: int) -> Cloud:

@@ -30,7 +30,7 @@ from nodepool_membership.core.observed.observation import (
     Trouble,
 )
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.preflight.facts import Inspection, Server
+from nodepool_membership.core.preflight.facts import Inspection, Server, Template
 from nodepool_membership.core.program import effects as fx
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
@@ -312,7 +312,8 @@ class Run:
             nodes += [n for n in nodes if n.pool_id == physics.POOL][:1]
         count += {"more": 1, "fewer": -1}.get(how, 0)
         table = NodeTable(moment(self.now), nodes)
-        return fx.ClusterView(table, PoolReport("", count), ClusterReport("Available"), float(-self.process.skew))
+        pool = PoolReport("", count, Template(f"template {self.cloud.template}"))
+        return fx.ClusterView(table, pool, ClusterReport("Available"), float(-self.process.skew))
 
     def _inspect(self, effect: fx.InspectServers) -> Inspection:
         found = {i: Server(i, "ACTIVE") for i in effect.server_ids}

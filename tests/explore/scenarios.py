@@ -30,6 +30,8 @@ class Scenario:
     breaks_status: bool = False
     clocks: tuple[int, ...] = ()
     servers: int = 2
+    templates: bool = False
+    """Somebody changes the pool's template, once."""
     settled: bool = False
     """It begins when all has come to rest, an hour later."""
 
@@ -110,5 +112,29 @@ SCENARIOS: Final = (
         {"servers": (ONE, BOTH), "batch": (1, 200)},
         breaks_status=True,
         clocks=(-7200, 7200),
+    ),
+    Scenario(
+        "a canary first",
+        (_an("x", Spec(frozenset({0, 1, 2}), canary=1, parallel=3)),),
+        {"servers": (BOTH, frozenset({0, 1, 2})), "canary": (0, 1), "batch": (1, 200)},
+        others=("vanish", "break"),
+        templates=True,
+        servers=3,
+    ),
+    Scenario(
+        "nothing before a yes",
+        (_an("x", Spec(BOTH, approval="Manual", batch=1, removal="Remove", drift="Rejoin")),),
+        {"servers": (ONE, BOTH), "suspend": (False, True), "batch": (1, 200)},
+        others=("vanish", "move"),
+        deletes=True,
+        templates=True,
+    ),
+    Scenario(
+        "joined, then no removal before a yes",
+        (_an("x", Spec(BOTH, removal="Remove", drift="Rejoin")),),
+        {"servers": (ONE, BOTH), "approval": ("Automatic", "Manual")},
+        others=("vanish",),
+        deletes=True,
+        settled=True,
     ),
 )

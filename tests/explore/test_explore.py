@@ -12,6 +12,10 @@ from explore.known import KNOWN
 from explore.remembered import fresh
 from explore.scenarios import SCENARIOS, Scenario
 from explore.search import Bounds, Explored, explore, key_of, replay
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.core.planning import approval
+from nodepool_membership.core.servers import rollout
+from nodepool_membership.core.state.state import State
 
 HERE = Path(__file__).parent
 SHARE = {s.name: 5_100 for s in SCENARIOS}
@@ -44,6 +48,34 @@ def test_an_operator_that_waits_too_short_is_found_and_its_history_plays_again(
     assert "is wiped" in found.broken[0].wrongs[0]
     _, wrongs = replay(scenario, found.broken[0].moves)
     assert wrongs == found.broken[0].wrongs
+
+
+def first_broken(name: str) -> str:
+    found = explore(by_name(name), Bounds(cost=7, states=20_000, seconds=800, live_every=10**9, broken=1))
+    assert found.broken, f"{name}: nothing is found"
+    return found.broken[0].wrongs[0]
+
+
+def test_an_operator_that_does_not_wait_for_its_canary_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "most", lambda _state, spec, _pool: min(spec.rollout.canary or 200, spec.batch_size))
+    assert "a second batch is wiped before the canary is Active" in first_broken("a canary first")
+    monkeypatch.setattr(rollout, "most", lambda _state, spec, _pool: spec.batch_size)
+    assert first_broken("a canary first") == "a canary of 3 servers"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("nothing before a yes", "is wiped, and no approval covers it"),
+        ("joined, then no removal before a yes", "is removed, nobody asked for it"),
+    ],
+)
+def test_an_operator_that_asks_nobody_is_found(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    def careless(_membership: Membership, state: State, *_: object) -> approval.Standing:
+        return approval.Standing(state)
+
+    monkeypatch.setattr(approval, "standing", careless)
+    assert wrong in first_broken(name)
 
 
 def test_the_cheapest_histories_are_all_seen() -> None:

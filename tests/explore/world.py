@@ -93,13 +93,16 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
         plain, moments = _seconds_in(o.status)
         deleted = None if o.deleted is None else ago(o.deleted)
         seen_by_all = (o.namespace, o.uid, _spec(o.spec), o.generation, deleted, o.held)
-        asked_for = (o.reset, o.only, o.paused, o.asked, sorted(o.surplus))
+        words = [(w.plan, sorted(w.add), sorted(w.remove)) for w in (o.offered, o.approved)]
+        asked_for = (o.reset, o.only, o.paused, o.asked, sorted(o.surplus), words)
         objects.append((*seen_by_all, *asked_for, plain, tuple(ago(m) for m in moments), o.kept))
     c = world.cloud
     nodes = [
         None if n is None else (n.uid, n.pool, n.phase, ago(n.created), max(n.away_until - now, 0)) for n in c.nodes
     ]
-    wipes = sorted((w.server, max(w.over - now, 0), tuple((at - now, p or "") for at, p in w.changes)) for w in c.wipes)
+    wipes = sorted(
+        (w.server, max(w.over - now, 0), tuple((at - now, p or "") for at, p in w.changes), w.template) for w in c.wipes
+    )
     cloud = (
         nodes,
         wipes,
@@ -108,6 +111,7 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
         [(held.arrives - now, ago(held.signed), held.servers, held.uids) for held in c.late],
         c.serial,
         None if c.told is None or c.told[1] <= now else (c.told[0], c.told[1] - now),
+        (c.template, sorted(c.proven), c.tried),
     )
     processes = [
         (
