@@ -185,6 +185,8 @@ class _Pipeline:
         state = before if spec.suspend else found.state
         if not spec.suspend:
             self._absences, self._withheld = found.absences, found.withheld
+            if spec.approval is Approval.AUTOMATIC:
+                return approval.Standing(replace(state, approved=None))
             if not seen.is_fresh:
                 return approval.Standing(state)
         what = approval.foreseen(self._membership, self._own().spec, before, found.state, listing)

@@ -18,7 +18,6 @@ from nodepool_membership.api.spec import Approval, DriftPolicy, Spec
 from nodepool_membership.api.status import ApprovedPlan, Plan
 from nodepool_membership.core.observed import drift
 from nodepool_membership.core.observed.observation import NodeTable, PoolReport
-from nodepool_membership.core.planning import eligibility
 from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.servers import rollout
 from nodepool_membership.core.state.state import State
@@ -54,7 +53,8 @@ def foreseen(membership: Membership, spec: Spec, before: State, state: State, ta
     `spec` lists only servers that no other membership has the better right to.
     """
     absent = spec.server_ids - state.called - table.present(spec.server_ids)
-    fresh = {i for i in absent - state.members if eligibility.may_come(i, state, spec)}
+    spent = {i for i, cause in state.failures.items() if cause.attempts >= spec.max_attempts}
+    fresh = absent - state.members - spent
     gone = (absent & state.members) | state.vanished
     # Whether so many are believed to be gone is decided later, when those that are new have joined.
     believed = not drift.is_implausible(len(gone), len(state.members) + len(fresh))

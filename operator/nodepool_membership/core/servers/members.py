@@ -79,14 +79,16 @@ def apply_listing(state: State, spec: Spec, seen: ListingEvidence) -> State:
     state = _report_or_rejoin(state, spec, seen)
     nodes = seen.table.nodes((mine - active) | state.holds.keys())
     state = _hold(state, mine - active, nodes, seen)
-    causes = {i: cause for i in mine - active if (cause := _cause(i, state, spec, nodes.get(i), seen)) is not None}
+    # Of one without a node, a failure and a hold there is nothing to tell: of most, where many are new.
+    known = (mine - active) & (nodes.keys() | state.failures.keys() | state.holds.keys())
+    causes = {i: cause for i in known if (cause := _cause(i, state, spec, nodes.get(i), seen)) is not None}
     return state.with_causes(causes.items())
 
 
 def _hold(state: State, mine: Set[str], nodes: dict[str, Node], seen: ListingEvidence) -> State:
     """Hold who has a node and is no member, and let go of those whose node has been gone for long enough."""
     holds = dict(state.holds)
-    for server_id in (mine | holds.keys()) - state.called:
+    for server_id in (nodes.keys() | holds.keys()) - state.called:
         node, held, member = nodes.get(server_id), holds.get(server_id), server_id in state.members
         if node is not None:
             if member or (server_id not in mine and node.phase == ACTIVE):
