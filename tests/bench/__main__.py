@@ -1,6 +1,6 @@
 """Run the bench: `python -m bench [--quick] [--only NAME ...]`; exit code 1 when a limit is exceeded.
 
-Not for: measuring (`decision`, `joins`, `fleets`).
+Not for: measuring (`decision`, `plans`, `joins`, `fleets`).
 """
 
 import sys
@@ -10,7 +10,7 @@ from time import monotonic
 
 import click
 
-from bench import decision, fleets, joins
+from bench import decision, fleets, joins, plans
 from bench.figures import Section, is_over, lines
 from bench.fleets import GIB, Fleet, Peer, lacks_memory
 from bench.joins import Join
@@ -46,6 +46,7 @@ def _loads(say: Say, *, quick: bool) -> Mapping[str, Load]:
         return {"decide": partial(decision.measure, 15), _QUICK_JOIN.name: partial(joins.measure, _QUICK_JOIN, say)}
     return {
         "decide": partial(decision.measure, 60),
+        "plan": partial(plans.measure, say),
         **{load.name: partial(joins.measure, load, say) for load in _JOINS},
         **{load.name: partial(fleets.measure, load, say) for load in _FLEETS},
     }

@@ -26,6 +26,7 @@ from nodepool_membership.core.observed.observation import (
     Observation,
     PoolReport,
 )
+from nodepool_membership.core.preflight.facts import Inspection, Server
 from nodepool_membership.core.state.settings import Settings
 
 _IDS: Final = 10_000
@@ -44,8 +45,8 @@ class _Input:
     spec_and_members: bytes
     nodes: tuple[str, ...]
     jobs: tuple[str, ...]
-    plans: int
-    """Servers that the decision is to send."""
+    plans: tuple[str, ...]
+    """Servers that the decision is to send: they were read, and are fit."""
 
 
 def _ids() -> list[str]:
@@ -98,13 +99,12 @@ def _input(members: int, open_servers: int) -> _Input:
         },
         "status": status,
     }
-    free = _IDS - members - open_servers
     return _Input(
         raw=json.dumps(document).encode(),
         spec_and_members=json.dumps([ids, joined]).encode(),
         nodes=(*joined, *batch),
         jobs=(_JOB,) if open_servers else (),
-        plans=min(free, _BATCH),
+        plans=tuple(sorted(ids[members + open_servers :])[:_BATCH]),
     )
 
 
@@ -123,6 +123,7 @@ def _decision(what: _Input) -> Callable[[], Decision]:
         cluster=ClusterReport("Available"),
         write_wait=0.0,
         namespace_state=NamespaceState(),
+        inspection=Inspection(_NOW, frozenset(what.plans), {i: Server(i, "ACTIVE") for i in what.plans}),
     )
 
     def run() -> Decision:
@@ -161,9 +162,9 @@ def _seconds(make: Callable[[], Callable[[], object]], runs: int) -> float:
 
 def _figure(name: str, what: _Input, runs: int) -> Figure:
     decided = _decision(what)()
-    planned = 0 if decided.intent is None else decided.intent.servers
+    planned = () if decided.intent is None else decided.intent.server_ids
     if planned != what.plans:
-        raise ValueError(f"{name}: {planned} servers planned, {what.plans} expected")
+        raise ValueError(f"{name}: {len(planned)} servers planned, {len(what.plans)} expected")
     mine, plain = _seconds(lambda: _decision(what), runs), _seconds(lambda: _difference(what), runs)
     remark = f"{mine * 1000:.2f} ms over {plain * 1000:.2f} ms"
     return Figure(f"decide() / set difference, {name}", mine / plain, "", LIMIT, remark)

@@ -16,7 +16,7 @@ from controlplane import ControlPlane
 from controlplane.ports import free_ports
 from harness import Cluster, Scene, SimulatorProcess
 from harness.cluster import MembershipSpec, status
-from harness.editor import EDITOR, VIEWER, Person
+from harness.editor import EDITOR, VIEWER, Person, everywhere
 from harness.identity import FEDERATION, STS, trusting
 from harness.operator_process import FAST
 from harness.scene import server_ids
@@ -31,13 +31,6 @@ Stage = Callable[..., Scene]
 def editor(control_plane: ControlPlane, cluster: Cluster, namespace: str) -> Person:
     assert cluster.control_plane is control_plane
     return Person.with_rights(control_plane, namespace, EDITOR)
-
-
-def everywhere(url: str, folder: Path) -> str:
-    """The option that says where the simulator is: it is every service of its cloud."""
-    path = folder / "plan-endpoints.json"
-    path.write_text(json.dumps([{"cce": url, **dict.fromkeys(("iam", "sts", "ecs", "bms", "evs", "vpc"), url)}]))
-    return f"--endpoints={path}"
 
 
 def odd(scene: Scene, *servers: ServerConfig) -> None:

@@ -58,3 +58,10 @@ class Person:
             timeout=280,
             check=False,
         )
+
+
+def everywhere(url: str, folder: Path) -> str:
+    """The option that says where a simulator is: it is every service of its cloud."""
+    path = folder / "everywhere.json"
+    path.write_text(json.dumps([{"cce": url, **dict.fromkeys(("iam", "sts", "ecs", "bms", "evs", "vpc"), url)}]))
+    return f"--endpoints={path}"
