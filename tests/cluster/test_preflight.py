@@ -4,12 +4,15 @@ Not for: the checks one by one (tests/unit/test_preflight_rules.py), or the clie
 """
 
 from collections.abc import Callable
+from typing import Final
 
+import httpx
 import pytest
 
 from cce_simulator.config import NODE_POOL_ID, ServerConfig
 from cce_simulator.faults import Answer, FaultRule
-from harness.cluster import Object, condition, is_ready, status
+from harness import Cluster
+from harness.cluster import MembershipSpec, Object, condition, is_ready, status
 from harness.scene import Scene, server_ids
 
 ELSEWHERE = {"metadata": {"vpc_id": "ffffffff-0000-4000-8000-000000000001"}}
@@ -113,3 +116,40 @@ def test_reads_are_one_for_fifty_servers_and_writes_are_as_without(stage: Stage)
     scene.create(servers)
     scene.until_joined(servers)
     assert reads(scene) == 4 + 4 + 1
+
+
+BAD_KEYS: Final = {
+    "team/mark": "no dot, slash, space or equals sign",
+    "team.mark": "no dot, slash, space or equals sign",
+    "a mark": "no dot, slash, space or equals sign",
+    "mark=yes": "no dot, slash, space or equals sign",
+    "märk": "letters, digits, Chinese characters",
+    "": "letters, digits, Chinese characters",
+    "_sys_enterprise_project_id": "are the cloud's own",
+    "__type_baremetal": "are the cloud's own",
+    "m" * 128: "Too long: may not be more than 127 bytes",
+}
+
+
+def key_put(cluster: Cluster, namespace: str, key: str) -> httpx.Response:
+    """What the API server says to a membership that asks for a tag of this key."""
+    more = {"preflight": {"requiredTag": {"key": key}}}
+    body = MembershipSpec("tagged", server_ids(1), "https://cce.example.com", namespace, more=more).manifest()
+    path = f"/apis/cce.nodepools.dev/v1alpha1/namespaces/{namespace}/nodepoolmemberships"
+    return cluster.http.post(path, params={"dryRun": "All"}, json=body)
+
+
+@pytest.mark.parametrize("key", BAD_KEYS)
+def test_a_key_that_no_servers_tag_can_have_is_refused_with_the_rule(
+    cluster: Cluster, namespace: str, key: str
+) -> None:
+    answer = key_put(cluster, namespace, key)
+    assert answer.status_code == 422, answer.text
+    assert "spec.preflight.requiredTag.key" in answer.json()["message"]
+    assert BAD_KEYS[key] in answer.json()["message"]
+
+
+@pytest.mark.parametrize("key", [MARK, "A_b-9", "部门", "m" * 127])
+def test_a_key_that_a_servers_tag_can_have_is_taken(cluster: Cluster, namespace: str, key: str) -> None:
+    answer = key_put(cluster, namespace, key)
+    assert answer.status_code == 201, answer.text

@@ -58,6 +58,8 @@ def test_what_is_right_passes() -> None:
         ({"serverIds": []}, "Additional properties are not allowed ('serverIds' was unexpected)"),
         ({"removalPolicy": "Drop"}, "spec.removalPolicy: 'Drop' is not one of ['Retain', 'Remove']"),
         ({"credentialsRef": {"name": "Bad_Name"}}, "spec.credentialsRef.name: credentialsRef.name must be the name"),
+        ({"preflight": {"requiredTag": {"key": "a.b"}}}, "no dot, slash, space or equals sign"),
+        ({"preflight": {"requiredTag": {"key": "__x"}}}, "are the cloud's own"),
         ({"nodePool": {"projectID": "0" * 32, "clusterID": CLUSTER, "nodePoolID": POOL}}, "nodePool needs region or"),
     ],
 )
