@@ -289,7 +289,7 @@ class Run:
     def step(self, answer: Answer | None = None) -> Decision:
         """Decide and store; an intent gets `answer`, or stays without one as after a crash."""
         decision = self.decide()
-        held = decision.keeps_finalizer or decision.intent or decision.wants_finalizer(self.membership)
+        held = decision.keeps_finalizer or decision.intent
         meta = replace(self.membership.metadata, finalizers=(FINALIZER,) if held else ())
         self.membership = replace(self.membership, metadata=meta, status=decision.status)
         if decision.intent is not None and answer is not None:

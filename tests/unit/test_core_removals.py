@@ -13,6 +13,7 @@ from nodepool_membership.api.names import FINALIZER, MAX_OBJECT_BYTES, RECONCILE
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Operation, Phase, Status
+from nodepool_membership.core.conditions.finalizer import Finalizer
 from nodepool_membership.core.decide import Schedule
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase, PoolReport, Trouble
@@ -281,9 +282,7 @@ def test_a_removal_whose_outcome_might_not_fit_is_not_called() -> None:
 def test_under_deletion_policy_remove_the_finalizer_is_on_a_settled_object() -> None:
     for policy, held in ((REMOVE, (FINALIZER,)), (RemovalPolicy.RETAIN, ())):
         run = Run(an_object(a_spec(A, deletion=policy)), Cloud(active([A])))
-        before = run.membership
-        decision = run.step()
-        assert decision.keeps_finalizer is decision.wants_finalizer(before) is bool(held)
+        assert run.step().finalizer is (Finalizer.ON if held else Finalizer.OFF)
         assert run.membership.metadata.finalizers == held
         assert run.ready.status == "True"
         run.step()

@@ -17,12 +17,12 @@ from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, Spec
 from nodepool_membership.api.status import Batch, Halt, Plan, Status
 from nodepool_membership.core import comparing
 from nodepool_membership.core.conditions import finalizer, texts, upcoming
+from nodepool_membership.core.conditions.finalizer import Finalizer
 from nodepool_membership.core.conditions.verdict import Facts, Verdict, conditions, verdict_of
 from nodepool_membership.core.observed import clock, rivals
 from nodepool_membership.core.observed.drift import Absences
@@ -55,15 +55,14 @@ class Schedule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The status to store, the batch in it that is then to be sent, and when to look again.
+    """The status to store, the batch in it that is then to be sent, the finalizer, and when to look again.
 
-    `keeps_finalizer` says whether the finalizer must stay; it may be taken off only after `status` is stored.
     `delay` is in seconds and outranks `schedule`.
     """
 
     status: Status
     intent: Batch | None
-    keeps_finalizer: bool
+    finalizer: Finalizer
     schedule: Schedule
     delay: float | None = None
     absences: Absences = field(default_factory=dict)
@@ -75,10 +74,9 @@ class Decision:
     refused: Mapping[str, datetime] = field(default_factory=dict)
     """What `Observation.refused` is to hold next time; as `absences`."""
 
-    def wants_finalizer(self, membership: Membership) -> bool:
-        """Whether the finalizer has to be put on although nothing is sent: a deletion would have something to do."""
-        on = membership.metadata.deleting or FINALIZER in membership.metadata.finalizers
-        return not on and finalizer.is_needed(membership, self.status)
+    @property
+    def keeps_finalizer(self) -> bool:
+        return self.finalizer is not Finalizer.OFF
 
 
 def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
@@ -246,15 +244,16 @@ class _Pipeline:
         verdict = verdict_of(facts)
         answered = seen.listing is not None or membership.metadata.deleting
         status = _answered(membership, facts, verdict, answered=answered)
-        # How long ago it was deleted, a clock that is off cannot say.
-        keeps_finalizer = _finalizer_stays(facts) or (seen.is_skewed and bool(status.open_batches))
+        # How long ago it was deleted, a clock that is off cannot say. Between two calls it stays on: to take it off
+        # and put it on again would be two writes a batch.
+        stays = seen.is_skewed and bool(status.open_batches)
+        stays = stays or (verdict.abnormal == "Reconciling" and finalizer.is_held(membership))
         blocked = facts.blocker is not None
         delays = [delay for delay in (added.delay, removed.delay) if delay is not None]
         return Decision(
             status,
             added.intent or removed.intent,
-            # Between two calls it stays on: to take it off and put it on again would be two writes a batch.
-            keeps_finalizer or (verdict.abnormal == "Reconciling" and _has_finalizer(membership)),
+            finalizer.decided(membership, status, now, self._settings, stays=stays),
             _schedule(status, verdict, blocked=blocked, suspend=spec.suspend),
             min(delays) if delays else None,
             absences=self._absences,
@@ -262,11 +261,6 @@ class _Pipeline:
             withheld=self._withheld,
             refused=vetting.refused(state, seen),
         )
-
-
-def _has_finalizer(membership: Membership) -> bool:
-    """Whether the finalizer is on an object that nobody deletes."""
-    return FINALIZER in membership.metadata.finalizers and not membership.metadata.deleting
 
 
 def _unseen(state: State, spec: Spec, table: NodeTable | None) -> frozenset[str]:
@@ -287,8 +281,8 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
     facts = Facts(membership, status, now, settings, trouble=trouble, failed_reads=seen.failed_reads, overdue=overdue)
     status = _answered(membership, facts, verdict_of(facts), answered=False)
     # Nobody looked, so the finalizer stays where it is; a deletion is let go when its limit has passed.
-    keeps_finalizer = _finalizer_stays(facts) or _has_finalizer(membership)
-    kept = Decision(status, None, keeps_finalizer, Schedule.BACKOFF, trouble.retry_after, absences=seen.absences)
+    held = finalizer.decided(membership, status, now, settings, trouble, stays=finalizer.is_held(membership))
+    kept = Decision(status, None, held, Schedule.BACKOFF, trouble.retry_after, absences=seen.absences)
     return replace(kept, refused=seen.refused)
 
 
@@ -336,14 +330,6 @@ def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answere
         # The reset has been worked into the state above, so it is answered with it.
         last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at,
     )
-
-
-def _finalizer_stays(facts: Facts) -> bool:
-    """Whether the finalizer stays (rules P2, P20)."""
-    membership, needed = facts.membership, finalizer.is_needed(facts.membership, facts.status)
-    if not membership.metadata.deleting:
-        return needed
-    return needed and facts.now < finalizer.limit(membership, facts.status, facts.settings, facts.trouble)
 
 
 def _schedule(status: Status, verdict: Verdict, *, blocked: bool, suspend: bool) -> Schedule:

@@ -4,9 +4,11 @@ Not for: writing it (`runtime`).
 """
 
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Operation, Phase, Status
@@ -16,6 +18,39 @@ from nodepool_membership.core.state.settings import Settings
 NO_CREDENTIALS: Final = frozenset({Reason.SECRET_NOT_FOUND, Reason.CREDENTIALS_INVALID, Reason.IDENTITY_REFUSED})
 WITHOUT_CREDENTIALS: Final = timedelta(minutes=10)
 """How long a deleted object is held that cannot be followed up, because its credentials are gone (rule P20)."""
+
+
+class Finalizer(StrEnum):
+    """What becomes of the finalizer once the status is stored."""
+
+    ON = "On"
+    """It is put on, if it is not: a deletion would have something to wait for or to do."""
+    AS_IS = "AsIs"
+    OFF = "Off"
+    """It is taken off: a deleted object is let go."""
+
+
+def decided(
+    membership: Membership,
+    status: Status,
+    now: datetime,
+    settings: Settings,
+    trouble: Trouble | None = None,
+    *,
+    stays: bool,
+) -> Finalizer:
+    """What becomes of it with `status`; `stays`: where nothing needs it, it is left as it is."""
+    if is_needed(membership, status):
+        if not membership.metadata.deleting:
+            return Finalizer.ON
+        if now < limit(membership, status, settings, trouble):
+            return Finalizer.AS_IS
+    return Finalizer.AS_IS if stays else Finalizer.OFF
+
+
+def is_held(membership: Membership) -> bool:
+    """Whether it is on an object that nobody deletes."""
+    return FINALIZER in membership.metadata.finalizers and not membership.metadata.deleting
 
 
 def is_needed(membership: Membership, status: Status) -> bool:

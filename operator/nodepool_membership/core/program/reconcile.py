@@ -12,6 +12,7 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
 from nodepool_membership.core.conditions import verdict
+from nodepool_membership.core.conditions.finalizer import Finalizer
 from nodepool_membership.core.decide import Decision, Schedule, acknowledge, remembered
 from nodepool_membership.core.observed.observation import Observation
 from nodepool_membership.core.program import requeue
@@ -84,15 +85,16 @@ def _work(membership: Membership, memory: Memory, settings: Settings) -> Program
         requeued = yield from carry_out(membership, decision.status, decision.intent, settings)
         yield from _tell_withheld(membership, decision)
         return requeued
-    if membership.metadata.deleting and not decision.keeps_finalizer:
+    if membership.metadata.deleting and decision.finalizer is Finalizer.OFF:
         yield from _tell_withheld(membership, decision)
         yield from _let_go(membership, decision.status, seen)
         return None
     membership = yield from store(membership, decision.status)
     yield from _tell_withheld(membership, decision)
-    if decision.wants_finalizer(membership):
+    on = FINALIZER in membership.metadata.finalizers
+    if decision.finalizer is Finalizer.ON and not on:
         membership = yield from hold(membership)
-    if not decision.keeps_finalizer and FINALIZER in membership.metadata.finalizers:
+    if decision.finalizer is Finalizer.OFF and on:
         membership = yield from release(membership)
     return requeue.after(membership, decision, memory)
 
