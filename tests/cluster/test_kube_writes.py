@@ -20,8 +20,8 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase
 from nodepool_membership.kube.api import Client, KubeApi, Response
 from nodepool_membership.kube.errors import (
-    ForbiddenError,
     GoneError,
+    KubeForbiddenError,
     RejectedError,
     StaleError,
     UnansweredError,
@@ -270,12 +270,12 @@ async def test_without_rights_or_without_a_server(control_plane: ControlPlane, n
     token = control_plane.service_account_token(namespace, "nobody")
     kubeconfig = control_plane.kubeconfig_for_token(token, name=f"nobody-{namespace}")
     async with KubeApi.connect(environ={"KUBECONFIG": str(kubeconfig)}) as api:
-        with pytest.raises(ForbiddenError, match="cannot get resource"):
+        with pytest.raises(KubeForbiddenError, match="cannot get resource"):
             await Memberships(api).read(namespace, "pool")
         assert token not in repr(api)
     wrong = control_plane.kubeconfig_for_token("wrong", name=f"wrong-{namespace}")
     async with KubeApi.connect(environ={"KUBECONFIG": str(wrong)}) as api:
-        with pytest.raises(ForbiddenError, match="401"):
+        with pytest.raises(KubeForbiddenError, match="401"):
             await Memberships(api).read(namespace, "pool")
     text = kubeconfig.read_text().replace(control_plane.url, "https://127.0.0.1:1")
     nowhere = kubeconfig.with_name(f"nowhere-{namespace}")

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from nodepool_membership.kube.errors import (
-    ForbiddenError,
     GoneError,
     KubeError,
+    KubeForbiddenError,
     RejectedError,
     StaleError,
     UnansweredError,
@@ -26,8 +26,8 @@ def status(code: int, reason: str, message: str = "", *causes: dict[str, str]) -
     ("code", "kind"),
     [
         (400, RejectedError),
-        (401, ForbiddenError),
-        (403, ForbiddenError),
+        (401, KubeForbiddenError),
+        (403, KubeForbiddenError),
         (404, GoneError),
         (409, StaleError),
         (413, RejectedError),

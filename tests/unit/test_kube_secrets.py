@@ -9,7 +9,7 @@ import pytest
 
 from nodepool_membership.api.names import CREDENTIALS_KEYS, CREDENTIALS_MARK
 from nodepool_membership.kube.api import KubeApi
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, RejectedError
+from nodepool_membership.kube.errors import GoneError, KubeError, KubeForbiddenError, RejectedError
 from nodepool_membership.kube.secrets import MAX_VALUE_BYTES, Secrets, UnusableSecretError
 
 
@@ -72,8 +72,8 @@ async def test_read_once_for_many_and_again_when_old_or_asked(api: Counting) -> 
 
 async def test_a_failed_read_is_not_remembered(api: Counting) -> None:
     secrets = Secrets(api)
-    api.answers[PATH] = ForbiddenError("403")
-    with pytest.raises(ForbiddenError):
+    api.answers[PATH] = KubeForbiddenError("403")
+    with pytest.raises(KubeForbiddenError):
         await secrets.read("team", "keys")
     api.answers[PATH] = secret(token="t")
     assert await secrets.read("team", "keys") == {"token": b"t"}

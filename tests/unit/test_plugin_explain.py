@@ -1,4 +1,4 @@
-"""`kubectl npmem explain` and `members`: what is said of every state, from fields of state alone."""
+"""`kubectl npmem explain` and `servers`: what is said of every state, from fields of state alone."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta

@@ -24,7 +24,7 @@ from nodepool_membership.cce.services import PUBLIC_ONLY
 from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.core.observed.observation import Freshness, JobPhase, JobReport, Observation
 from nodepool_membership.kube.api import KubeApi
-from nodepool_membership.kube.errors import ForbiddenError, KubeError, UnansweredError
+from nodepool_membership.kube.errors import KubeError, KubeForbiddenError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.runtime.cloud.clouds import Access, Clouds
@@ -202,7 +202,7 @@ async def access(site: Site, membership: Membership) -> Access:
     return await site.clouds.access(membership)
 
 
-LOST = [(None, None), ({"accessKey": b"AK"}, None), (KEYS, ForbiddenError("no"))]
+LOST = [(None, None), ({"accessKey": b"AK"}, None), (KEYS, KubeForbiddenError("no"))]
 
 
 @pytest.mark.parametrize(("data", "error"), LOST, ids=["gone", "broken", "forbidden"])

@@ -22,7 +22,7 @@ from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook, Services,
 from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARIABLE
 from nodepool_membership.cce.sources.renewal import IDLE_SECONDS, Renewing
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, RejectedError, UnansweredError
+from nodepool_membership.kube.errors import GoneError, KubeError, KubeForbiddenError, RejectedError, UnansweredError
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 from nodepool_membership.runtime.cloud.identities import Identities, Own
 from nodepool_membership.runtime.ops.options import POD_IDENTITY, OidcFile
@@ -169,7 +169,7 @@ def test_a_token_is_sent_to_no_other_address(cce: str, identity: IdentityRef, sa
 
 
 async def test_without_the_right_to_make_tokens_the_commands_that_grant_it_are_told() -> None:
-    error = await Process().refusal(ForbiddenError(FORBIDDEN))
+    error = await Process().refusal(KubeForbiddenError(FORBIDDEN))
     assert error.reason is Reason.IDENTITY_REFUSED
     assert (
         "kubectl -n team create role npmem-token-adopter --verb=create --resource=serviceaccounts/token"
@@ -179,7 +179,9 @@ async def test_without_the_right_to_make_tokens_the_commands_that_grant_it_are_t
 
 
 async def test_an_operator_that_the_api_server_does_not_name_is_asked_for() -> None:
-    assert "--serviceaccount=OPERATOR-NAMESPACE:" in str(await Process().refusal(ForbiddenError("403 Forbidden: no")))
+    assert "--serviceaccount=OPERATOR-NAMESPACE:" in str(
+        await Process().refusal(KubeForbiddenError("403 Forbidden: no"))
+    )
 
 
 @pytest.mark.parametrize(

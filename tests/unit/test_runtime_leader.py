@@ -11,7 +11,7 @@ import pytest
 
 from nodepool_membership.api.names import COMPONENT
 from nodepool_membership.kube.api import KubeApi
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, StaleError, UnansweredError
+from nodepool_membership.kube.errors import GoneError, KubeError, KubeForbiddenError, StaleError, UnansweredError
 from nodepool_membership.kube.lease import LeaseObject, lease_namespace, micro_time
 from nodepool_membership.runtime.scheduling.leader import Alone, Candidate, Timing, boot_time, own_identity
 
@@ -64,7 +64,7 @@ class Server(KubeApi):
         if method == "POST":
             assert resource == "/apis/coordination.k8s.io/v1/namespaces/ns/leases"
             if not self.may_create:
-                raise ForbiddenError("403 Forbidden: cannot create")
+                raise KubeForbiddenError("403 Forbidden: cannot create")
             assert isinstance(rest["body"], dict)
             assert rest["body"]["metadata"] == {"name": COMPONENT, "namespace": "ns", "labels": OURS}
             self.spec, self.labels = {}, dict(OURS)
@@ -169,8 +169,8 @@ async def test_a_namespace_that_is_absent_is_named(world: World) -> None:
 
 
 async def test_a_lease_that_may_not_be_read_is_told_with_its_name(world: World) -> None:
-    world.server.fail = [ForbiddenError("403 Forbidden: cannot get")]
-    with pytest.raises(ForbiddenError, match=rf"Role in ns .*--lease-name says, '{COMPONENT}'; 403"):
+    world.server.fail = [KubeForbiddenError("403 Forbidden: cannot get")]
+    with pytest.raises(KubeForbiddenError, match=rf"Role in ns .*--lease-name says, '{COMPONENT}'; 403"):
         await LeaseObject(world.server, "ns").read(timeout_seconds=1)
 
 
@@ -268,7 +268,7 @@ async def test_a_change_of_the_object_by_somebody_else_costs_one_try(world: Worl
     assert world.time >= 1060
 
 
-@pytest.mark.parametrize("error", [UnansweredError("TimeoutError"), ForbiddenError("403"), GoneError("404")])
+@pytest.mark.parametrize("error", [UnansweredError("TimeoutError"), KubeForbiddenError("403"), GoneError("404")])
 async def test_a_leader_that_cannot_renew_stops_at_the_deadline(
     world: World, error: KubeError, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -168,7 +168,7 @@ class Caller:
                         raise EndedKeyError.of(error) from None
                     answer = await self._send(request, await self._source.current())
         except CloudError as error:
-            outcome = type(error).__name__.removesuffix("Error")
+            outcome = error.outcome()
             raise
         else:
             outcome = "ok"

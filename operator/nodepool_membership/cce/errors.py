@@ -42,6 +42,11 @@ class CloudError(Exception):
     def __str__(self) -> str:
         return " ".join(str(part) for part in (self.status, self.code, self.message) if part)
 
+    @classmethod
+    def outcome(cls) -> str:
+        """As what metrics count it."""
+        return cls.__name__.removesuffix("Error")
+
 
 class NotSentError(CloudError):
     """Certainly not sent: no connection could be made, or none was tried. The call may be repeated."""

@@ -206,7 +206,7 @@ class KubeApi:
 
         Raises:
             TooLargeError: the body has more.
-            StaleError, GoneError, RejectedError, ForbiddenError, UnansweredError: see `kube.errors`.
+            StaleError, GoneError, RejectedError, KubeForbiddenError, UnansweredError: see `kube.errors`.
         """
         started = monotonic()
         outcome = "Cancelled"
@@ -217,7 +217,7 @@ class KubeApi:
                 raise error_for(status, answer)
             outcome = "ok"
         except KubeError as error:
-            outcome = type(error).__name__.removesuffix("Error")
+            outcome = error.outcome()
             raise
         finally:
             self._observer(kind, outcome, monotonic() - started)
@@ -255,7 +255,7 @@ class KubeApi:
         """Whether the API server knows the resource type now.
 
         Raises:
-            ForbiddenError, UnansweredError, RejectedError: discovery itself failed.
+            KubeForbiddenError, UnansweredError, RejectedError: discovery itself failed.
         """
         try:
             answer = await self.request("discovery", "GET", path("/apis", group, version))

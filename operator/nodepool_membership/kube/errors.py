@@ -19,6 +19,11 @@ _TOO_LARGE: Final = "request is too large"
 class KubeError(StoreError):
     """The API server did not do what was asked. The text is short and fit for logs."""
 
+    @classmethod
+    def outcome(cls) -> str:
+        """As what metrics count it."""
+        return cls.__name__.removeprefix("Kube").removesuffix("Error")
+
 
 class StaleError(KubeError, ConflictError):
     """409: the object changed since it was read. Nothing was written; read again."""
@@ -36,7 +41,7 @@ class RejectedError(KubeError):
     """The API server understood and will never accept this request. Nothing was written; repeating is useless."""
 
 
-class ForbiddenError(KubeError):
+class KubeForbiddenError(KubeError):
     """401 or 403: our identity or its rights. Nothing was written."""
 
 
@@ -90,7 +95,7 @@ def error_for(status: int, body: bytes) -> KubeError:
     reason, message, causes = _parts(body)
     code = f"{status} {reason}".strip()
     if status in {401, 403}:
-        return ForbiddenError(_bounded(f"{code}: {message}" if message else code))
+        return KubeForbiddenError(_bounded(f"{code}: {message}" if message else code))
     if status == 404:
         return GoneError(code)
     if status == 409:

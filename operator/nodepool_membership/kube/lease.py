@@ -17,7 +17,7 @@ from typing import Final
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import COMPONENT, FIELD_MANAGER
 from nodepool_membership.kube.api import SERVICE_ACCOUNT, KubeApi, path
-from nodepool_membership.kube.errors import ForbiddenError, ForeignLeaseError, GoneError, RejectedError
+from nodepool_membership.kube.errors import ForeignLeaseError, GoneError, KubeForbiddenError, RejectedError
 
 _GROUP: Final = "coordination.k8s.io"
 _DEFAULT_NAMESPACE: Final = "nodepool-membership"
@@ -77,7 +77,7 @@ class LeaseObject:
 
         Raises:
             StaleError: somebody else made it meanwhile.
-            ForbiddenError, GoneError: it cannot be read or made; the text says what to do.
+            KubeForbiddenError, GoneError: it cannot be read or made; the text says what to do.
             ForeignLeaseError: it is another program's.
             KubeError: it could not be read.
         """
@@ -85,9 +85,9 @@ class LeaseObject:
             return _parse(await self._api.request("lease", "GET", self._path(), timeout_seconds=timeout_seconds))
         except GoneError:
             return await self._create(timeout_seconds)
-        except ForbiddenError as error:
+        except KubeForbiddenError as error:
             remedy = f"the Role in {self._namespace} must name what --lease-name says, {self._name!r}"
-            raise ForbiddenError(f"it may not be read: {remedy}; {error}") from None
+            raise KubeForbiddenError(f"it may not be read: {remedy}; {error}") from None
 
     async def _create(self, timeout_seconds: float) -> Lease:
         body: Json = {
@@ -104,9 +104,9 @@ class LeaseObject:
                 body=body,
                 timeout_seconds=timeout_seconds,
             )
-        except ForbiddenError as error:
+        except KubeForbiddenError as error:
             remedy = f"grant create on leases in {self._namespace}, or run one replica with --no-leader-elect"
-            raise ForbiddenError(f"there is none and it may not be made: {remedy}; {error}") from None
+            raise KubeForbiddenError(f"there is none and it may not be made: {remedy}; {error}") from None
         except GoneError:
             remedy = "create it, or name the operator's own with --lease-namespace"
             raise GoneError(f"there is no namespace {self._namespace!r}: {remedy}") from None

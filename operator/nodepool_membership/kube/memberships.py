@@ -23,7 +23,7 @@ from nodepool_membership.api.status import Condition, Status
 from nodepool_membership.core.observed.observation import NamespaceState
 from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
 from nodepool_membership.kube.budget import ByteBudget
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, RejectedError, TooLargeError
+from nodepool_membership.kube.errors import GoneError, KubeForbiddenError, RejectedError, TooLargeError
 from nodepool_membership.kube.pages import PageSize
 from nodepool_membership.kube.patch import guard, status_patch
 
@@ -123,7 +123,7 @@ class Memberships:
                 answer = await self._api.request(what, "GET", where, accept=METADATA_ONLY)
             except GoneError:
                 return NamespaceState(f"the {what} is gone")
-            except (ForbiddenError, RejectedError) as error:
+            except (KubeForbiddenError, RejectedError) as error:
                 return NamespaceState(f"it cannot be read whether the {what} is being deleted, too: {error}")
             metadata = json.loads(answer)["metadata"]
             if what == "namespace":

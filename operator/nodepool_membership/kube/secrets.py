@@ -65,7 +65,7 @@ class Secrets:
 
         Raises:
             UnusableSecretError: it is not marked for this use, of a type of Kubernetes' own, or a value is too long.
-            ForbiddenError, UnansweredError, RejectedError: it could not be read; nothing is remembered.
+            KubeForbiddenError, UnansweredError, RejectedError: it could not be read; nothing is remembered.
         """
         key = (namespace, name)
         self._evict()

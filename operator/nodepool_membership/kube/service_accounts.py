@@ -27,7 +27,7 @@ class ServiceAccounts:
 
         Raises:
             GoneError: there is no such service account.
-            ForbiddenError: the operator may not make tokens of it.
+            KubeForbiddenError: the operator may not make tokens of it.
             RejectedError, UnansweredError: none was made.
         """
         where = path("/api/v1/namespaces", namespace, "serviceaccounts", name, "token")

@@ -26,7 +26,7 @@ from nodepool_membership.kube.api import (
     NoClusterError,
     path,
 )
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, UnansweredError
+from nodepool_membership.kube.errors import GoneError, KubeError, KubeForbiddenError, UnansweredError
 
 _Context = Mapping[str, Mapping[str, str]]
 _contexts_of: Callable[[str], tuple[Sequence[_Context], _Context]] = list_kube_config_contexts
@@ -188,7 +188,7 @@ class Cluster:
         match error:
             case GoneError():
                 return await self._missing(name)
-            case ForbiddenError():
+            case KubeForbiddenError():
                 return UnusableError(f"not allowed: {error}; {_RIGHTS}")
             case UnansweredError():
                 return UnusableError(f"the API server {self._api.login.server} does not answer: {error}")

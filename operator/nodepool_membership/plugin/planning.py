@@ -16,7 +16,7 @@ from nodepool_membership.core.observed.observation import NamespaceState, Troubl
 from nodepool_membership.core.preview import Preview
 from nodepool_membership.core.program.foreseeing import foresee
 from nodepool_membership.core.state.settings import Settings
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError
+from nodepool_membership.kube.errors import GoneError, KubeError, KubeForbiddenError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.net.proxies import ProxyError, proxies_from
@@ -99,7 +99,7 @@ async def _may_use(membership: Membership, secrets: Secrets, accounts: ServiceAc
             await secrets.read(namespace, spec.credentials_ref.name)
         elif identity is not None and identity.service_account_name and identity.audience:
             await accounts.token(namespace, identity.service_account_name, identity.audience)
-    except ForbiddenError as error:
+    except KubeForbiddenError as error:
         raise UnusableError(
             f"not allowed: {error}; plan looks at the cloud with the membership's credentials, by your own rights"
         ) from None
@@ -119,7 +119,7 @@ async def _claims(cluster: Cluster, found: Membership, *, everywhere: bool) -> t
     try:
         async for other in cluster.others(found.metadata.uid, everywhere=everywhere):
             claims.note(other)
-    except ForbiddenError as error:
+    except KubeForbiddenError as error:
         if everywhere:
             raise UnusableError(f"not allowed: {error}") from None
         notes = (f"other memberships were not looked at ({error}): a server that is theirs stays theirs",)

@@ -118,7 +118,7 @@ class Unread:
 class Inspection:
     """What was read of the servers that a call would name.
 
-    A server that was asked for and is neither in `members` nor in `unread` does not exist, or not for this credential.
+    A server that was asked for and is neither in `servers` nor in `unread` does not exist, or not for this credential.
     """
 
     began: datetime

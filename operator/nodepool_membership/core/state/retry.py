@@ -1,6 +1,6 @@
 """How long is waited before something is tried again.
 
-Not for: what is tried (`eligibility`), or when an object is looked at (`schedule`).
+Not for: what is tried (`eligibility`), or when an object is looked at (`core.program.requeue`).
 """
 
 import math

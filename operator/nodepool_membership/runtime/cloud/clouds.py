@@ -33,8 +33,7 @@ from nodepool_membership.core.observed.observation import (
 from nodepool_membership.core.preflight.facts import Inspection
 from nodepool_membership.core.program.effects import ClusterView, InspectServers
 from nodepool_membership.core.record import SEND_WITHIN
-from nodepool_membership.kube.errors import ForbiddenError as KubeForbiddenError
-from nodepool_membership.kube.errors import RejectedError
+from nodepool_membership.kube.errors import KubeForbiddenError, RejectedError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.runtime.cloud import error_mapping, inspecting
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError

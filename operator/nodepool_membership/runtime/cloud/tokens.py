@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.federation import TokenOf
-from nodepool_membership.kube.errors import ForbiddenError, GoneError, KubeError, RejectedError
+from nodepool_membership.kube.errors import GoneError, KubeError, KubeForbiddenError, RejectedError
 
 _ACCOUNT: Final = re.compile(r'User "system:serviceaccount:([^:"]+:[^:"]+)"')
 """The operator's own, as the API server calls it when it says no."""
@@ -33,7 +33,7 @@ def token_of_account(accounts: MakesTokens, namespace: str, name: str, audience:
                 f"service account {name!r} does not exist in namespace {namespace!r}: create it, or correct"
                 " spec.identityRef.serviceAccountName"
             ) from None
-        except ForbiddenError as error:
+        except KubeForbiddenError as error:
             raise IdentityError(_how_to_grant(namespace, name, str(error))) from None
         except RejectedError as error:
             raise IdentityError(

@@ -77,14 +77,14 @@ KINDS: Final = (
 """What a request to the API server concerns, as `kube` names it."""
 
 
-def _errors(base: type[Exception]) -> Iterator[str]:
+def _errors(base: type[CloudError | KubeError]) -> Iterator[str]:
     """The outcomes that the errors below this type are told as.
 
     Only those of its own module: the set must not depend on what else is loaded, and each room's errors stand in one.
     """
     for error in base.__subclasses__():
         if error.__module__ == base.__module__:
-            yield error.__name__.removesuffix("Error")
+            yield error.outcome()
             yield from _errors(error)
 
 

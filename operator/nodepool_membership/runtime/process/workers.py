@@ -18,9 +18,8 @@ from nodepool_membership.runtime.scheduling.queue import Key, WorkQueue
 _logger = logging.getLogger(__name__)
 
 WORKERS: Final = 16
-"""Many, since one that waits for the cloud works nothing else, and a namespace alone has half of them (`fair_order`).
-Memory
-is bounded by `kube.budget`, not by them."""
+"""Many, since one that waits for the cloud works nothing else, and a namespace alone has half of them
+(`fair_order`). Memory is bounded by `kube.budget`, not by them."""
 
 
 class Reconciler(Protocol):
