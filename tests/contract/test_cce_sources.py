@@ -20,7 +20,7 @@ from nodepool_membership.api.spec import AgencyRef
 from nodepool_membership.cce.credentials import AccessKey, Token
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.agency import Agency
-from nodepool_membership.cce.sources.exchange import Lease, Via
+from nodepool_membership.cce.sources.exchange import TimedGrant, Via
 from nodepool_membership.cce.sources.federation import SECONDS, Federation
 from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARIABLE, PodIdentity
 from nodepool_membership.cce.sources.sts import AssumeWithOidc, Trust
@@ -60,14 +60,14 @@ class Service:
     async def _token(self) -> str:
         return JWT
 
-    async def federation(self) -> Lease:
+    async def federation(self) -> TimedGrant:
         way = Federation(self.via, IAM, "cce", self._token)
         return await way.fetch()
 
-    async def sts(self) -> Lease:
+    async def sts(self) -> TimedGrant:
         return await AssumeWithOidc(self.via, STS, TRUST, self._token).fetch()
 
-    async def agency(self, agency: AgencyRef, key: AccessKey | Token, url: str = IAM) -> Lease:
+    async def agency(self, agency: AgencyRef, key: AccessKey | Token, url: str = IAM) -> TimedGrant:
         return await Agency(self.via, url, agency, key).fetch()
 
 

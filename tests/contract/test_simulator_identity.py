@@ -38,7 +38,7 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.agency import Agency
-from nodepool_membership.cce.sources.exchange import Lease, Via
+from nodepool_membership.cce.sources.exchange import TimedGrant, Via
 from nodepool_membership.cce.sources.federation import Federation
 from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARIABLE, PodIdentity
 from nodepool_membership.cce.sources.sts import AssumeWithOidc, Trust
@@ -76,18 +76,18 @@ class World:
         expires = self.cloud.clock.now + self.lives
         return token(self.key, self.subject, self.audience, expires, issuer=self.issuer, kid=self.kid)
 
-    async def federation(self) -> Lease:
+    async def federation(self) -> TimedGrant:
         way = Federation(self.via, self.url, self.federated_by, self.token)
         return await way.fetch()
 
-    async def sts(self) -> Lease:
+    async def sts(self) -> TimedGrant:
         return await AssumeWithOidc(self.via, self.url, self.trust, self.token).fetch()
 
-    async def agent(self) -> Lease:
+    async def agent(self) -> TimedGrant:
         environ = {URI_VARIABLE: f"{self.url}/v1/credentials", FILE_VARIABLE: str(self.file)}
         return await PodIdentity(self.via, environ).fetch()
 
-    async def agency(self, wanted: AgencyRef, base: Source) -> Lease:
+    async def agency(self, wanted: AgencyRef, base: Source) -> TimedGrant:
         return await Agency(self.via, self.url, wanted, base).fetch()
 
     async def phase(self, key: AccessKey, project_id: str = PROJECT_ID) -> str:

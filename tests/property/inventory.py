@@ -11,7 +11,7 @@ from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import PreflightMode, Spec
-from nodepool_membership.core.preflight.facts import Inspection, Network, Server, Unread
+from nodepool_membership.core.preflight.facts import Inspection, Network, ReadFailure, Server
 
 NETWORK: Final = Network("vpc")
 MARK: Final = "nodepool-membership"
@@ -56,7 +56,7 @@ class Inventory:
     def read(self, ids: frozenset[str], began: datetime, pool_id: str) -> Inspection:
         """What is read of servers."""
         if self.blind_since is not None:
-            return Inspection(began, ids, unread=ids, why=Unread(Reason.FORBIDDEN, "no right to read servers"))
+            return Inspection(began, ids, unread=ids, why=ReadFailure(Reason.FORBIDDEN, "no right to read servers"))
         found = {i: self._server(i, pool_id) for i in ids}
         shown = {i: server for i, server in found.items() if server is not None}
         return Inspection(began, ids, shown, nodes=self.nodes)

@@ -29,7 +29,7 @@ from nodepool_membership.core.observed.observation import (
     Trouble,
 )
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.preflight.facts import Inspection, Server, Unread
+from nodepool_membership.core.preflight.facts import Inspection, ReadFailure, Server
 from nodepool_membership.core.preview import Preview, preview
 from nodepool_membership.core.record import Accepted, Answer, record
 from nodepool_membership.core.state.settings import Settings
@@ -185,7 +185,7 @@ class Cloud:
     namespace_state: NamespaceState = field(default_factory=NamespaceState)
     servers: dict[str, Server | None] = field(default_factory=dict)
     """Those that are not as any other; None: there is no such server."""
-    unread: Unread | None = None
+    unread: ReadFailure | None = None
     """Why no server can be read."""
 
     def inspection(self, ids: frozenset[str], began: datetime) -> Inspection:

@@ -12,7 +12,7 @@ from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.errors import IdentityError
-from nodepool_membership.cce.sources.exchange import Lease
+from nodepool_membership.cce.sources.exchange import TimedGrant
 from nodepool_membership.cce.sources.renewal import IDLE_SECONDS, Renewing
 from nodepool_membership.cce.sources.wire import Grant
 
@@ -31,7 +31,7 @@ class Way:
         self.open.set()
         self.source = Renewing("a-user", "a-way", self.fetch, monotonic=lambda: self.now, random=lambda: 0.0)
 
-    async def fetch(self) -> Lease:
+    async def fetch(self) -> TimedGrant:
         self.asked += 1
         await self.open.wait()
         if self.crash:
@@ -39,7 +39,7 @@ class Way:
         if self.error is not None:
             raise self.error
         key = AccessKey(f"ACCESS-{self.asked}", f"secret-of-the-key-{self.asked}", f"token-of-the-key-{self.asked}")
-        return Lease(Grant(key, datetime(2026, 1, 1, tzinfo=UTC)), LIFE)
+        return TimedGrant(Grant(key, datetime(2026, 1, 1, tzinfo=UTC)), LIFE)
 
     async def current(self) -> str:
         return (await self.source.current()).access_key

@@ -17,7 +17,7 @@ from nodepool_membership.core.observed.observation import (
     Trouble,
 )
 from nodepool_membership.core.observed.rivals import Rival
-from nodepool_membership.core.preflight.facts import Server, Template, Unread
+from nodepool_membership.core.preflight.facts import ReadFailure, Server, Template
 from nodepool_membership.core.preview import Preview
 from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
@@ -102,7 +102,7 @@ def test_the_mark_that_is_asked_for_counts_in_every_mode() -> None:
 
 def test_servers_that_must_be_read_and_cannot_be_are_left() -> None:
     run = Run(an_object(replace(a_spec(A), preflight=Preflight(PreflightMode.ENFORCE))))
-    run.cloud.unread = Unread(Reason.FORBIDDEN, "no right")
+    run.cloud.unread = ReadFailure(Reason.FORBIDDEN, "no right")
     found = told(run)
     assert (found.add, [(left.reason, left.message) for left in found.left]) == ((), [(Reason.FORBIDDEN, "no right")])
 

@@ -15,7 +15,7 @@ from nodepool_membership.core.conditions.events import events_between
 from nodepool_membership.core.decide import Decision, Schedule, decide
 from nodepool_membership.core.observed.observation import ClusterReport, NodeTable, Observation, PoolReport, Query
 from nodepool_membership.core.planning.vetting import MAX_AGE
-from nodepool_membership.core.preflight.facts import Network, Server, Template, Unread
+from nodepool_membership.core.preflight.facts import Network, ReadFailure, Server, Template
 from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     JOB,
@@ -37,7 +37,7 @@ from unit.core_builders import (
 
 A, B, C = servers(3)
 OFF, REPORT, ENFORCE = PreflightMode
-NO_RIGHT = Unread(Reason.FORBIDDEN, "403 Pdp.0001: grant ecs:cloudServers:listServersDetails")
+NO_RIGHT = ReadFailure(Reason.FORBIDDEN, "403 Pdp.0001: grant ecs:cloudServers:listServersDetails")
 TAG = RequiredTag("nodepool-membership")
 NOT_FOUND = (FailureReason.SERVER_NOT_FOUND, 0)
 

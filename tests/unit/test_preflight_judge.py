@@ -8,7 +8,7 @@ import pytest
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.spec import PreflightMode
 from nodepool_membership.api.status import Finding
-from nodepool_membership.core.preflight.facts import Group, Inspection, Server, Template, Unread
+from nodepool_membership.core.preflight.facts import Group, Inspection, ReadFailure, Server, Template
 from nodepool_membership.core.preflight.findings import MAX_GROUPS, MAX_IDS, merged
 from nodepool_membership.core.preflight.hazards import hazards
 from nodepool_membership.core.preflight.judge import Found, Judged, judge
@@ -25,7 +25,7 @@ def judged(mode: PreflightMode, server: Server | None, *, tag: bool = False, unr
     ids = frozenset({GOOD.server_id})
     seen = Inspection(NOW, ids, {} if server is None else {GOOD.server_id: server})
     if unread:
-        seen = replace(seen, unread=ids, why=Unread(Reason.FORBIDDEN, "no right"))
+        seen = replace(seen, unread=ids, why=ReadFailure(Reason.FORBIDDEN, "no right"))
     asked = replace(ASKED, inspection=seen, tag=ASKED.tag if tag else None)
     result = judge(asked, mode)
     assert result.passed | result.failed.keys() | result.waiting == ids

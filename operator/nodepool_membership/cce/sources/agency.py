@@ -13,7 +13,7 @@ from nodepool_membership.api.spec import AgencyRef
 from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.signing import SignatureAuth
-from nodepool_membership.cce.sources.exchange import SESSION_NAME, Answer, Exchange, Lease, Via
+from nodepool_membership.cce.sources.exchange import SESSION_NAME, Answer, Exchange, TimedGrant, Via
 
 SECONDS: Final = 3600
 """The most that STS gives to a caller whose own keys are temporary."""
@@ -46,7 +46,7 @@ class Agency:
         what = f"assuming the agency {name!r} at {url}"
         self._exchange = Exchange(via, what, remedy)
 
-    async def fetch(self) -> Lease:
+    async def fetch(self) -> TimedGrant:
         """New keys. Raises IdentityError, also the base's own."""
         key = await self._base.current()
         try:
@@ -57,7 +57,7 @@ class Agency:
                 raise
             return await self._assume(await self._base.current())
 
-    async def _assume(self, key: object) -> Lease:
+    async def _assume(self, key: object) -> TimedGrant:
         if not isinstance(key, AccessKey):
             raise IdentityError(
                 "spec.assumeAgency needs an access key to sign with, and the Secret holds a token: store accessKey and"

@@ -29,7 +29,7 @@ _MAX_TEXT: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class TimedGrant:
     """A grant, and for how many seconds from now it is good by the clock of whoever gave it."""
 
     grant: Grant
@@ -103,7 +103,7 @@ class Exchange:
             raise self._refusal(answer.status_code, answer.headers, found)
         return Answer(answer.headers, found)
 
-    def lease(self, answer: Answer) -> Lease:
+    def lease(self, answer: Answer) -> TimedGrant:
         """The keys of an answer.
 
         Raises:
@@ -119,7 +119,7 @@ class Exchange:
             raise self._unreachable(
                 f"keys that ended already, at {grant.expires:%Y-%m-%dT%H:%M:%SZ}: check the clocks of both sides"
             )
-        return Lease(grant, seconds)
+        return TimedGrant(grant, seconds)
 
     def _unreachable(self, text: str) -> IdentityError:
         return IdentityError(f"{self._what}: {text}", reason=Reason.CLOUD_UNREACHABLE)

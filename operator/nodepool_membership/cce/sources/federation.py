@@ -11,7 +11,7 @@ from typing import Final
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import IdentityError
-from nodepool_membership.cce.sources.exchange import Exchange, Lease, Via
+from nodepool_membership.cce.sources.exchange import Exchange, TimedGrant, Via
 
 TokenOf = Callable[[], Awaitable[str]]
 """Gives a new token of the identity. Raises IdentityError."""
@@ -56,7 +56,7 @@ class Federation:
         self._token_of = token_of
         self._exchange = Exchange(via, f"IAM at {iam}", remedy)
 
-    async def fetch(self) -> Lease:
+    async def fetch(self) -> TimedGrant:
         """New keys. Raises IdentityError."""
         token = await self._token_of()
         headers = {**_JSON, "X-Idp-Id": self._provider}

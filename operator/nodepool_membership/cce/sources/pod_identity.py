@@ -13,7 +13,7 @@ import httpx
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import IdentityError
-from nodepool_membership.cce.sources.exchange import Exchange, Lease, Via
+from nodepool_membership.cce.sources.exchange import Exchange, TimedGrant, Via
 
 URI_VARIABLE: Final = "HC_CONTAINER_CREDENTIALS_FULL_URI"
 FILE_VARIABLE: Final = "HC_CONTAINER_AUTHORIZATION_TOKEN_FILE"
@@ -53,7 +53,7 @@ class PodIdentity:
         self._environ = environ
         self._exchange = Exchange(via, "the pod identity agent", lambda _status, _code: _REMEDY)
 
-    async def fetch(self) -> Lease:
+    async def fetch(self) -> TimedGrant:
         """New keys. Raises IdentityError."""
         missing = [name for name in (URI_VARIABLE, FILE_VARIABLE) if not self._environ.get(name)]
         if missing:

@@ -14,7 +14,7 @@ from typing import Final
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.errors import IdentityError
-from nodepool_membership.cce.sources.exchange import Lease
+from nodepool_membership.cce.sources.exchange import TimedGrant
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Renewing:
         self,
         user: str,
         name: str,
-        fetch: Callable[[], Awaitable[Lease]],
+        fetch: Callable[[], Awaitable[TimedGrant]],
         *,
         monotonic: Callable[[], float],
         random: Callable[[], float],

@@ -6,7 +6,7 @@ Not for: the token. Wire: `POST /v5/agencies/assume-with-oidc`, as the official 
 from dataclasses import dataclass
 from typing import Final
 
-from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, Lease, Via
+from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, TimedGrant, Via
 from nodepool_membership.cce.sources.federation import TokenOf
 
 _JSON: Final = {"Content-Type": "application/json;charset=UTF-8"}
@@ -56,7 +56,7 @@ class AssumeWithOidc:
         self._token_of = token_of
         self._exchange = Exchange(via, f"STS at {sts}", remedy)
 
-    async def fetch(self) -> Lease:
+    async def fetch(self) -> TimedGrant:
         """New keys. Raises IdentityError."""
         body = {
             "provider_urn": self._trust.provider_urn,

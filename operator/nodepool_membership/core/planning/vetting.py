@@ -14,7 +14,7 @@ from nodepool_membership.api.reasons import PREFLIGHT, FailureReason
 from nodepool_membership.api.spec import PreflightMode, Spec
 from nodepool_membership.core.observed.observation import Observation, Query
 from nodepool_membership.core.planning.gates import Blocker
-from nodepool_membership.core.preflight.facts import Inspection, Unread
+from nodepool_membership.core.preflight.facts import Inspection, ReadFailure
 from nodepool_membership.core.preflight.findings import merged, of_listed
 from nodepool_membership.core.preflight.hazards import hazards
 from nodepool_membership.core.preflight.judge import Found, Judged, judge
@@ -96,7 +96,7 @@ def _cause(found: Found, attempts: int) -> Cause:
     return Cause(FailureReason(found.reason), plain_text(found.message), attempts)
 
 
-def _unread(why: Unread | None, servers: int) -> Blocker:
+def _unread(why: ReadFailure | None, servers: int) -> Blocker:
     if why is None:
         raise ValueError("servers wait without a cause")
     text = f"spec.preflight asks for servers to be read before they are added, and {servers} cannot be: {why.message}"

@@ -107,7 +107,7 @@ def subnets_of(template: Template, network: Network) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
+class ReadFailure:
     """Why servers could not be read, in words for the user."""
 
     reason: Reason
@@ -126,7 +126,7 @@ class Inspection:
     asked: frozenset[str]
     servers: Mapping[str, Server] = field(default_factory=dict)
     unread: frozenset[str] = frozenset()
-    why: Unread | None = None
+    why: ReadFailure | None = None
     """Why some could not be read: the first trouble that was met."""
     nodes: Mapping[str, bool] = field(default_factory=dict)
     """Whether the node that a server's CCE tag names exists, by its uid; what could not be found out is not there."""

@@ -9,13 +9,13 @@ from typing import Final
 
 from nodepool_membership.api.reasons import FailureReason, FindingReason
 from nodepool_membership.api.spec import PreflightMode
-from nodepool_membership.core.preflight.facts import Server, Unread
-from nodepool_membership.core.preflight.rules import RULES, Asked, Rule, Strength
+from nodepool_membership.core.preflight.facts import ReadFailure, Server
+from nodepool_membership.core.preflight.rules import RULES, Asked, Certainty, Rule
 
 _STOPS: Final = {
-    PreflightMode.OFF: frozenset[Strength](),
-    PreflightMode.REPORT: frozenset({Strength.CERTAIN}),
-    PreflightMode.ENFORCE: frozenset({Strength.CERTAIN, Strength.DOCUMENTED}),
+    PreflightMode.OFF: frozenset[Certainty](),
+    PreflightMode.REPORT: frozenset({Certainty.CERTAIN}),
+    PreflightMode.ENFORCE: frozenset({Certainty.CERTAIN, Certainty.DOCUMENTED}),
 }
 _ABSENT: Final = (
     "neither ECS nor BMS shows such a server in this project to these credentials: correct the id, or let them read it"
@@ -38,7 +38,7 @@ class Judged:
     failed: Mapping[str, Found]
     waiting: frozenset[str]
     """Those that could not be read and must be."""
-    why: Unread | None = None
+    why: ReadFailure | None = None
     """Why they could not."""
     told: Mapping[str, tuple[Found, ...]] = field(default_factory=dict)
     """What does not stop a server, by server."""
@@ -84,7 +84,7 @@ def _sorted(server: Server, asked: Asked, mode: PreflightMode) -> tuple[list[Fou
     stopping: list[Found] = []
     rest: list[Found] = []
     for rule, found in _found(server, asked, rules_of(mode)):
-        stops = rule.strength in _STOPS[mode] or rule.reason is FailureReason.REQUIRED_TAG_MISSING
+        stops = rule.certainty in _STOPS[mode] or rule.reason is FailureReason.REQUIRED_TAG_MISSING
         (stopping if stops else rest).append(found)
     return stopping, rest
 
@@ -96,5 +96,5 @@ def _found(server: Server, asked: Asked, rules: Iterable[Rule]) -> Iterable[tupl
             yield rule, Found(rule.reason, str(mismatch))
 
 
-def _unread(why: Unread | None) -> Found:
+def _unread(why: ReadFailure | None) -> Found:
     return Found(FindingReason.SERVERS_UNREAD, "not looked at" if why is None else why.message)

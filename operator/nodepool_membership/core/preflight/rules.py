@@ -30,7 +30,7 @@ _SPOT: Final = "2"
 _BARE_METAL_POOLS: Final = frozenset({"ElasticBMS", "pm"})
 
 
-class Strength(StrEnum):
+class Certainty(StrEnum):
     """How sure a rule is, and so what follows from breaking it (`judge`)."""
 
     CERTAIN = "Certain"
@@ -76,7 +76,7 @@ class Rule:
     """One rule. `reads` names the fields of the server's document that it looks at."""
 
     reason: FailureReason | FindingReason
-    strength: Strength
+    certainty: Certainty
     reads: str
     check: Check
 
@@ -285,28 +285,28 @@ def _any(values: frozenset[str]) -> str:
 
 
 RULES: Final = (
-    Rule(FailureReason.SERVER_NOT_FOUND, Strength.CERTAIN, "status, tenant_id", _project),
-    Rule(FailureReason.REQUIRED_TAG_MISSING, Strength.CERTAIN, "tags", _tag),
-    Rule(FailureReason.SERVER_NOT_RUNNING, Strength.CERTAIN, "status, OS-EXT-STS:task_state", _running),
-    Rule(FailureReason.SERVER_IS_NODE, Strength.CERTAIN, "tags", _in_use),
-    Rule(FailureReason.SPOT_SERVER, Strength.CERTAIN, "metadata.charging_mode", _spot),
-    Rule(FailureReason.OTHER_VPC, Strength.CERTAIN, "metadata.vpc_id", _vpc),
-    Rule(FailureReason.OTHER_SUBNET, Strength.DOCUMENTED, "network_interfaces", _subnet),
-    Rule(FailureReason.SEVERAL_INTERFACES, Strength.DOCUMENTED, "addresses", _interfaces),
-    Rule(FindingReason.OTHER_BILLING, Strength.TOLD, "metadata.charging_mode", _billing),
-    Rule(FailureReason.OTHER_FLAVOR, Strength.DOCUMENTED, "flavor.id, OS-EXT-AZ:availability_zone", _flavor),
-    Rule(FailureReason.SERVER_TOO_SMALL, Strength.DOCUMENTED, "flavor.vcpus, flavor.ram", _size),
-    Rule(FailureReason.OTHER_SERVER_GROUP, Strength.DOCUMENTED, "os:scheduler_hints", _server_group),
-    Rule(FailureReason.OTHER_RESERVATION, Strength.DOCUMENTED, "capacity_reservation_id", _reservation),
-    Rule(FailureReason.OTHER_ENTERPRISE_PROJECT, Strength.DOCUMENTED, "enterprise_project_id", _enterprise_project),
-    Rule(FailureReason.OTHER_DISK_COUNT, Strength.DOCUMENTED, "os-extended-volumes:volumes_attached", _disk_count),
-    Rule(FailureReason.OTHER_DISK_SIZE, Strength.DOCUMENTED, "size and volume_type in EVS", _disk_sizes),
-    Rule(FailureReason.OTHER_POOL_KIND, Strength.DOCUMENTED, "tags", _kind),
-    Rule(FailureReason.NO_IPV6, Strength.DOCUMENTED, "addresses", _ipv6),
-    Rule(FailureReason.SERVER_FROZEN, Strength.DOCUMENTED, "metadata.EcmResStatus", _frozen),
-    Rule(FailureReason.SERVER_LOCKED, Strength.DOCUMENTED, "locked, metadata.lockSource", _locked),
-    Rule(FailureReason.ABOUT_TO_TERMINATE, Strength.DOCUMENTED, "auto_terminate_time", _terminates),
-    Rule(FindingReason.STALE_CCE_TAG, Strength.TOLD, "tags", _stale_tag),
-    Rule(FindingReason.WINDOWS_SERVER, Strength.TOLD, "metadata.os_type", _windows),
+    Rule(FailureReason.SERVER_NOT_FOUND, Certainty.CERTAIN, "status, tenant_id", _project),
+    Rule(FailureReason.REQUIRED_TAG_MISSING, Certainty.CERTAIN, "tags", _tag),
+    Rule(FailureReason.SERVER_NOT_RUNNING, Certainty.CERTAIN, "status, OS-EXT-STS:task_state", _running),
+    Rule(FailureReason.SERVER_IS_NODE, Certainty.CERTAIN, "tags", _in_use),
+    Rule(FailureReason.SPOT_SERVER, Certainty.CERTAIN, "metadata.charging_mode", _spot),
+    Rule(FailureReason.OTHER_VPC, Certainty.CERTAIN, "metadata.vpc_id", _vpc),
+    Rule(FailureReason.OTHER_SUBNET, Certainty.DOCUMENTED, "network_interfaces", _subnet),
+    Rule(FailureReason.SEVERAL_INTERFACES, Certainty.DOCUMENTED, "addresses", _interfaces),
+    Rule(FindingReason.OTHER_BILLING, Certainty.TOLD, "metadata.charging_mode", _billing),
+    Rule(FailureReason.OTHER_FLAVOR, Certainty.DOCUMENTED, "flavor.id, OS-EXT-AZ:availability_zone", _flavor),
+    Rule(FailureReason.SERVER_TOO_SMALL, Certainty.DOCUMENTED, "flavor.vcpus, flavor.ram", _size),
+    Rule(FailureReason.OTHER_SERVER_GROUP, Certainty.DOCUMENTED, "os:scheduler_hints", _server_group),
+    Rule(FailureReason.OTHER_RESERVATION, Certainty.DOCUMENTED, "capacity_reservation_id", _reservation),
+    Rule(FailureReason.OTHER_ENTERPRISE_PROJECT, Certainty.DOCUMENTED, "enterprise_project_id", _enterprise_project),
+    Rule(FailureReason.OTHER_DISK_COUNT, Certainty.DOCUMENTED, "os-extended-volumes:volumes_attached", _disk_count),
+    Rule(FailureReason.OTHER_DISK_SIZE, Certainty.DOCUMENTED, "size and volume_type in EVS", _disk_sizes),
+    Rule(FailureReason.OTHER_POOL_KIND, Certainty.DOCUMENTED, "tags", _kind),
+    Rule(FailureReason.NO_IPV6, Certainty.DOCUMENTED, "addresses", _ipv6),
+    Rule(FailureReason.SERVER_FROZEN, Certainty.DOCUMENTED, "metadata.EcmResStatus", _frozen),
+    Rule(FailureReason.SERVER_LOCKED, Certainty.DOCUMENTED, "locked, metadata.lockSource", _locked),
+    Rule(FailureReason.ABOUT_TO_TERMINATE, Certainty.DOCUMENTED, "auto_terminate_time", _terminates),
+    Rule(FindingReason.STALE_CCE_TAG, Certainty.TOLD, "tags", _stale_tag),
+    Rule(FindingReason.WINDOWS_SERVER, Certainty.TOLD, "metadata.os_type", _windows),
 )
 """In the order in which they are told: the first one that stops a server is its failure."""

@@ -14,7 +14,7 @@ from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.endpoints import EndpointNotAllowedError, Origin, origin_of, url_of
 from nodepool_membership.cce.services import ServiceBook
 from nodepool_membership.cce.sources.agency import Agency
-from nodepool_membership.cce.sources.exchange import Lease, Via
+from nodepool_membership.cce.sources.exchange import TimedGrant, Via
 from nodepool_membership.cce.sources.federation import Federation, TokenOf
 from nodepool_membership.cce.sources.pod_identity import PodIdentity, read_token
 from nodepool_membership.cce.sources.renewal import Renewing
@@ -24,7 +24,7 @@ from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 from nodepool_membership.runtime.cloud.tokens import MakesTokens, token_of_account
 from nodepool_membership.runtime.ops.options import OidcFile, OperatorIdentity
 
-Fetch = Callable[[], Awaitable[Lease]]
+Fetch = Callable[[], Awaitable[TimedGrant]]
 _OPERATOR_FILE: Final = "the file of --operator-identity"
 
 

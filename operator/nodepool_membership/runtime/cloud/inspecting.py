@@ -16,7 +16,7 @@ from nodepool_membership.api.spec import PreflightMode
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.errors import CloudError, UnavailableError
 from nodepool_membership.cce.servers import ServersClient
-from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, Inspection, Server, Unread
+from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, Inspection, ReadFailure, Server
 from nodepool_membership.core.program.effects import InspectServers
 from nodepool_membership.runtime.cloud import error_mapping
 
@@ -78,9 +78,9 @@ async def _servers(
         return {}, unread | found.keys(), error
 
 
-def _why(error: CloudError) -> Unread:
+def _why(error: CloudError) -> ReadFailure:
     trouble = error_mapping.of_read(error, "the servers")
-    return Unread(trouble.reason, trouble.message)
+    return ReadFailure(trouble.reason, trouble.message)
 
 
 async def _with_sizes(servers: ServersClient, found: Mapping[str, Server]) -> dict[str, Server]:
