@@ -216,7 +216,7 @@ async def test_when_all_give_up_nothing_is_left_and_an_error_disturbs_nobody() -
     assert (await task).begun <= cloud.now
 
 
-async def test_only_so_many_run_at_once_over_all_keys() -> None:
+async def test_only_so_many_of_an_endpoint_run_at_once() -> None:
     cloud = Cloud()
     keys = [KEY._replace(cluster_id=str(number)) for number in range(3 * AT_ONCE)]
     tasks = [cloud.ask(key) for key in keys]
@@ -226,6 +226,19 @@ async def test_only_so_many_run_at_once_over_all_keys() -> None:
         await cloud.end(number)
     assert len({id(await task) for task in tasks}) == len(keys)
     assert cloud.most == AT_ONCE
+
+
+async def test_an_endpoint_that_does_not_answer_keeps_nobody_waiting_but_its_own() -> None:
+    cloud = Cloud()
+    silent = KEY._replace(endpoint="https://silent")
+    hanging = [cloud.ask(silent._replace(cluster_id=str(number))) for number in range(3 * AT_ONCE)]
+    await cloud.settle()
+    asked = cloud.ask()
+    await cloud.settle()
+    cloud.begun[-1].set_result(None)
+    await asked
+    for task in hanging:
+        task.cancel()
 
 
 async def test_who_comes_while_a_listing_waits_for_its_turn_joins_it() -> None:

@@ -5,6 +5,7 @@ never gets one that was under way at that moment: they wait for the next, togeth
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +14,8 @@ from typing import Final, NamedTuple
 from nodepool_membership.core.observed.observation import NodeTable
 
 AT_ONCE: Final = 2
-"""Listings under way over all keys: each holds a page and a growing table, about 3 MiB for 10,000 nodes."""
+"""Listings of an endpoint under way: each holds a page and a growing table, about 3 MiB for 10,000 nodes. Those of an
+endpoint that does not answer keep those of no other one waiting."""
 
 
 class ListingKey(NamedTuple):
@@ -45,7 +47,8 @@ class Listings:
     def __init__(self, *, keep_seconds: float, now: Callable[[], datetime]) -> None:
         self._keep = timedelta(seconds=keep_seconds)
         self._now = now
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+        """By endpoint; there are no more of them than the allow list has."""
         self._shared: dict[ListingKey, _Shared] = {}
 
     def recent(self, key: ListingKey) -> NodeTable | None:
@@ -66,7 +69,7 @@ class Listings:
         if table is not None:
             return table
         shared = self._shared.setdefault(key, _Shared())
-        return await asyncio.shield(shared.running or self._following(shared, fetch))
+        return await asyncio.shield(shared.running or self._following(key.endpoint, shared, fetch))
 
     async def fresh(self, key: ListingKey, fetch: Fetch, after: datetime) -> NodeTable:
         """A listing begun at or after `after`, shared with all who wait for the same one.
@@ -80,19 +83,19 @@ class Listings:
         shared = self._shared.setdefault(key, _Shared())
         in_time = shared.began is not None and after <= shared.began <= self._now()
         # One who gives up must not end the listing of the others.
-        return await asyncio.shield((in_time and shared.running) or self._following(shared, fetch))
+        return await asyncio.shield((in_time and shared.running) or self._following(key.endpoint, shared, fetch))
 
-    def _following(self, shared: _Shared, fetch: Fetch) -> asyncio.Task[NodeTable]:
+    def _following(self, endpoint: str, shared: _Shared, fetch: Fetch) -> asyncio.Task[NodeTable]:
         if shared.following is None:
-            shared.following = asyncio.create_task(self._run(shared, shared.running, fetch))
+            shared.following = asyncio.create_task(self._run(self._slots[endpoint], shared, fetch))
             # A failure that nobody waits for any more is no news.
             shared.following.add_done_callback(lambda task: task.cancelled() or task.exception())
         return shared.following
 
-    async def _run(self, shared: _Shared, before: asyncio.Task[NodeTable] | None, fetch: Fetch) -> NodeTable:
-        if before is not None:
-            await asyncio.wait((before,))
-        async with self._slots:
+    async def _run(self, slots: asyncio.Semaphore, shared: _Shared, fetch: Fetch) -> NodeTable:
+        if shared.running is not None:
+            await asyncio.wait((shared.running,))
+        async with slots:
             # From here on it has begun: whoever needs a later one waits for the next.
             shared.running, shared.following, shared.began = shared.following, None, self._now()
             try:
