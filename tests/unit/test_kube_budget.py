@@ -10,9 +10,10 @@ from nodepool_membership.kube.budget import ByteBudget
 async def test_never_more_than_the_limit_and_all_get_their_turn() -> None:
     budget, in_use, most, done = ByteBudget(100), 0, 0, 0
 
-    async def use(size: int) -> None:
+    async def use(number: int) -> None:
+        size = number * 7 % 61
         nonlocal in_use, most, done
-        async with budget.hold(60) as held:
+        async with budget.hold(str(number % 3), 60) as held:
             in_use += 60
             most = max(most, in_use)
             held.shrink(size)
@@ -22,10 +23,10 @@ async def test_never_more_than_the_limit_and_all_get_their_turn() -> None:
         done += 1
 
     async with asyncio.timeout(5):
-        await asyncio.gather(*(use(number * 7 % 61) for number in range(200)))
+        await asyncio.gather(*(use(number) for number in range(200)))
     assert done == 200
     assert most <= 100
-    async with asyncio.timeout(1), budget.hold(100):
+    async with asyncio.timeout(1), budget.hold("a", 100):
         pass
 
 
@@ -34,7 +35,7 @@ async def test_first_come_first_served() -> None:
     gate = asyncio.Event()
 
     async def use(number: int, size: int) -> None:
-        async with budget.hold(size):
+        async with budget.hold("a", size):
             order.append(number)
             if number == 0:
                 await gate.wait()
@@ -50,9 +51,9 @@ async def test_first_come_first_served() -> None:
 
 async def test_a_cancelled_wait_gives_nothing_away() -> None:
     budget = ByteBudget(10)
-    async with budget.hold(10):
-        waiting = asyncio.create_task(budget.hold(10).__aenter__())
-        behind = asyncio.create_task(budget.hold(5).__aenter__())
+    async with budget.hold("a", 10):
+        waiting = asyncio.create_task(budget.hold("a", 10).__aenter__())
+        behind = asyncio.create_task(budget.hold("a", 5).__aenter__())
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -62,18 +63,62 @@ async def test_a_cancelled_wait_gives_nothing_away() -> None:
 
 async def test_cancelled_at_the_moment_of_its_turn() -> None:
     budget = ByteBudget(10)
-    async with budget.hold(10):
-        waiting = asyncio.create_task(budget.hold(10).__aenter__())
+    async with budget.hold("a", 10):
+        waiting = asyncio.create_task(budget.hold("a", 10).__aenter__())
         await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    async with asyncio.timeout(1), budget.hold(10):
+    async with asyncio.timeout(1), budget.hold("a", 10):
         pass
 
 
 async def test_more_than_the_limit_waits_for_all_of_it() -> None:
-    async with asyncio.timeout(1), ByteBudget(10).hold(1000) as held:
+    async with asyncio.timeout(1), ByteBudget(10).hold("a", 1000) as held:
         assert held.size == 10
         held.shrink(2000)
         assert held.size == 10
+
+
+async def test_what_one_namespace_waits_for_keeps_no_other_waiting() -> None:
+    budget, order = ByteBudget(40), list[str]()
+    gate = asyncio.Event()
+
+    async def use(owner: str) -> None:
+        async with budget.hold(owner, 10):
+            order.append(owner)
+            await gate.wait()
+
+    tasks = [asyncio.create_task(use(owner)) for owner in ("a", "a", "a", "a", "b", "c")]
+    for _ in range(4):
+        await asyncio.sleep(0)
+    assert order == ["a", "a", "b", "c"]
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert order == ["a", "a", "b", "c", "a", "a"]
+
+
+async def test_namespaces_take_turns() -> None:
+    budget, order = ByteBudget(10), list[str]()
+
+    async def use(owner: str) -> None:
+        async with budget.hold(owner, 10):
+            order.append(owner)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(use(owner) for owner in ("a", "a", "a", "b", "b", "c")))
+    assert order == ["a", "a", "b", "c", "a", "b"]
+
+
+async def test_a_large_one_whose_turn_it_is_is_not_overtaken_for_ever() -> None:
+    budget = ByteBudget(10)
+    async with budget.hold("a", 5):
+        large = asyncio.create_task(budget.hold("b", 10).__aenter__())
+        small = asyncio.create_task(budget.hold("c", 5).__aenter__())
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert not large.done()
+        assert not small.done()
+    held = await large
+    held.shrink(5)
+    await small

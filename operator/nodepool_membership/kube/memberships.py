@@ -29,7 +29,8 @@ from nodepool_membership.kube.patch import guard, status_patch
 
 _STRICT: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 _MIB: Final = 1 << 20
-_BYTES_IN_FLIGHT: Final = 4 * _MIB
+_BYTES_IN_FLIGHT: Final = 6 * _MIB
+"""Four of the largest objects; two of one namespace."""
 _LARGEST_OBJECT: Final = _MIB + _MIB // 2
 """etcd refuses requests above 1.5 MiB, so no stored object is larger."""
 
@@ -55,7 +56,7 @@ class Memberships:
         Raises:
             InvalidObjectError: metadata or spec do not read.
         """
-        async with self._budget.hold(_LARGEST_OBJECT) as held:
+        async with self._budget.hold(namespace, _LARGEST_OBJECT) as held:
             raw = await self._fetch(namespace, name)
             held.shrink(len(raw or b""))
             membership = parse_membership(raw) if raw is not None else None

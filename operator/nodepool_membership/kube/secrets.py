@@ -95,7 +95,7 @@ class Secrets:
         self._evict()
 
     async def _fetch(self, namespace: str, name: str) -> SecretData | UnusableSecretError | None:
-        async with self._in_flight.hold(_LARGEST_SECRET):
+        async with self._in_flight.hold(namespace, _LARGEST_SECRET):
             try:
                 raw = await self._api.request("secret", "GET", path("/api/v1/namespaces", namespace, "secrets", name))
             except GoneError:
