@@ -1,0 +1,173 @@
+"""One tenant cannot stop another: each attack by an editor of one namespace, while a victim in another one joins.
+
+Not for: how much longer it takes (`bench.attacks` prints the ratios), or attacks by an endpoint
+(`tests/contract/test_cce_transport.py`). The threat model names these tests.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import monotonic
+
+import httpx
+import pytest
+
+from cce_simulator.config import Behaviour, SimulatorConfig
+from harness import Cluster, MembershipSpec, Operator, SimulatorProcess
+from harness.attacker import Attacker, Hammer, many_labels, silent_endpoint
+from harness.cluster import is_ready, status
+from harness.operator_process import FAST
+from harness.scene import server_ids
+
+QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
+LIMIT_MIB = 256
+"""The memory limit of `deploy/base/deployment.yaml`."""
+SECONDS = 30.0
+"""A victim is Ready by then; calm, it takes one or two. The attacks that these tests try took minutes, or for ever."""
+FORGED = "cce.nodepools.dev/release"
+
+
+@dataclass
+class Arena:
+    """A victim's namespace, an attacker's, and one operator for both."""
+
+    cluster: Cluster
+    victims: str
+    attacker: Attacker
+    simulator: SimulatorProcess
+    silent: str
+    start: Callable[[], Operator]
+    operator: Operator = field(init=False)
+    seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.operator = self.start()
+
+    def join(self, name: str, ids: Sequence[str] | None = None) -> None:
+        """The victim makes a membership, which becomes Ready."""
+        wanted = server_ids(2, name) if ids is None else ids
+        begun = monotonic()
+        self.cluster.create(MembershipSpec(name, wanted, self.simulator.url, self.victims))
+        done = self.cluster.wait(self.victims, name, "the victim is Ready", is_ready, seconds=SECONDS)
+        self.seconds.append(monotonic() - begun)
+        print(
+            f"{name}: Ready after {self.seconds[-1]:.1f} s, {self.seconds[-1] / self.seconds[0]:.1f} times the calm one"
+        )
+        assert status(done)["members"] == wanted
+        assert {i: self.simulator.accepted()[i] for i in wanted} == dict.fromkeys(wanted, 1)
+
+    def check(self) -> None:
+        """The operator lives within its limit, and has told the attacker nothing of the victim."""
+        self.operator.check()
+        assert self.operator.get("/healthz").status_code == 200
+        assert self.operator.peak_memory_mib() < LIMIT_MIB
+        told = self.attacker.memberships() + str(self.cluster.events(self.attacker.namespace))
+        assert self.victims not in told
+
+
+@pytest.fixture
+def arena(
+    cluster: Cluster,
+    namespace: str,
+    simulate: Callable[..., SimulatorProcess],
+    operate: Callable[..., Operator],
+    programs: ExitStack,
+) -> Iterator[Arena]:
+    attackers = f"attackers-{secrets.token_hex(4)}"
+    cluster.control_plane.ensure_namespace(attackers)
+    programs.callback(cluster.clear, attackers)
+    simulator = simulate(QUICK)
+    cluster.create_secret(namespace, QUICK)
+    silent = programs.enter_context(silent_endpoint())
+    attacker = programs.enter_context(Attacker(cluster.control_plane, attackers))
+    options = [*FAST, "--resync-interval=20s", f"--namespace={attackers}"]
+    started = iter(range(10))
+
+    def start() -> Operator:
+        return operate([simulator.url, silent], options, name=f"operator-{next(started)}")
+
+    made = Arena(cluster, namespace, attacker, simulator, silent, start)
+    made.join("calm")
+    yield made
+    made.check()
+
+
+def test_a_hundred_on_an_endpoint_that_does_not_answer(arena: Arena) -> None:
+    attacker = arena.attacker
+    attacker.create_secrets(
+        ["cce-credentials"], {"accessKey": b"AK-OF-THE-ATTACKER", "secretKey": b"secret-of-the-attacker"}
+    )
+    attacker.create_all(attacker.one_each(100, arena.silent))
+    for name in ("first", "second", "third"):
+        arena.join(name)
+
+
+def test_a_hundred_on_clusters_that_are_not_there(arena: Arena) -> None:
+    attacker = arena.attacker
+    key = QUICK.access_keys[0]
+    pair = {"accessKey": key.access_key.encode(), "secretKey": b"not-the-right-secret"}
+    attacker.create_secrets(["cce-credentials"], pair)
+    attacker.create_all(attacker.one_each(100, arena.simulator.url))
+    for name in ("first", "second", "third"):
+        arena.join(name)
+
+
+def test_ids_of_others_in_an_object_that_looks_like_one_with_lost_calls(arena: Arena) -> None:
+    ids = server_ids(60, "victims")
+    attacker = arena.attacker
+    spec = MembershipSpec("forged", ids, arena.simulator.url, attacker.namespace)
+    assert attacker.create(spec, finalizers=[FORGED]).status_code in {201, 403}
+    if not arena.cluster.exists(attacker.namespace, "forged"):
+        # The admission policy is in the way. As it is without one: an administrator may do it.
+        attacker.create(spec).raise_for_status()
+        arena.cluster.patch(attacker.namespace, "forged", {"metadata": {"finalizers": [FORGED]}})
+    arena.join("victim", ids)
+    arena.cluster.patch(attacker.namespace, "forged", {"metadata": {"finalizers": None}})
+    attacker.delete("forged")
+    arena.join("later")
+
+
+def test_large_secrets(arena: Arena) -> None:
+    attacker = arena.attacker
+    names = [f"large-{number}" for number in range(60)]
+    junk = {f"junk-{number}": b"x" * 100_000 for number in range(7)}
+    attacker.create_secrets(names, {"accessKey": b"A" * 30_000, "secretKey": b"S" * 30_000, **junk})
+    attacker.create_all(attacker.one_each(len(names), arena.silent, lambda number: names[number]))
+    for name in ("first", "second"):
+        arena.join(name)
+
+
+def test_large_metadata_also_across_a_restart(arena: Arena) -> None:
+    attacker = arena.attacker
+    attacker.create_all(attacker.one_each(60, arena.silent), labels=many_labels())
+    arena.join("before")
+    arena.check()
+    arena.operator.kill()
+    arena.operator = arena.start()
+    arena.join("after")
+
+
+def test_memberships_that_are_made_and_deleted_without_end(arena: Arena) -> None:
+    attacker = arena.attacker
+    made = list(attacker.one_each(36 * 60, arena.simulator.url))
+
+    def blow(number: int) -> None:
+        attacker.create(made[number]).raise_for_status()
+        attacker.delete(made[number].name)
+
+    with Hammer(blow, pause=1 / 36) as hammer:
+        for name in ("first", "second", "third"):
+            arena.join(name)
+    assert hammer.blows > 10
+
+
+def test_connections_that_ask_for_metrics_without_end(arena: Arena) -> None:
+    url = f"http://127.0.0.1:{arena.operator.port}/metrics"
+    with (
+        httpx.Client(trust_env=False, timeout=30) as http,
+        Hammer(lambda _: http.get(url).raise_for_status(), threads=4) as hammer,
+    ):
+        for name in ("first", "second", "third"):
+            arena.join(name)
+    assert hammer.blows > 10
