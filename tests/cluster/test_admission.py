@@ -6,6 +6,7 @@ Not for the rights by role (`test_deploy`): here everybody has the role, and is 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -144,6 +145,37 @@ def test_a_right_in_one_namespace_makes_no_administrator(control_plane: ControlP
     can = ("auth", "can-i", "update", "nodepoolmemberships/finalizers", f"-n={TEAM}")
     wait_for("the right is there", lambda: True if editor.does(*can) == "" else None)
     assert "is put on" in editor.finalizers()
+
+
+@pytest.mark.usefixtures("held")
+def test_metadata_of_any_kind_is_bounded_and_what_is_there_may_stay(
+    control_plane: ControlPlane, editor: User, admin: User
+) -> None:
+    most = {f"example.com/{number}": "" for number in range(128)}
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "n", "uid": "u"}
+    for wrong in (
+        {"labels": {**most, "one-more": ""}},
+        {"annotations": {**most, "one-more": ""}},
+        {"finalizers": [*most, "example.com/one-more"]},
+        {"labels": most, "ownerReferences": [owner]},
+    ):
+        told = editor.does("create", "-f", "-", input=_manifest("large", **wrong))
+        assert "metadata has 129 labels, annotations, finalizers and owner references: have at most 128 in all" in told
+    long = {"ownerReferences": [{**owner, "name": "n" * 254}]}
+    assert "an owner reference is longer" in editor.does("create", "-f", "-", input=_manifest("large", **long))
+    assert editor.does("create", "-f", "-", input=_manifest("large", labels=most)) == ""
+    # Made before the policy was: it can be worked, changed and made smaller.
+    policy = "validatingadmissionpolicybinding/nodepool-membership-operator"
+    binding = control_plane.kubectl("get", policy, "-o=yaml").stdout
+    control_plane.kubectl("delete", policy)
+    grow = ("label", "npmem", "large", f"-n={TEAM}", "a=b", "c=d", "--overwrite")
+    wait_for("it is let", lambda: True if editor.does(*grow) == "" else None)
+    control_plane.kubectl("apply", "-f", "-", input=binding)
+    more = (editor.does("label", "npmem", "large", f"-n={TEAM}", f"more-{number}=") for number in count())
+    wait_for("it is in force", lambda: True if "have at most 128 in all" in next(more) else None)
+    assert editor.does("patch", "npmem", "large", f"-n={TEAM}", "--type=merge", "-p", '{"spec":{"suspend":true}}') == ""
+    assert editor.does("label", "npmem", "large", f"-n={TEAM}", "a-") == ""
+    assert admin.does("delete", "npmem", "large", f"-n={TEAM}") == ""
 
 
 @pytest.mark.usefixtures("held")
