@@ -1,6 +1,6 @@
 """Somebody who wants to stop the operator for others, with nothing but the shipped roles in one namespace.
 
-Not for: what a victim sees of it; `tests/cluster/test_attacks.py` and `bench.attacks` look at that.
+Not for: what a victim sees of it; `tests/cluster/test_attacks.py` looks at that.
 """
 
 import base64
@@ -25,8 +25,8 @@ from harness.scene import server_ids
 
 _PATH: Final = "/apis/cce.nodepools.dev/v1alpha1/namespaces"
 _AT_ONCE: Final = 4
-_LABELS: Final = 3600
-"""Of some 310 bytes each: an object of 1.1 MB, which the API server still takes."""
+_MANY_IDS: Final = 10_000
+"""The most that the definition takes."""
 
 
 class Attacker:
@@ -83,18 +83,29 @@ class Attacker:
         return self._http.get(f"{_PATH}/{self.namespace}/nodepoolmemberships").raise_for_status().text
 
     def one_each(
-        self, count: int, endpoint: str, secret: Callable[[int], str] = lambda _: MembershipSpec.secret or ""
+        self,
+        count: int,
+        endpoint: str,
+        secret: Callable[[int], str] = lambda _: MembershipSpec.secret or "",
+        *,
+        ids: int = 1,
     ) -> Iterator[MembershipSpec]:
-        """So many memberships of one server each, every one in a cluster of its own; `secret` names that of each."""
+        """So many memberships, every one in a cluster of its own, of so many ids; `secret` names that of each."""
         for number in range(count):
             name = f"attack-{number}"
             cluster_id = generated_id(name, "cluster", 0)
-            yield MembershipSpec(name, server_ids(1, name), endpoint, self.namespace, cluster_id, secret=secret(number))
+            listed = server_ids(ids, name)
+            yield MembershipSpec(name, listed, endpoint, self.namespace, cluster_id, secret=secret(number))
+
+    def largest(self, count: int, endpoint: str) -> None:
+        """Make so many memberships that are as large as they may be."""
+        self.create_all(self.one_each(count, endpoint, ids=_MANY_IDS), **large_metadata())
 
 
-def many_labels() -> dict[str, str]:
-    """Metadata that makes an object as large as the API server takes."""
-    return {f"{'a' * 60}.{'b' * 60}.{'c' * 58}/{'d' * 55}{number:06}": "e" * 63 for number in range(_LABELS)}
+def large_metadata() -> dict[str, object]:
+    """As much as is let in: few entries, and the bytes of annotations that the API server takes."""
+    labels = {f"{'a' * 60}.{'b' * 60}.{'c' * 58}/{'d' * 55}{number:06}": "e" * 63 for number in range(100)}
+    return {"labels": labels, "annotations": {"large": "x" * 260_000}}
 
 
 @contextmanager
