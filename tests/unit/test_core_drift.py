@@ -95,3 +95,18 @@ def test_a_listing_that_disagrees_with_the_pools_own_count_proves_no_absence() -
         run.wait(APART)
         assert run.step().intent is None
     assert (run.causes, run.status.joined) == ({}, 20)
+
+
+def test_whoever_is_seen_again_was_not_gone_also_in_a_listing_that_proves_no_absence() -> None:
+    run = settled(DriftPolicy.REJOIN)
+    run.wait(APART)
+    run.step()
+    run.cloud.nodes, run.cloud.pool = active(IDS), PoolReport("", 19)
+    run.wait(SETTINGS.settle_window)
+    run.step()
+    run.cloud.nodes, run.cloud.pool = active(IDS[:19]), PoolReport("")
+    run.wait(SECOND)
+    run.step()
+    run.wait(APART)
+    assert run.step().intent is None
+    assert (run.causes, run.status.holds, run.status.joined) == ({}, (), 20)

@@ -195,10 +195,14 @@ def test_an_owed_member_without_a_node_is_dropped_by_the_rule_of_drift() -> None
 
 def test_failures_of_adds_off_the_list_stay_known_and_owe_nothing() -> None:
     status = Status(1, last_batch=1, members=(D,), failures=(a_failure(FailureReason.REFUSED, A, attempts=2),))
-    run = Run(an_object(removing_spec(D), status), Cloud(active([A, D])))
+    run = Run(an_object(removing_spec(D), status), Cloud(active([D])))
     run.wait(DELAY)
     assert removal(run) == ()
     assert (run.causes, run.status.surplus) == ({A: (FailureReason.REFUSED, 2)}, 0)
+    run.cloud.nodes = active([A, D])
+    run.wait(DELAY)
+    assert removal(run) == ()
+    assert (run.causes, run.status.surplus) == ({}, 0)
 
 
 def test_a_mass_disappearance_of_members_removes_nobody() -> None:

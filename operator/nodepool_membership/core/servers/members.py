@@ -71,8 +71,11 @@ def apply_listing(state: State, spec: Spec, seen: ListingEvidence) -> State:
 
     `spec` lists only servers that no other membership has the better right to.
     """
-    mine = spec.server_ids - state.called
-    active = seen.table.active_in(spec.node_pool.node_pool_id, mine)
+    mine, pool_id = spec.server_ids - state.called, spec.node_pool.node_pool_id
+    # Whoever else they are members for by now, they did not fail.
+    theirs = state.failures.keys() - mine - state.called - state.members - state.surplus
+    state = state.without_causes(seen.table.active_in(pool_id, theirs))
+    active = seen.table.active_in(pool_id, mine)
     if len(active) == len(mine) and active == state.members and not state.holds and not state.failures.keys() & active:
         return state
     state = replace(state, members=state.members | active).without_causes(active).without_holds(active)
@@ -189,7 +192,8 @@ def _report_or_rejoin(state: State, spec: Spec, seen: ListingEvidence) -> State:
 def count_absences(state: State, known: Absences, seen: ListingEvidence) -> Absences:
     """Members, owed ones included, that complete listings lack, counted over several of them (rule P13)."""
     if not seen.certain:
-        return known
+        # It proves nobody's absence, but whoever it shows was not away all the time.
+        return {i: a for i, a in known.items() if i not in seen.table or seen.table.begun < a.last}
     ours = state.members | state.surplus
     absent = ours - seen.table.present(ours)
     return drift.track(known, absent, seen.table.begun, seen.settings.resync_interval)
