@@ -2,7 +2,7 @@
 
 import pytest
 
-from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.names import FINALIZER, PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Phase, Status
 from nodepool_membership.core.conditions import texts
@@ -247,3 +247,22 @@ def test_a_few_owners_are_named_and_the_rest_counted() -> None:
         f"4 servers of ns/m6 ({server(6)}, {server(7)}, {server(8)} and 1 more in both lists), 1 server"
     )
     assert " and 4 more in the other lists are on the list of team/mine, too: take them off one of the lists" in text
+
+
+def test_a_server_that_joined_for_another_did_not_fail_here() -> None:
+    failed = (a_failure(FailureReason.NEVER_APPEARED, A, B, attempts=1),)
+    run = a_run(A, B, rivals={A: THEIRS, B: THEIRS}, status=Status(1, last_batch=1, failures=failed))
+    run.cloud.nodes = active([A])
+    run.step()
+    assert run.causes == {B: (FailureReason.NEVER_APPEARED, 1)}
+    assert counts(run) == (2, 0, 0, 0, 2)
+
+
+def test_who_is_paused_and_waits_for_another_is_told_of_the_conflict() -> None:
+    run = a_run(A, B, rivals={A: THEIRS, B: THEIRS})
+    run.annotate({PAUSED_ANNOTATION: "incident 42"})
+    run.step()
+    assert stalled(run)
+    run.rivals = {A: THEIRS}
+    run.step()
+    assert run.ready.reason is Reason.PAUSED

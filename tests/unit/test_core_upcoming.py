@@ -9,7 +9,9 @@ from nodepool_membership.api.names import PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Halt, Phase, Status
+from nodepool_membership.core.decide import Schedule
 from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, Trouble
+from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.record import Accepted, NotNow, Unknown
 from unit.core_builders import (
     JOB,
@@ -115,6 +117,14 @@ def test_whoever_pauses_sees_that_nothing_is_planned_any_more(run: Run) -> None:
     assert run.ready.reason is Reason.PAUSED
     assert run.status.next_time is None
     assert "incident 42" in run.ready.message
+
+
+def test_a_paused_object_is_not_worked_before_it_changes_or_the_resync_is_due() -> None:
+    run = Run(an_object(a_spec(A)))
+    run.annotate({PAUSED_ANNOTATION: "incident 42"})
+    assert run.step().schedule is Schedule.RESYNC
+    run.rivals = {A: Rival("team/other", better=True)}
+    assert run.step().schedule is Schedule.RESYNC
 
 
 def test_a_paused_namespace_plans_nothing() -> None:

@@ -249,12 +249,13 @@ class _Pipeline:
         stays = seen.is_skewed and bool(status.open_batches)
         stays = stays or (verdict.abnormal == "Reconciling" and finalizer.is_held(membership))
         blocked = facts.blocker is not None
+        rests = spec.suspend or gates.paused_object(membership) is not None
         delays = [delay for delay in (added.delay, removed.delay) if delay is not None]
         return Decision(
             status,
             added.intent or removed.intent,
             finalizer.decided(membership, status, now, self._settings, stays=stays),
-            _schedule(status, verdict, blocked=blocked, suspend=spec.suspend),
+            _schedule(status, verdict, blocked=blocked, rests=rests),
             min(delays) if delays else None,
             absences=self._absences,
             doubted=added.doubted,
@@ -332,10 +333,11 @@ def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answere
     )
 
 
-def _schedule(status: Status, verdict: Verdict, *, blocked: bool, suspend: bool) -> Schedule:
+def _schedule(status: Status, verdict: Verdict, *, blocked: bool, rests: bool) -> Schedule:
+    """`rests`: nothing is called before the object is changed, which wakes it."""
     if status.open_batches:
         watched = all(batches.is_watched(b) for b in status.open_batches)
         return Schedule.WATCH if watched else Schedule.POLL
-    if suspend or verdict.abnormal != "Reconciling":
+    if rests or verdict.abnormal != "Reconciling":
         return Schedule.RESYNC
     return Schedule.BACKOFF if blocked else Schedule.WATCH

@@ -206,7 +206,7 @@ def _halted(facts: Facts) -> Verdict | None:
 def _blocked(facts: Facts) -> Verdict | None:
     """Why the next call is not made now."""
     blocker = facts.blocker
-    if blocker is None and (facts.status.pending or facts.status.surplus):
+    if blocker is None and (facts.status.pending > len(facts.theirs) or facts.status.surplus):
         blocker = paused_object(facts.membership)
     if blocker is None and not facts.looked:
         # Nobody asked whether a call could be made: what was stored about the next one still holds.
