@@ -198,6 +198,9 @@ def _edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterat
     if not stored.there:
         if any(world.goes(i) and o.there for i, o in enumerate(world.objects)):
             return
+        if any(node is not None and node.away_until > world.now for node in world.cloud.nodes):
+            # A new object knows of no members: one listing that agrees with the count proves their absence to it.
+            return
         made = _put(world, key, made_anew(stored, world.uids + 1, world.now))
         yield f"create {key}", made._replace(uids=world.uids + 1, going=False)
         return
@@ -297,6 +300,9 @@ def _world(scenario: Scenario, world: World) -> Iterator[Next]:
             if what == "away" and server_id(server) not in judge.members(world.objects):
                 # One listing that agrees with the count proves the absence of whoever was never seen.
                 continue
+            if what == "foreign" and world.paused is not None:
+                # Between the listing and the call nothing keeps somebody else from making the server a node.
+                continue
             cloud = physics.others(world.cloud, what, server, world.now)
             if cloud is not None and cloud != world.cloud:
                 yield Next(f"{what} {server}", world._replace(cloud=cloud))
@@ -305,7 +311,8 @@ def _world(scenario: Scenario, world: World) -> Iterator[Next]:
     if scenario.templates and not world.cloud.template and world.paused is None:
         changed = world._replace(objects=tuple(voided(o) for o in world.objects))
         yield Next("another template", changed._replace(cloud=physics.another_template(world.cloud)))
-    if scenario.deletes and not world.going and world.objects[0].there:
+    calls = world.paused is not None and world.paused.kind in {"add", "remove"}
+    if scenario.deletes and not world.going and not calls and world.objects[0].there:
         yield Next("namespace", _namespace_deleted(world))
     process = world.processes[world.leader]
     for skew in scenario.clocks if world.paused is None else ():

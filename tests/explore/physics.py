@@ -346,6 +346,14 @@ def lagging(cloud: Cloud, now: int) -> Cloud:
     return cloud._replace(told=(counted(cloud, now), now + AWAY))
 
 
+def lags(cloud: Cloud, now: int) -> bool:
+    """Whether the count is behind: then a listing is right, for with both wrong alike nothing could be known.
+
+    That is assumed of the cloud (docs/assumptions.md).
+    """
+    return cloud.told is not None and cloud.told[1] > now
+
+
 def shown(cloud: Cloud, now: int) -> list[tuple[int, Node]]:
     """What a true listing shows."""
     return [(s, node) for s, node in enumerate(cloud.nodes) if node is not None and node.away_until <= now]

@@ -301,7 +301,8 @@ class Run:
     def _look(self, effect: fx.ReadCluster) -> fx.ClusterView | Trouble:
         shown = physics.shown(self.cloud, self.world.now)
         count = physics.counted(self.cloud, self.world.now)
-        how = self._choice("look", effect, tuple(s for s, node in shown if node.pool == physics.POOL))
+        told = () if physics.lags(self.cloud, self.world.now) else shown
+        how = self._choice("look", effect, tuple(s for s, n in told if n.pool == physics.POOL))
         if how == "trouble":
             return _AWAY
         nodes = [Node(server_id(s), n.uid, n.pool, n.phase, moment(n.created)) for s, n in shown]
