@@ -9,7 +9,15 @@ from typing import Final
 import httpx
 import pytest
 
-from cce_simulator.config import NODE_POOL_ID, ServerConfig
+from cce_simulator.config import (
+    CLUSTER_ID,
+    NODE_POOL_ID,
+    Behaviour,
+    ClusterConfig,
+    NodePoolConfig,
+    ServerConfig,
+    SimulatorConfig,
+)
 from cce_simulator.faults import Answer, FaultRule
 from harness import Cluster
 from harness.cluster import MembershipSpec, Object, condition, is_ready, status
@@ -116,6 +124,20 @@ def test_reads_are_one_for_fifty_servers_and_writes_are_as_without(stage: Stage)
     scene.create(servers)
     scene.until_joined(servers)
     assert reads(scene) == 4 + 4 + 1
+
+
+def test_a_count_that_stays_above_the_list_stops_nobody_whose_document_has_none_of_cces_tags(stage: Stage) -> None:
+    pool = NodePoolConfig(id=NODE_POOL_ID, current_node=7)
+    cluster = ClusterConfig(id=CLUSTER_ID, node_pools=(pool,))
+    scene = stage(SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0, clusters=(cluster,)))
+    servers = server_ids(2)
+    scene.create(servers, preflight={"mode": "Off"})
+    scene.until_waits("ListingImplausible", "currentNode")
+    assert scene.adds() == []
+    scene.edit(preflight={"mode": "Report"})
+    told = scene.until("they joined", lambda m: status(m).get("members") == servers)
+    assert "AbsentByTag" in findings(told)
+    assert scene.accepted(servers) == dict.fromkeys(servers, 1)
 
 
 BAD_KEYS: Final = {

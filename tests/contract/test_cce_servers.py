@@ -115,6 +115,21 @@ async def test_a_field_that_is_odd_was_not_told(odd: object) -> None:
     assert (server.vpc_id, server.subnets, server.ports, server.disks) == ("", frozenset(), 0, None)
 
 
+@pytest.mark.parametrize(("tags", "told"), [([], True), (["a=b"], True), (None, False), ("a=b", False), ({}, False)])
+async def test_that_a_server_has_no_tags_is_told_by_an_empty_list_alone(tags: object, told: bool) -> None:
+    wire = ecs(lambda r: answered(document(asked(r)[0], tags=tags)))
+    (server,) = (await client(wire).servers(ids(1))).found.values()
+    assert (server.tells_tags, server.is_in_no_cluster) == (told, told)
+
+
+async def test_a_document_without_the_field_tells_no_tags() -> None:
+    def without(request: httpx.Request) -> httpx.Response:
+        return answered({name: value for name, value in document(asked(request)[0]).items() if name != "tags"})
+
+    (server,) = (await client(ecs(without)).servers(ids(1))).found.values()
+    assert not server.tells_tags
+
+
 async def test_many_ids_are_read_fifty_a_call_and_the_comma_is_escaped() -> None:
     wire = ecs(lambda r: answered(*map(document, asked(r))))
     assert (await read(wire, ids(120))).found.keys() == set(ids(120))

@@ -311,7 +311,8 @@ class Driver:
             case AskJobs(job_ids):
                 return self._looked(self._trouble() or {job_id: self.cloud.job(job_id) for job_id in job_ids})
             case InspectServers(pool, server_ids):
-                return self._looked(self.cloud.inventory.read(server_ids, self.now, pool.node_pool_id))
+                nodes = {i: node.uid for i, node in self.cloud.nodes.items()}
+                return self._looked(self.cloud.inventory.read(server_ids, self.now, pool.node_pool_id, nodes))
             case ReadCluster(_, freshness):
                 return self._looked(self._trouble() or self._view(freshness))
         return None

@@ -3,7 +3,7 @@
 Not for: their nodes (`cloud_model`). `check` judges a call by what was so, not by what the operator read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -11,7 +11,7 @@ from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import PreflightMode, Spec
-from nodepool_membership.core.preflight.facts import Inspection, Network, ReadFailure, Server
+from nodepool_membership.core.preflight.facts import CCE_NODE_TAG, Inspection, Network, ReadFailure, Server
 
 NETWORK: Final = Network("vpc")
 MARK: Final = "nodepool-membership"
@@ -32,6 +32,8 @@ class Odd(StrEnum):
 class Inventory:
     """All servers; those that are not named here are fit and marked."""
 
+    tells_tags: bool = False
+    """Documents tell tags, CCE's among them where a server has a node: then a server without is in no cluster."""
     odd: dict[str, tuple[Odd, datetime]] = field(default_factory=dict)
     documents: dict[str, Server] = field(default_factory=dict)
     """What is shown of servers in place of one that is fit and marked."""
@@ -53,13 +55,15 @@ class Inventory:
         elif not blind and self.blind_since is not None:
             self.blind_since, self.seen_again = None, now
 
-    def read(self, ids: frozenset[str], began: datetime, pool_id: str) -> Inspection:
-        """What is read of servers."""
+    def read(self, ids: frozenset[str], began: datetime, pool_id: str, nodes: Mapping[str, str]) -> Inspection:
+        """What is read of servers; `nodes` has the uid of each one's node."""
         if self.blind_since is not None:
             return Inspection(began, ids, unread=ids, why=ReadFailure(Reason.FORBIDDEN, "no right to read servers"))
         found = {i: self._server(i, pool_id) for i in ids}
         shown = {i: server for i, server in found.items() if server is not None}
-        return Inspection(began, ids, shown, nodes=self.nodes)
+        if self.tells_tags:
+            shown = {i: _tagged(server, nodes.get(i)) for i, server in shown.items()}
+        return Inspection(began, ids, shown, nodes={**self.nodes, **dict.fromkeys(nodes.values(), True)})
 
     def _server(self, server_id: str, pool_id: str) -> Server | None:
         fit = Server(server_id, "ACTIVE", vpc_id="vpc", ports=1, tags={MARK: pool_id})
@@ -97,3 +101,9 @@ class Inventory:
             documented = how is Odd.TWO_PORTS and preflight.mode is PreflightMode.ENFORCE
             unfit = asked or documented or (certain and reads)
             assert not unfit, f"a server is wiped that is {how}"
+
+
+def _tagged(server: Server, uid: str | None) -> Server:
+    """With CCE's own mark where it has a node."""
+    mark = {} if uid is None else {CCE_NODE_TAG: uid}
+    return replace(server, tags={**server.tags, **mark}, tells_tags=True)

@@ -82,6 +82,7 @@ class Machine(RuleBasedStateMachine):
         removal=POLICIES,
         deletion=POLICIES,
         tokens=st.booleans(),
+        tells_tags=st.booleans(),
     )
     def create(
         self,
@@ -94,7 +95,9 @@ class Machine(RuleBasedStateMachine):
         deletion: str,
         *,
         tokens: bool,
+        tells_tags: bool,
     ) -> None:
+        self.cloud.inventory.tells_tags = tells_tags
         self.cloud.tokens = tokens
         self.most_attempts = attempts
         self.stored.spec = spec_json(

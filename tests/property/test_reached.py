@@ -188,6 +188,10 @@ def what_servers_are_like() -> None:
     machine = a_machine(1)
     machine.see_no_servers(blind=True)
     machine.run(1)
+    machine = joined(2)
+    machine.cloud.hidden, machine.cloud.inventory.tells_tags = {IDS[0]}, True
+    machine.stored.edit(serverIDs=[*IDS[:3]])
+    machine.run(1)
 
 
 def dangers_of_the_pool() -> None:

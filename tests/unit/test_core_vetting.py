@@ -15,7 +15,15 @@ from nodepool_membership.core.conditions.events import events_between
 from nodepool_membership.core.decide import Decision, Schedule, decide
 from nodepool_membership.core.observed.observation import ClusterReport, NodeTable, Observation, PoolReport, Query
 from nodepool_membership.core.planning.vetting import MAX_AGE
-from nodepool_membership.core.preflight.facts import Network, ReadFailure, Server, Template
+from nodepool_membership.core.preflight.facts import (
+    CCE_CLUSTER_TAG,
+    CCE_NODE_TAG,
+    Network,
+    ReadFailure,
+    Server,
+    Template,
+)
+from nodepool_membership.core.preview import Preview
 from nodepool_membership.core.record import Accepted
 from unit.core_builders import (
     JOB,
@@ -305,3 +313,75 @@ def test_two_thousand_servers_of_which_none_is_fit_are_read_once() -> None:
     run.step()
     assert sum(len(look.servers) for look in run.looks) == len(ids)
     assert run.status.failed == len(ids)
+
+
+def untagged(server_id: str, *tags: str, told: bool = True) -> Server:
+    return Server(server_id, "ACTIVE", tags=dict.fromkeys(tags, "x"), tells_tags=told)
+
+
+def a_disagreement(*ids: str, mode: PreflightMode = REPORT) -> Run:
+    """The pool counts a node more than the list shows."""
+    run = a_run(*ids, mode=mode)
+    run.cloud.pool = PoolReport("", 1)
+    return run
+
+
+def test_where_list_and_count_disagree_a_server_goes_on_whose_document_has_none_of_cces_tags() -> None:
+    run = a_disagreement(A, B)
+    run.cloud.servers = {A: untagged(A, "owner"), B: untagged(B, CCE_NODE_TAG, CCE_CLUSTER_TAG)}
+    assert named(run) == (A,)
+    run.step(Accepted(JOB))
+    (told,) = [f for f in run.status.findings if f.reason is FindingReason.ABSENT_BY_TAG]
+    assert told.server_ids == (A,)
+    assert "disagree" in told.message
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        Server(A, "ACTIVE"),
+        untagged(A, told=False),
+        replace(untagged(A), bare_metal=True),
+        untagged(A, CCE_CLUSTER_TAG),
+    ],
+    ids=["tags not told", "no list of tags", "bare metal", "a tag of CCE"],
+)
+def test_what_proves_nothing_waits_as_before(server: Server) -> None:
+    run = a_disagreement(A)
+    run.cloud.servers = {A: server}
+    assert run.step().intent is None
+    assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
+    assert [f.reason for f in run.status.findings] == []
+
+
+def test_a_server_that_cannot_be_read_or_is_not_read_at_all_waits_as_before() -> None:
+    blind, off = a_disagreement(A), a_disagreement(A, mode=OFF)
+    blind.cloud.unread = NO_RIGHT
+    for run in (blind, off):
+        assert run.step().intent is None
+        assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
+
+
+def test_a_part_of_a_refused_call_waits_for_the_list() -> None:
+    part = replace(a_batch(Phase.QUEUED, A, B, number=2), submit_time=None)
+    run = a_disagreement(A, B)
+    run.cloud.servers = {A: untagged(A), B: untagged(B)}
+    run.store(replace(run.status, observed_generation=1, last_batch=2, jobs=(part,)))
+    assert run.step().intent is None
+    assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
+
+
+def test_a_listed_node_outweighs_its_servers_document() -> None:
+    run = a_disagreement(A, B)
+    run.cloud.pool, run.cloud.nodes = PoolReport("", 7), active([A])
+    run.cloud.servers = {A: untagged(A), B: untagged(B)}
+    assert named(run) == (B,)
+
+
+def test_a_preview_tells_the_proof_and_no_obstacle() -> None:
+    run = a_disagreement(A)
+    run.cloud.servers = {A: untagged(A)}
+    found = run.preview()
+    assert isinstance(found, Preview)
+    assert (found.add, found.stops) == ((A,), ())
+    assert FindingReason.ABSENT_BY_TAG in [finding.reason for finding in found.findings]

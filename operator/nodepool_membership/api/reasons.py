@@ -110,6 +110,7 @@ class FindingReason(StrEnum):
     STALE_CCE_TAG = "StaleCCETag"
     WINDOWS_SERVER = "WindowsServer"
     SERVERS_UNREAD = "ServersUnread"
+    ABSENT_BY_TAG = "AbsentByTag"
     AUTOSCALING_ON = "AutoscalingOn"
     DESIRED_COUNT_LOW = "DesiredCountLow"
     TEMPLATE_CHANGED = "TemplateChanged"

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
-from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, table, tables
+from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, table, tables, texts
 from nodepool_membership.core.preflight.facts import Disk, Server
 
 _BARE_METAL_TAG: Final = "__type_baremetal"
@@ -25,6 +25,10 @@ class _Metadata(BaseModel):
     ecm_res_status: Text = Field(default="", alias="EcmResStatus")
     lock_source: Text = Field(default="", alias="lockSource")
     os_type: Text = ""
+
+
+def _texts_if_told(value: object) -> list[str] | None:
+    return texts(value) if isinstance(value, list) else None
 
 
 class _Address(BaseModel):
@@ -76,7 +80,7 @@ class ServerDocument(BaseModel):
     volumes: Annotated[list[_Volume], BeforeValidator(tables)] | None = Field(
         default=None, alias="os-extended-volumes:volumes_attached"
     )
-    tags: Texts = Field(default_factory=list)
+    tags: Annotated[list[str] | None, BeforeValidator(_texts_if_told)] = None
     enterprise_project_id: Text = ""
     hints: Annotated[_Hints, BeforeValidator(table)] = Field(default_factory=_Hints, alias="os:scheduler_hints")
     reservation: Text = Field(default="", alias="capacity_reservation_id")
@@ -91,7 +95,7 @@ class ServerDocument(BaseModel):
     def server(self, *, bare_metal: bool = False) -> Server:
         """What rules read of it, ids in lower case."""
         meta, addresses = self.metadata, [a for listed in self.addresses.values() for a in listed]
-        tags = {key: value for key, _, value in (tag.partition("=") for tag in self.tags)}
+        tags = {key: value for key, _, value in (tag.partition("=") for tag in self.tags or ())}
         ports = {a.port_id or a.mac for a in addresses if a.port_id or a.mac} | {i.port_id for i in self.interfaces}
         has_ipv6 = any(a.version == "6" for a in addresses) or any(i.ipv6_addresses for i in self.interfaces)
         return Server(
@@ -118,6 +122,7 @@ class ServerDocument(BaseModel):
             terminates=self.terminates,
             os_type=meta.os_type,
             tags=tags,
+            tells_tags=self.tags is not None,
         )
 
     def _data_disks(self) -> tuple[Disk, ...] | None:

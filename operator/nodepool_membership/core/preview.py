@@ -96,12 +96,16 @@ class _Evidence:
         state = comparing.compared(membership, before, self.table, seen, self.now, settings).state
         what = approval.foreseen(membership, rivals.ours(spec, others), before, state, self.table)
         standing = approval.standing(membership, state, what, self.pool)
-        verdict = Judged(what.add, {}, frozenset())
+        verdict, by_tag = Judged(what.add, {}, frozenset()), False
         if what.add and spec.preflight.reads:
             inspection = seen.inspection
             if inspection is None or not what.add <= inspection.asked:
                 return Query(servers=what.add)
             verdict = vetting.judged(membership, seen, inspection)
+            if not seen.proves_absence(spec.node_pool.node_pool_id):
+                unproven = vetting.maybe_nodes(verdict, inspection)
+                verdict = replace(verdict, told=vetting.with_proof(verdict, verdict.passed - unproven))
+                by_tag = not unproven and not state.surplus
         remove = (
             frozenset() if seen.namespace_state is not None and seen.namespace_state.keeps else self._removable(state)
         )
@@ -115,7 +119,7 @@ class _Evidence:
             tuple(sorted(remove)),
             tuple(self._left(state, verdict, what.add | remove, others)),
             told.findings,
-            tuple(self._stops(state, standing.blocker, suspended=suspended)),
+            tuple(self._stops(state, standing.blocker, suspended=suspended, by_tag=by_tag)),
             len(state.called),
         )
 
@@ -142,7 +146,7 @@ class _Evidence:
         for (reason, message), ids in groups.items():
             yield Left(reason, message, tuple(ids))
 
-    def _stops(self, state: State, awaited: Blocker | None, *, suspended: bool) -> Iterator[Blocker]:
+    def _stops(self, state: State, awaited: Blocker | None, *, suspended: bool, by_tag: bool) -> Iterator[Blocker]:
         """All that keeps calls from being made now."""
         membership, seen = self.membership, self.seen
         if suspended:
@@ -158,7 +162,7 @@ class _Evidence:
             yield Blocker(halt.reason, f"{halt.message}; {texts.HALTED}")
         if awaited is not None:
             yield awaited
-        if (unusable := gates.not_usable(seen, membership.spec.node_pool.node_pool_id)) is not None:
+        if (unusable := gates.not_usable(seen, membership.spec.node_pool.node_pool_id, by_tag=by_tag)) is not None:
             yield unusable
         for operation in Operation:
             if (wait := state.waits_until(operation, self.now)) is not None:

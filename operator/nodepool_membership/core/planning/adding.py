@@ -83,7 +83,9 @@ def _planned(  # noqa: C901, PLR0911 - a chain of questions: the first that has 
     if not most:
         return Step(state, more=True)
     servers = min(most, len(chosen.ids))
-    blocked = gates.before_call(membership, state, Operation.ADD, servers, seen, now)
+    # Of the parts of a refused call only the nodes tell whether it was carried out (rule P15).
+    wanted = gates.Wanted(Operation.ADD, servers, by_tag=vetted is not None and chosen.part is None)
+    blocked = gates.before_call(membership, state, wanted, seen, now)
     if isinstance(blocked, Step) and blocked.blocker is not None:
         return blocked
     if batches.in_flight(state, spec, now) >= spec.max_parallel_jobs:

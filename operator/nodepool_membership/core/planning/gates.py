@@ -53,10 +53,19 @@ def seconds(wait: timedelta) -> float:
     return max(wait.total_seconds(), 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A call that is about to be made. `by_tag`: that its servers have no node their own documents have to show."""
+
+    operation: Operation
+    servers: int
+    by_tag: bool = False
+
+
 def before_call(  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
-    membership: Membership, state: State, operation: Operation, servers: int, seen: Observation, now: datetime
+    membership: Membership, state: State, wanted: Wanted, seen: Observation, now: datetime
 ) -> Step | Query | None:
-    """What keeps a call that names so many servers from being made now; None: nothing, so store its intent.
+    """What keeps such a call from being made now; None: nothing, so store its intent.
 
     The questions that cost something come last, and whether it is paused at the very end.
     """
@@ -65,12 +74,12 @@ def before_call(  # noqa: C901, PLR0911 - a chain of questions: the first that h
         return Step(state, blocker=STATUS_LOST, delay=seconds(state.recovery.until - now))
     if (blocker := paused_object(membership)) is not None:
         return Step(state, blocker=blocker)
-    if (wait := state.waits_until(operation, now)) is not None:
+    if (wait := state.waits_until(wanted.operation, now)) is not None:
         return Step(state, blocker=Blocker(wait.reason, wait.message), delay=seconds(wait.until - now))
-    if (blocker := not_usable(seen, pool_id)) is not None:
+    if (blocker := not_usable(seen, pool_id, by_tag=wanted.by_tag)) is not None:
         return Step(state, blocker=blocker)
-    spare = eligibility.KEPT_FOR_REMOVALS + findings.BYTES if operation is Operation.ADD else 0
-    if not eligibility.fits(seen.object_bytes, state, servers, spare=spare):
+    spare = eligibility.KEPT_FOR_REMOVALS + findings.BYTES if wanted.operation is Operation.ADD else 0
+    if not eligibility.fits(seen.object_bytes, state, wanted.servers, spare=spare):
         text = (
             f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"
             " annotations, set the annotation cce.nodepools.dev/reset-requested-at to have failures of servers off the"
@@ -128,11 +137,11 @@ def _paused(where: str, why: str) -> Blocker:
     return Blocker(Reason.PAUSED, text)
 
 
-def not_usable(seen: Observation, pool_id: str) -> Blocker | None:
+def not_usable(seen: Observation, pool_id: str, *, by_tag: bool = False) -> Blocker | None:
     """Why no call can be made to the pool, by what was seen of it."""
     if (skewed := clock.skew(seen.clock_offset_seconds)) is not None:
         return Blocker(skewed.reason, skewed.message)
-    if not seen.proves_absence(pool_id):
+    if not by_tag and not seen.proves_absence(pool_id):
         return implausible()
     if seen.cluster is not None and seen.cluster.phase not in CLUSTER_ACCEPTING:
         phase = seen.cluster.phase or "unknown"

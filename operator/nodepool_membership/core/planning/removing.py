@@ -119,7 +119,9 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
         return Step(state, delay=gates.seconds(min(moments) - now) if moments else None)
     if awaited is not None:
         return Step(state, blocker=awaited)
-    blocked = gates.before_call(membership, state, Operation.REMOVE, min(len(nodes), spec.batch_size), seen, now)
+    blocked = gates.before_call(
+        membership, state, gates.Wanted(Operation.REMOVE, min(len(nodes), spec.batch_size)), seen, now
+    )
     if isinstance(blocked, Step) and blocked.blocker is not None:
         return blocked
     if batches.in_flight(state, spec, now) >= spec.max_parallel_jobs:

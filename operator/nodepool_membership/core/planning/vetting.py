@@ -10,10 +10,10 @@ from typing import Final
 
 from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.reasons import PREFLIGHT, FailureReason
+from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, FindingReason
 from nodepool_membership.api.spec import PreflightMode, Spec
 from nodepool_membership.core.observed.observation import Observation, Query
-from nodepool_membership.core.planning.gates import Blocker
+from nodepool_membership.core.planning.gates import Blocker, implausible
 from nodepool_membership.core.preflight.facts import Inspection, ReadFailure
 from nodepool_membership.core.preflight.findings import merged, of_listed
 from nodepool_membership.core.preflight.hazards import hazards
@@ -31,6 +31,13 @@ _READ_FIRST: Final = 50
 """Servers that are read before a call at least: one request of ECS takes so many."""
 _READ_NEXT: Final = 200
 """Servers that are read next, when none of the first ones may be sent."""
+
+
+_BY_TAG: Final = Found(
+    FindingReason.ABSENT_BY_TAG,
+    "the node list and the node pool's own count of nodes disagree; that the server has no node is taken from its own"
+    " document, which has none of CCE's tags",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +64,40 @@ def vet(membership: Membership, state: State, seen: Observation, now: datetime) 
     if inspection is None:
         return Vetted(state)
     verdict = judged(membership, seen, inspection)
+    unproven = frozenset[str]()
+    if not seen.proves_absence(membership.spec.node_pool.node_pool_id):
+        unproven = maybe_nodes(verdict, inspection)
+        verdict = replace(verdict, told=with_proof(verdict, verdict.passed - unproven))
     causes = {i: _cause(found, state.attempts(i)) for i, found in verdict.failed.items()}
     state = with_findings(state.with_causes(causes.items()), membership.spec, seen, inspection.asked, verdict.told)
     looked = inspection.began.replace(microsecond=0)
+    blocker = _unread(verdict.why, len(verdict.waiting)) if verdict.waiting else None
+    waiting = verdict.waiting | unproven
     return Vetted(
         state,
-        verdict.passed,
+        verdict.passed - unproven,
         frozenset(verdict.failed),
-        verdict.waiting,
+        waiting,
         inspection.asked,
         looked if timedelta() <= now - looked <= MAX_AGE else None,
-        _unread(verdict.why, len(verdict.waiting)) if verdict.waiting else None,
+        (blocker or implausible()) if waiting else None,
     )
 
 
 def judged(membership: Membership, seen: Observation, inspection: Inspection) -> Judged:
     """The verdict over each server that was read."""
     return judge(_asked(membership, seen, inspection), membership.spec.preflight.mode)
+
+
+def maybe_nodes(verdict: Judged, inspection: Inspection) -> frozenset[str]:
+    """Of those that are fit, whose own documents do not prove that they are in no cluster (rule P13)."""
+    servers = inspection.servers
+    return frozenset(i for i in verdict.passed if i not in servers or not servers[i].is_in_no_cluster)
+
+
+def with_proof(verdict: Judged, ids: frozenset[str]) -> Mapping[str, tuple[Found, ...]]:
+    """What is told of servers, and of these that only their own documents prove that they have no node."""
+    return {**verdict.told, **{i: (*verdict.told.get(i, ()), _BY_TAG) for i in ids}}
 
 
 def next_read(chosen: Iterable[str], most: int, asked: frozenset[str]) -> Query:

@@ -54,6 +54,16 @@ class Server:
     terminates: str = ""
     os_type: str = ""
     tags: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tells_tags: bool = False
+    """The document has a list of tags, which may be empty."""
+
+    @property
+    def is_in_no_cluster(self) -> bool:
+        """Whether its own document proves that: it tells its tags, and CCE's are not among them.
+
+        No page says that CCE tags bare metal servers.
+        """
+        return self.tells_tags and not self.bare_metal and not {CCE_NODE_TAG, CCE_CLUSTER_TAG} & self.tags.keys()
 
     @property
     def node_uid(self) -> str:
