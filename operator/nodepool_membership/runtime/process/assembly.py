@@ -44,7 +44,7 @@ from nodepool_membership.runtime.reconcile.reconcile import Parts, Reconciler
 from nodepool_membership.runtime.reconcile.send import Sender
 from nodepool_membership.runtime.reconcile.store import Store
 from nodepool_membership.runtime.scheduling.leader import MayCall
-from nodepool_membership.runtime.watch.watch import OnKey
+from nodepool_membership.runtime.scheduling.queue import Key
 
 LISTING_SHARE: Final = 10
 """A listing serves the memberships of its cluster for this share (1/n) of the resync interval after its end."""
@@ -147,7 +147,7 @@ async def make_reconciler(  # noqa: PLR0913 - the parts of the process, put toge
     events: Events,
     metrics: Metrics,
     may_call: MayCall,
-    wake: OnKey,
+    wake: Callable[[Key], None],
     unread: Unread,
     *,
     open_http: Callable[[float, Proxies, Path | None], httpx.AsyncClient] = make_http,
