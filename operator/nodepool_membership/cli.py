@@ -17,6 +17,7 @@ from nodepool_membership.net.proxies import ProxyError, proxies_from
 from nodepool_membership.plugin import words
 from nodepool_membership.plugin.cli import VERBS
 from nodepool_membership.plugin.words import PREFIX, Parsed
+from nodepool_membership.runtime.ops.grants import ANY, Grants, read_grants_file
 from nodepool_membership.runtime.ops.logs import LogFormat, LogLevel
 from nodepool_membership.runtime.ops.options import (
     Bind,
@@ -66,6 +67,13 @@ def cli() -> None:
 )
 @words.allow_endpoint
 @words.endpoints
+@click.option(
+    "--grants",
+    type=Parsed("FILE", lambda text: read_grants_file(Path(text))),
+    default=None,
+    show_default="any namespace may name any pool",
+    help="YAML list of the projects, clusters and pools that each namespace may name; read at start.",
+)
 @click.option(
     "--poll-interval",
     type=_duration("100ms", "1h"),
@@ -174,6 +182,7 @@ def run(  # noqa: PLR0913 - click gives one argument an option
     namespaces: tuple[str, ...],
     allow_endpoints: tuple[str, ...],
     services: ServiceBook | None,
+    grants: Grants | None,
     poll_interval: timedelta,
     resync_interval: timedelta,
     settle_window: timedelta,
@@ -216,6 +225,7 @@ def run(  # noqa: PLR0913 - click gives one argument an option
         namespaces=namespaces,
         allow_endpoints=allow_endpoints,
         services=services or PUBLIC_ONLY,
+        grants=grants or ANY,
         poll_interval=poll_interval,
         resync_interval=resync_interval,
         settle_window=settle_window,

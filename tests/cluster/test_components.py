@@ -11,9 +11,10 @@ from typing import Final
 import pytest
 import yaml
 
+from cce_simulator.config import SimulatorConfig
 from controlplane import ControlPlane
-from harness import Cluster, Manifest, Rendered, SimulatorProcess
-from harness.cluster import ROOT
+from harness import Cluster, Manifest, MembershipSpec, Rendered, SimulatorProcess
+from harness.cluster import ROOT, condition, has_reason
 from harness.kustomize import TEAM, join, render, write
 
 NAMESPACE: Final = "nodepool-membership"
@@ -134,6 +135,37 @@ def test_the_operator_runs_with_the_proxy_that_is_set(
     rendered.apply(own_plane)
     with rendered.operator(own_plane, tmp_path, [cloud.url]) as operator:
         join(own_cluster, cloud, operator)
+
+
+def test_grants_stand_beside_trusted_certificates_and_count(
+    own_plane: ControlPlane, own_cluster: Cluster, cloud: SimulatorProcess, sources: Path, tmp_path: Path
+) -> None:
+    granted = {"namespace": "nobody", "projectID": MembershipSpec.project_id}
+    content = f"grants.yaml={json.dumps([granted])}"
+    rendered = over_deploy(
+        own_plane,
+        sources,
+        "grants",
+        "trusted-ca",
+        configMapGenerator=[TRUSTED, config_map("nodepool-membership-grants", literals=[content])],
+    )
+    found = next(o for o in rendered.objects if o["kind"] == "ConfigMap" and "grants" in o["metadata"]["name"])
+    volumes = {volume["name"]: volume["configMap"]["name"] for volume in rendered.pod["spec"]["volumes"]}
+    assert volumes == {"grants": found["metadata"]["name"], "trusted-ca": "nodepool-membership-trusted-ca"}
+    mounts = {}
+    for mount in rendered.container["volumeMounts"]:
+        folder = mounts[mount["mountPath"]] = tmp_path / mount["name"]
+        folder.mkdir()
+        config = next(o for o in rendered.objects if o["metadata"]["name"] == volumes[mount["name"]])
+        for name, text in config["data"].items():
+            (folder / name).write_text(text)
+    rendered.apply(own_plane)
+    with rendered.operator(own_plane, tmp_path, [cloud.url], mounts=mounts):
+        own_cluster.create_secret(TEAM, SimulatorConfig())
+        own_cluster.create(MembershipSpec("m", ["0e3b1c9a-6a43-4a57-9a0e-3b4f6f0f7a11"], cloud.url, TEAM))
+        told = own_cluster.wait(TEAM, "m", "NotGranted", has_reason("NotGranted"))
+    assert condition(told, "Stalled")["reason"] == "NotGranted"
+    assert cloud.entries() == []
 
 
 def test_the_operator_runs_with_trusted_certificates(

@@ -28,6 +28,7 @@ NOT_DECIDED: Final = frozenset(
         Reason.CREDENTIALS_INVALID,
         Reason.ENDPOINT_NOT_ALLOWED,
         Reason.REGION_UNKNOWN,
+        Reason.NOT_GRANTED,
         # Such a status is never decided on: its conditions alone are written.
         Reason.STATUS_INVALID,
         # The schema's default, until the operator's first look.

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     IDENTITY_REFUSED = "IdentityRefused"
     ENDPOINT_NOT_ALLOWED = "EndpointNotAllowed"
     REGION_UNKNOWN = "RegionUnknown"
+    NOT_GRANTED = "NotGranted"
     NOT_FOUND = "NotFound"
     POOL_NOT_READY = "PoolNotReady"
     CLUSTER_NOT_READY = "ClusterNotReady"

@@ -184,7 +184,7 @@ def _reads_failed(facts: Facts) -> Verdict | None:
     return waiting(trouble.reason, facts.why)
 
 
-STALLING: Final = frozenset({Reason.REGION_UNKNOWN, Reason.ENDPOINT_NOT_ALLOWED})
+STALLING: Final = frozenset({Reason.REGION_UNKNOWN, Reason.ENDPOINT_NOT_ALLOWED, Reason.NOT_GRANTED})
 """Nothing passes by itself here: a person has to change the spec or the operator's options."""
 
 

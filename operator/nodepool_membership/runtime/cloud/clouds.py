@@ -38,6 +38,7 @@ from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.runtime.cloud import error_mapping, inspecting
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 from nodepool_membership.runtime.cloud.identities import Identities
+from nodepool_membership.runtime.ops.grants import ANY, Grants
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Clouds:
         *,
         monotonic: Callable[[], float],
         connect_servers: ConnectServers = _unknown,
+        grants: Grants = ANY,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._connect = connect
@@ -107,6 +109,7 @@ class Clouds:
         self._listings = listings
         self._monotonic = monotonic
         self._connect_servers = connect_servers
+        self._grants = grants
         self._now = now
         self._read: set[tuple[ListingKey, str]] = set()
         """Pools that were read once since the start, by whose credentials: that a membership may claim servers."""
@@ -117,10 +120,12 @@ class Clouds:
         """Resolve endpoint and credentials; `fresh_secret` reads the Secret in any case.
 
         Raises:
-            TroubleError: endpoint not allowed, region unknown, Secret missing or unusable.
+            TroubleError: pool not granted, endpoint not allowed, region unknown, Secret missing or unusable.
             KubeError: the API server did not answer.
         """
         pool = membership.spec.node_pool
+        if (why := self._grants.why_not(membership.metadata.namespace, pool)) is not None:
+            raise TroubleError(Trouble(Reason.NOT_GRANTED, why))
         try:
             endpoint = resolve_endpoint(pool.region, pool.endpoint, self._allow)
         except (EndpointNotAllowedError, UnknownRegionError) as error:

@@ -14,6 +14,7 @@ from nodepool_membership.api.names import COMPONENT
 from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook, read_endpoints_file
 from nodepool_membership.net.proxies import DIRECT, Proxies
 from nodepool_membership.net.trust import read_ca_file
+from nodepool_membership.runtime.ops.grants import ANY, Grants
 from nodepool_membership.runtime.ops.logs import LogFormat, LogLevel
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -63,6 +64,8 @@ class Options:
     """Empty: all."""
     allow_endpoints: tuple[str, ...] = ()
     """Beyond the public CCE domains, as `scheme://host:port` in lower case with the port always there."""
+    grants: Grants = ANY
+    """Which namespaces may name which pools."""
     poll_interval: timedelta = timedelta(seconds=15)
     resync_interval: timedelta = timedelta(minutes=5)
     settle_window: timedelta = timedelta(minutes=30)

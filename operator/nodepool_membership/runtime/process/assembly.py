@@ -130,6 +130,7 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
             Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=now),
             monotonic=monotonic,
             connect_servers=connect_servers,
+            grants=options.grants,
             now=now,
         )
         try:
