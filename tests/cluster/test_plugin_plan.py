@@ -15,7 +15,7 @@ from cce_simulator.config import NODE_POOL_ID, Behaviour, ServerConfig, Simulato
 from controlplane import ControlPlane
 from controlplane.ports import free_ports
 from harness import Cluster, Scene, SimulatorProcess
-from harness.cluster import MembershipSpec, status
+from harness.cluster import MembershipSpec, finalizers, status
 from harness.editor import EDITOR, VIEWER, Person, everywhere
 from harness.identity import FEDERATION, STS, trusting
 from harness.operator_process import FAST
@@ -70,6 +70,8 @@ def test_what_a_plan_tells_is_done_then_and_to_tell_it_changes_nothing(
     )
     scene.edit(serverIDs=[joined, new, other, stopped], suspend=True)
     scene.until_reason("Suspended")
+    # An edit is acknowledged before the cloud is looked at for it; what is surplus holds the object.
+    scene.until("all is stored", lambda m: "plan" in status(m) and finalizers(m) != [])
     before, calls = scene.get(), changed(scene)
     where = everywhere(scene.simulator.url, tmp_path)
     code, plan = told(editor, where)

@@ -1,4 +1,4 @@
-"""What physics answers to a call, as the operator is told it.
+"""What physics answers to a call, or to who asks for a job, as the operator is told it.
 
 Not for: what a call does (`physics`).
 """
@@ -7,6 +7,7 @@ from explore import physics
 from explore.objects import server_id
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core.observed.catalogue import refusal
+from nodepool_membership.core.observed.observation import JobPhase, JobReport
 from nodepool_membership.core.record import Accepted, Answer, NotSent, Refused, Unknown
 
 
@@ -22,3 +23,18 @@ def said(told: physics.Answer, intent: Batch) -> Answer:
     text = f"server {server_id(told.server)} is bad" if told.server >= 0 else "refused"
     status = 400 if intent.operation is Operation.ADD else 403
     return Refused(refusal(status, code, text), f"{status} {code}: {text}", text)
+
+
+def job_said(cloud: physics.Cloud, uid: str, how: str, now: int) -> JobReport:
+    """What is told of a job: what is so, or what `how` says."""
+    if how == "unreadable":
+        return JobReport(uid, JobPhase.UNREADABLE)
+    job = next((j for j in cloud.jobs if j.uid == uid), None)
+    if job is None or how == "404":
+        return JobReport(uid, JobPhase.LOST)
+    if job.ends > now:
+        return JobReport(uid, JobPhase.RUNNING)
+    if not job.failed:
+        return JobReport(uid, JobPhase.SUCCEEDED)
+    texts = {server_id(s): "not installed" for s in job.servers}
+    return JobReport(uid, JobPhase.FAILED, "some nodes failed", texts)

@@ -9,6 +9,7 @@ from explore.moves import judged, work
 from explore.objects import Object, edited, parsed
 from explore.physics import ACTIVE, POOL
 from explore.scenarios import Scenario
+from explore.snapshots import snapshot
 from explore.world import World
 
 HOURS = 5 * 3600
@@ -19,7 +20,8 @@ class Fair:
     """A world in which nothing goes wrong any more."""
 
     def __init__(self, world: World) -> None:
-        self.world = world._replace(todo=(), spins=0, cloud=physics.end_jobs(world.cloud, world.now))
+        idle = tuple(p._replace(parked=frozenset()) for p in world.processes)
+        self.world = world._replace(todo=(), spins=0, processes=idle, cloud=physics.end_jobs(world.cloud, world.now))
         self.wrongs: list[str] = []
         self._due = dict.fromkeys(range(len(world.objects)), float(world.now))
         self._versions: dict[int, int] = {}
@@ -60,6 +62,10 @@ class Fair:
             del self._due[key]
         else:
             self._due[key] = self.world.now + max(ran.seconds, 1.0)
+        parked = self.world.processes[self.world.leader].parked
+        if parked:
+            self.world = snapshot(self.world, "")._replace(todo=())
+            self._due |= dict.fromkeys(parked, float(self.world.now))
 
     def edit(self, key: int, stored: Object) -> None:
         objects = list(self.world.objects)

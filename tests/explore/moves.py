@@ -25,6 +25,7 @@ from explore.objects import (
 from explore.process import Point, Ran, Run
 from explore.remembered import fresh
 from explore.scenarios import Scenario
+from explore.snapshots import snapshot
 from explore.world import World
 
 TICKS = (0, 60, 360, 1860)
@@ -80,7 +81,11 @@ def tick(world: World, seconds: int) -> Next:
     held = -1 if world.paused is None or world.paused.who != world.leader else world.paused.key
     todo = tuple(i for i in range(len(world.objects)) if i != held)
     cloud = physics.advance(world.cloud, world.now, now)
-    after, wrongs = judged(world, world._replace(now=now, cloud=cloud, todo=todo, spins=0, stirred=False), ())
+    processes = world.processes
+    if seconds:
+        processes = tuple(p._replace(steps=0, parked=frozenset()) for p in processes)
+    after = world._replace(now=now, cloud=cloud, processes=processes, todo=todo, spins=0, stirred=False)
+    after, wrongs = judged(world, after, ())
     return Next(f"tick {seconds}", after, wrongs)
 
 
@@ -90,6 +95,9 @@ def usual(world: World) -> Iterator[Next]:
         key = world.todo[0]
         plain = work(world, key, {})
         yield Next(f"work {key}", plain.world, plain.wrongs)
+        return
+    if awaits(world):
+        yield Next("snapshot", snapped(world, ""))
         return
     yield from (tick(world, seconds) for seconds in TICKS if seconds or world.stirred)
     if world.paused is not None:
@@ -104,12 +112,47 @@ def strange(scenario: Scenario, world: World) -> Iterator[Next]:
     """What may happen next with one fault, or one thing that somebody does."""
     if world.todo:
         yield from _works(world, world.todo[0])
+        if world.todo[0] not in world.processes[world.leader].entitled:
+            return
+        # What it is to see was seen, and it was not read yet.
+        yield from _stirred(_users(scenario, world))
         return
-    for following in (*_users(scenario, world), *_world(scenario, world)):
-        yield following._replace(world=following.world._replace(stirred=True))
+    if awaits(world):
+        yield from (Next(f"snapshot {how}", snapped(world, how)) for how in _shown_wrong(world))
+        yield from _stirred(_users(scenario, world))
+        return
+    yield from _stirred(_users(scenario, world))
+    yield from _stirred(_world(scenario, world))
     if world.paused is not None:
         for text, ran in _chosen(partial(resume, world), "resume", resume(world, {}).points):
             yield Next(text, ran.world, ran.wrongs)
+
+
+def awaits(world: World) -> bool:
+    """Whether a snapshot is to be taken, now that nothing else is to be done."""
+    return not world.todo and world.spins < _SPINS and bool(world.processes[world.leader].parked)
+
+
+def snapped(world: World, how: str) -> World:
+    """The snapshot is taken: who waits for it is worked."""
+    return snapshot(world, how)._replace(spins=world.spins + 1)
+
+
+def _shown_wrong(world: World) -> Iterator[str]:
+    """Every way in which a snapshot may fail, or may not show what is there."""
+    yield from ("trouble", "more", "fewer")
+    if physics.lags(world.cloud, world.now):
+        return
+    servers = [s for s, node in physics.shown(world.cloud, world.now) if node.pool == physics.POOL]
+    for server in servers:
+        yield f"miss:{server}"
+        if len(servers) > 1:
+            yield f"repeat:{server}"
+
+
+def _stirred(moves: Iterator[Next]) -> Iterator[Next]:
+    for following in moves:
+        yield following._replace(world=following.world._replace(stirred=True))
 
 
 def twice_strange(world: World) -> Iterator[Next]:
@@ -148,14 +191,6 @@ def _chosen(run: Callable[[dict[int, str]], Ran], text: str, points: tuple[Point
 
 def _choices(point: Point) -> Iterator[str]:
     match point.kind:
-        case "look":
-            yield "trouble"
-            yield "more"
-            yield "fewer"
-            for server in point.servers:
-                yield f"miss:{server}"
-                if len(point.servers) > 1:
-                    yield f"repeat:{server}"
         case "jobs":
             yield from ("404", "unreadable", "trouble")
         case "add":

@@ -7,31 +7,29 @@ the answers it was given.
 
 import json
 from collections.abc import Callable, Generator, Iterator
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from explore import physics
-from explore.answers import said
-from explore.objects import EPOCH, Object, body, moment, server_id, server_of, with_status
+from explore.answers import job_said, said
+from explore.objects import EPOCH, Object, body, moment, server_of, with_status
 from explore.remembered import packed, unpacked
+from explore.snapshots import AWAY, at_hand, ticked
 from explore.world import Paused, World
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus, parse_membership, status_json
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Operation
 from nodepool_membership.core.observed.observation import (
-    ClusterReport,
-    JobPhase,
     JobReport,
     NamespaceState,
-    Node,
-    NodeTable,
-    PoolReport,
     Trouble,
 )
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.preflight.facts import Inspection, Server, Template
+from nodepool_membership.core.preflight.facts import Inspection, Server
 from nodepool_membership.core.program import effects as fx
+from nodepool_membership.core.program.memory import Memory
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
 from nodepool_membership.core.record import Answer, NotSent, too_late
@@ -41,7 +39,6 @@ from nodepool_membership.runtime.claims.claims import Claims
 
 SETTINGS: Final = Settings()
 INTERVALS: Final = Intervals(SETTINGS.poll_interval, SETTINGS.resync_interval)
-_AWAY: Final = Trouble(Reason.CLOUD_UNREACHABLE, "no route to the cloud")
 
 
 class Point(NamedTuple):
@@ -50,7 +47,7 @@ class Point(NamedTuple):
     at: int
     """How many effects came before it."""
     kind: str
-    """"look", "jobs", "add", "remove", "status", "finalizer" or "reserve"."""
+    """"look" (it stands still at most), "jobs", "add", "remove", "status", "finalizer" or "reserve"."""
     servers: tuple[int, ...] = ()
 
 
@@ -97,6 +94,11 @@ class Run:
         """By the clock of the process."""
         return self.world.now + self.process.skew
 
+    def instant(self) -> datetime:
+        """The same, in a moment of its own."""
+        self.process, at = ticked(self.process, self.world.now)
+        return at
+
     def run(self) -> Ran:
         """Perform effects until the program ends, or has to stand still."""
         key = (self.world.objects[self._key].namespace, self.world.objects[self._key].name)
@@ -119,7 +121,8 @@ class Run:
         processes = list(self.world.processes)
         if self._claims is not None:
             self.process = self.process._replace(claims=packed(self._claims))
-        processes[self._who] = self.process
+        entitled = self.process.entitled if paused is not None else self.process.entitled - {self._key}
+        processes[self._who] = self.process._replace(entitled=entitled)
         world = self.world._replace(
             objects=tuple(self.objects),
             cloud=self.cloud,
@@ -176,21 +179,22 @@ class Run:
 
     def _claims_of(self) -> Claims:
         if self._claims is None:
-            self._claims = unpacked(self.process.claims, lambda: moment(self.now))
+            self._claims = unpacked(self.process.claims, self.instant)
         return self._claims
 
-    def _note(self, effect: fx.TakeOver) -> fx.Memory:
+    def _note(self, effect: fx.TakeOver) -> Memory:
         self._claims_of().note(effect.found)
         uid = effect.found.metadata.uid
         known = self.process.memories[self._key]
         if known is None or known[0] != uid:
-            known = (uid, fx.Memory())
-            self._memorise(known)
+            known = (uid, Memory())
+        kept: Memory = known[1]
+        kept = kept.without_known(self._claims_of().freed(effect.found))
+        self._memorise((uid, kept))
         self.process = self.process._replace(unread=self.process.unread - {self._key})
-        memory: fx.Memory = known[1]
-        return memory
+        return kept
 
-    def _memorise(self, known: tuple[str, fx.Memory] | None) -> None:
+    def _memorise(self, known: tuple[str, Memory] | None) -> None:
         memories = list(self.process.memories)
         memories[self._key] = known
         self.process = self.process._replace(memories=tuple(memories))
@@ -226,7 +230,7 @@ class Run:
 
     def _reserve(self, effect: fx.Reserve) -> bool:
         self._choice("reserve", effect)
-        return self._claims_of().reserve(effect.membership, effect.intent)
+        return self._claims_of().reserve(effect.membership, effect.intent, effect.listed)
 
     def _naming(self, effect: fx.FindNaming) -> fx.Key | None:
         """The watch is prompt: whatever another names by now, it told of."""
@@ -243,7 +247,21 @@ class Run:
 
     def _read(self, _effect: fx.ReadObject) -> Membership | UnreadableStatus | None:
         stored = self.objects[self._key]
+        self._note_version()
         return _parsed(stored) if stored.there else None
+
+    def _note_version(self) -> None:
+        """Since when the process knows of the object as it is."""
+        version, noted = self.objects[self._key].version, list(self.process.noted)
+        if noted[self._key] is None or noted[self._key][0] != version:
+            noted[self._key] = (version, self.instant())
+            self.process = self.process._replace(noted=tuple(noted))
+
+    def _decided(self, effect: fx.TellDecided) -> None:
+        listing, noted = effect.seen.listing, self.process.noted[self._key]
+        unchanged = effect.membership.metadata.resource_version == str(noted[0])
+        if effect.decision.intent is not None and unchanged and (listing is None or listing.begun < noted[1]):
+            self.wrongs.append("a call is decided by a snapshot that began before the object was read")
 
     def _guarded(self, meta: Metadata) -> Object:
         stored = self.objects[self._key]
@@ -268,6 +286,7 @@ class Run:
             self.wrongs.append("a status does not read back as it was written")
         else:
             self._claims_of().stored(effect.membership, read)
+        self._note_version()
         return str(after.version)
 
     def _write_conditions(self, effect: fx.WriteConditions) -> str:
@@ -298,23 +317,16 @@ class Run:
 
     # The cloud
 
-    def _look(self, effect: fx.ReadCluster) -> fx.ClusterView | Trouble:
-        shown = physics.shown(self.cloud, self.world.now)
-        count = physics.counted(self.cloud, self.world.now)
-        told = () if physics.lags(self.cloud, self.world.now) else shown
-        how = self._choice("look", effect, tuple(s for s, n in told if n.pool == physics.POOL))
-        if how == "trouble":
-            return _AWAY
-        nodes = [Node(server_id(s), n.uid, n.pool, n.phase, moment(n.created)) for s, n in shown]
-        if how.startswith("miss:"):
-            nodes = [n for n in nodes if n.server_id != server_id(int(how[5:]))]
-        elif how.startswith("repeat:"):
-            nodes = [n for n in nodes if n.server_id != server_id(int(how[7:]))]
-            nodes += [n for n in nodes if n.pool_id == physics.POOL][:1]
-        count += {"more": 1, "fewer": -1}.get(how, 0)
-        table = NodeTable(moment(self.now), nodes)
-        pool = PoolReport("", count, Template(f"template {self.cloud.template}"))
-        return fx.ClusterView(table, pool, ClusterReport("Available"), float(-self.process.skew))
+    def _look(self, effect: fx.ReadCluster) -> fx.ClusterView | Trouble | fx.Awaited:
+        found = at_hand(self.process, self.now, self._key, effect)
+        self._choice("look", effect)
+        process, key = self.process, self._key
+        if found is None:
+            self.process = process._replace(parked=process.parked | {key}, entitled=process.entitled - {key})
+            return fx.Awaited()
+        if isinstance(found, Trouble):
+            self.process = process._replace(entitled=process.entitled - {key})
+        return found
 
     def _inspect(self, effect: fx.InspectServers) -> Inspection:
         found = {i: Server(i, "ACTIVE") for i in effect.server_ids}
@@ -323,22 +335,8 @@ class Run:
     def _jobs(self, effect: fx.AskJobs) -> dict[str, JobReport] | Trouble:
         how = self._choice("jobs", effect)
         if how == "trouble":
-            return _AWAY
-        return {job: self._job(job, how) for job in effect.job_ids}
-
-    def _job(self, uid: str, how: str) -> JobReport:
-        if how == "unreadable":
-            return JobReport(uid, JobPhase.UNREADABLE)
-        job = next((j for j in self.cloud.jobs if j.uid == uid), None)
-        if job is None or how == "404":
-            return JobReport(uid, JobPhase.LOST)
-        if job.ends > self.world.now:
-            return JobReport(uid, JobPhase.RUNNING)
-        if not job.failed:
-            return JobReport(uid, JobPhase.SUCCEEDED)
-        return JobReport(
-            uid, JobPhase.FAILED, "some nodes failed", {server_id(s): "not installed" for s in job.servers}
-        )
+            return AWAY
+        return {job: job_said(self.cloud, job, how, self.world.now) for job in effect.job_ids}
 
     def _call(self, effect: fx.Call) -> Answer:
         intent = effect.intent
@@ -363,7 +361,7 @@ def _lease(run: Run, _effect: fx.AskLease) -> bool:
 
 
 _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
-    fx.Now: lambda run, _: moment(run.now),
+    fx.Now: lambda run, _: run.instant(),
     fx.Sleep: lambda _run, _: None,
     fx.Forget: Run._forget,
     fx.TakeOver: Run._note,
@@ -389,11 +387,11 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.AskJobs: Run._jobs,
     fx.ReadCluster: Run._look,
     fx.InspectServers: Run._inspect,
-    fx.IsListed: lambda _run, _: False,
+    fx.IsAtHand: lambda run, effect: at_hand(run.process, run.now, run._key, effect.look) is not None,
     fx.TakeWriteSlot: lambda _run, _: fx.WriteSlot(0.0),
     fx.Call: Run._call,
     fx.WriteLog: lambda _run, _: None,
-    fx.TellDecided: lambda _run, _: None,
+    fx.TellDecided: Run._decided,
     fx.TellStored: lambda _run, _: None,
     fx.TellReleased: lambda _run, _: None,
     fx.TellWithheld: lambda _run, _: None,

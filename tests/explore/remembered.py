@@ -25,7 +25,7 @@ def fresh(objects: tuple[Object, ...], skew: int = 0) -> Process:
     # A thousand empty arrays, which the size of a real index needs, take longer to pack than all else here.
     empty._buckets = [array("Q")]
     nothing = (None,) * len(objects)
-    return Process(there, nothing, nothing, packed(empty), skew=skew)
+    return Process(there, nothing, nothing, packed(empty), skew=skew, noted=nothing)
 
 
 def packed(claims: Claims) -> bytes:
@@ -42,7 +42,7 @@ def unpacked(blob: bytes, now: Callable[[], datetime]) -> Claims:
 
 
 @lru_cache(maxsize=200_000)
-def _claims_without_time(blob: bytes) -> tuple[Any, tuple[int, ...]]:
+def _claims_without_time(blob: bytes) -> tuple[Any, tuple[int, ...], tuple[datetime | None, ...]]:
     claims = unpacked(blob, lambda: EPOCH)
     slots = sorted(claims._slots.items(), key=lambda item: (item[1].key, item[1].uid, item[1].over or EPOCH))
     order = {number: index for index, (number, _) in enumerate(slots)}
@@ -51,10 +51,16 @@ def _claims_without_time(blob: bytes) -> tuple[Any, tuple[int, ...]]:
         (s.key, s.uid, s.digest, sorted(s.reserved), s.contested, s.live, s.lost, s.called, claims._binds(s))
         for _, s in slots
     ]
-    return (told, entries), tuple(-1 if s.over is None else int((s.over - EPOCH).total_seconds()) for _, s in slots)
+    overs = tuple(-1 if s.over is None else int((s.over - EPOCH).total_seconds()) for _, s in slots)
+    return (told, entries), overs, (claims._freed, *(s.freed for _, s in slots))
 
 
 def comparable(process: Process, now: int) -> tuple[object, ...]:
     """The claims of a process in a form that is the same where the same follows."""
-    told, overs = _claims_without_time(process.claims)
-    return told, [over if over < 0 else max(over - now, 0) for over in overs]
+    told, overs, freed = _claims_without_time(process.claims)
+    begun = EPOCH if process.seen is None else process.seen.begun
+    return (
+        told,
+        [at is not None and at > begun for at in freed],
+        [over if over < 0 else max(over - now, 0) for over in overs],
+    )

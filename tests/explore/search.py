@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from explore.live import Fair, of_future
-from explore.moves import Next, play, strange, twice_strange, usual, work
+from explore.moves import Next, awaits, play, snapped, strange, twice_strange, usual, work
 from explore.remembered import comparable
 from explore.scenarios import Scenario
 from explore.world import World, canonical
@@ -147,7 +147,7 @@ class _Search:
     def _usual(self, world: World) -> Iterator[Next]:
         yield from usual(world)
         due = self._found.states // self._bounds.live_every > self._found.lived
-        if due and not world.todo and world.paused is None:
+        if due and not world.todo and not awaits(world) and world.paused is None:
             self._found.lived += 1
             wrongs = of_future(self._scenario, world)
             if wrongs:
@@ -158,7 +158,7 @@ class _Search:
         move, world, wrongs = following
         path: Trail = (trail, move)
         passed = cost + move.startswith("tick")
-        if not wrongs and passed + FAULT > self._bounds.cost and world.todo:
+        if not wrongs and passed + FAULT > self._bounds.cost and (world.todo or awaits(world)):
             # Nothing but what is usual can happen until the round is over.
             world, path, wrongs = _round(world, path)
         if wrongs:
@@ -188,7 +188,10 @@ class _Search:
 
 
 def _round(world: World, trail: Trail) -> tuple[World, Trail, tuple[str, ...]]:
-    while world.todo:
+    while world.todo or awaits(world):
+        if not world.todo:
+            world, trail = snapped(world, ""), (trail, "snapshot")
+            continue
         key = world.todo[0]
         ran = work(world, key, {})
         world, trail = ran.world, (trail, f"work {key}")

@@ -10,13 +10,23 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from explore.objects import EPOCH, Object, Spec, parsed
+from explore.objects import EPOCH, Object, Spec, moment, parsed
 from explore.physics import NEVER, Cloud
 
 OLD: Final = 3600
 """Seconds after which a moment is as good as any earlier one."""
 _SINCE: Final = re.compile(r'"lastTransitionTime":"[^"]*"')
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+class Seen(NamedTuple):
+    """A snapshot of the cluster that a process took."""
+
+    begun: datetime
+    shown: tuple[Any, ...]
+    """What it is made of, in a form that compares."""
+    view: Any
+    """The same as the operator sees it."""
 
 
 class Process(NamedTuple):
@@ -32,6 +42,16 @@ class Process(NamedTuple):
     doubted: bool = False
     skew: int = 0
     """Its clock minus the cloud's, in seconds."""
+    steps: int = 0
+    """How often it has looked at its clock in this second: no two moments of one process are the same."""
+    seen: Seen | None = None
+    """The last snapshot."""
+    parked: frozenset[int] = frozenset()
+    """Objects that wait for the next one."""
+    entitled: frozenset[int] = frozenset()
+    """Those that waited for the last one, and were not worked since."""
+    noted: tuple[Any, ...] = ()
+    """By object: its version, and since when the process knows it to be so."""
 
 
 class Paused(NamedTuple):
@@ -121,6 +141,7 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
             claims[n],
             p.doubted,
             p.skew,
+            *_snapshot(p, world),
         )
         for n, p in enumerate(world.processes)
     ]
@@ -157,6 +178,28 @@ def _memory(memory: tuple[str, Any] | None, world: World, key: int) -> object:
     )
     current = kept.unreadable == str(world.objects[key].version)
     return uid, absences, min(kept.failed_reads, 3), current
+
+
+KEPT: Final = 30
+"""Seconds for which a snapshot may serve at all, but for who waited for it."""
+
+
+def _snapshot(process: Process, world: World) -> tuple[object, ...]:
+    """What a process has of a snapshot, and what is known to be as it was before it."""
+    parked = [(i, str(kept.known and kept.known.jobs)) for i, kept in _kept(process) if i in process.parked]
+    seen = process.seen
+    age = 0 if seen is None else int((moment(world.now + process.skew) - seen.begun).total_seconds())
+    if seen is None or (age > KEPT and not process.entitled):
+        return (parked,)
+    known: list[object] = []
+    for i, kept in _kept(process):
+        now = kept.known if kept.known is not None and kept.known.version == str(world.objects[i].version) else None
+        known.append((i, now is not None and now.since <= seen.begun))
+    return parked, age, seen.shown, sorted(process.entitled), known
+
+
+def _kept(process: Process) -> list[tuple[int, Any]]:
+    return [(i, memory[1]) for i, memory in enumerate(process.memories) if memory is not None]
 
 
 def _ledger(known: tuple[str, Any] | None, stored: Object) -> object:

@@ -153,12 +153,12 @@ MUTANTS: Final = (
     ),
     Mutant(
         "P14",
-        "the credentials in the key of the shared listings",
+        "the credentials in the key of the shared snapshots",
         (
             Edit(
                 "runtime/cloud/clouds.py",
-                "listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint)",
-                'listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, "")',
+                "snapshot_key=SnapshotKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint)",
+                'snapshot_key=SnapshotKey(endpoint, pool.project_id, pool.cluster_id, "")',
             ),
         ),
         ("tests/unit/test_runtime_clouds.py",),

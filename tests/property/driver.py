@@ -15,26 +15,25 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
 from nodepool_membership.core.decide import Decision, decide
-from nodepool_membership.core.observed.observation import Freshness, NodeTable, Trouble
+from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.preview import Preview
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
     AskJobs,
     AskLease,
+    Awaited,
     Call,
     CloudEffect,
-    ClusterView,
     Doubt,
     Effect,
     FindNaming,
     FindRivals,
     InspectServers,
+    IsAtHand,
     IsDoubted,
-    IsListed,
     KeepLedger,
     LogText,
-    Memory,
     Now,
     ObjectEffect,
     OutputEffect,
@@ -59,6 +58,7 @@ from nodepool_membership.core.program.effects import (
     WriteStatus,
 )
 from nodepool_membership.core.program.foreseeing import foresee
+from nodepool_membership.core.program.memory import Known, Memory
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals
 from nodepool_membership.core.record import Answer, NotSent, too_late
@@ -67,12 +67,12 @@ from nodepool_membership.core.state.settings import Settings
 from property.checks import check_decision, check_status
 from property.cloud_model import EPOCH, Cloud
 from property.reached import note
+from property.snapshots import Snapshots
 from property.stored_object import StoredObject
 
 SETTINGS: Final = Settings()
 INTERVALS: Final = Intervals(SETTINGS.poll_interval, SETTINGS.resync_interval)
 RESYNC: Final = SETTINGS.resync_interval.total_seconds()
-RECENT: Final = timedelta(seconds=30)
 T = TypeVar("T")
 
 KEY: Final = ("cce-system", "workers")
@@ -110,7 +110,7 @@ class Driver:
     rivals: Rivals | Trouble | None = field(default_factory=dict)
     budget_free: datetime = EPOCH
     intents: list[Batch] = field(default_factory=list)
-    cached: NodeTable | None = None
+    snapshots: Snapshots = field(default_factory=Snapshots)
     memory: Memory = field(default_factory=Memory)
     ledger: Ledger | None = None
     doubts: bool = False
@@ -122,6 +122,8 @@ class Driver:
     """The object as the program knows it."""
     _called: bool = False
     """An intent is stored in this reconcile."""
+    _waits: bool = False
+    """The program has ended to wait for a snapshot."""
 
     def __post_init__(self) -> None:
         self.stored.clock = lambda: self.cloud.now
@@ -143,7 +145,7 @@ class Driver:
         try:
             return RESYNC if self.stored.gone else self._work()
         except CrashError:
-            self.cached, self.doubts, self.uid, self.memory = None, False, "", Memory()
+            self.snapshots, self.doubts, self.uid, self.memory = Snapshots(), False, "", Memory()
             self.ledger = None
             return 5.0
         finally:
@@ -167,6 +169,10 @@ class Driver:
     def _work(self) -> float:
         self._begin()
         requeue = self._to_the_end(reconcile(KEY, SETTINGS))
+        if self._waits:
+            self._await()
+            return self._work()
+        self.snapshots.entitled = False
         self._decide_again()
         if requeue is None or self._known is None:
             return RESYNC
@@ -174,13 +180,22 @@ class Driver:
 
     def foresee(self) -> Preview:
         """What is told of what would be done; nothing but looks is performed."""
-        self._begin()
-        found = self._to_the_end(foresee(self.stored.read(), SETTINGS))
+        membership = self.stored.read()
+        found: Preview | Trouble | Known = Known(membership.metadata.resource_version, self.now)
+        while isinstance(found, Known):
+            self._begin()
+            found = self._to_the_end(foresee(membership, found, SETTINGS))
+            if self._waits:
+                self._await()
         assert isinstance(found, Preview), f"nothing is foreseen: {found}"
         return found
 
+    def _await(self) -> None:
+        self.snapshots.take(self.cloud, self.skew, self._trouble())
+        self._pass(Boundary.LOOKED)
+
     def _begin(self) -> None:
-        self._decided, self._known, self._called = None, None, False
+        self._decided, self._known, self._called, self._waits = None, None, False, False
 
     def _to_the_end(self, program: Program[T]) -> T:
         answer: object = None
@@ -275,6 +290,11 @@ class Driver:
         match effect:
             case TellDecided(membership, decision, seen, now):
                 check_decision(membership, decision, seen, now)
+                unchanged = membership.metadata.resource_version == str(self.stored.version)
+                if decision.intent is not None and unchanged:
+                    assert self.snapshots.taken_at >= self.stored.changed_at, (
+                        "a call by a snapshot older than the object"
+                    )
                 self._decided, self._known = effect, membership
                 self._pass(Boundary.DECIDED)
             case TellStored(_, after):
@@ -304,8 +324,8 @@ class Driver:
 
     def _look(self, effect: CloudEffect[object]) -> object:
         match effect:
-            case IsListed():
-                return self._recent() is not None
+            case IsAtHand(look):
+                return self.snapshots.at_hand(look, self.now) is not None
             case TakeWriteSlot():
                 return self._looked(WriteSlot(max((self.budget_free - self.cloud.now).total_seconds(), 0.0)))
             case AskJobs(job_ids):
@@ -313,8 +333,10 @@ class Driver:
             case InspectServers(pool, server_ids):
                 nodes = {i: node.uid for i, node in self.cloud.nodes.items()}
                 return self._looked(self.cloud.inventory.read(server_ids, self.now, pool.node_pool_id, nodes))
-            case ReadCluster(_, freshness):
-                return self._looked(self._trouble() or self._view(freshness))
+            case ReadCluster():
+                found = self.snapshots.at_hand(effect, self.now)
+                self._waits = found is None
+                return self._looked(found or Awaited())
         return None
 
     def _looked(self, answer: T) -> T:
@@ -323,17 +345,6 @@ class Driver:
 
     def _trouble(self) -> Trouble | None:
         return Trouble(Reason.CLOUD_UNREACHABLE, "no route to the cloud") if self.unreachable else None
-
-    def _recent(self) -> NodeTable | None:
-        table = self.cached
-        return table if table is not None and table.begun >= self.now - RECENT else None
-
-    def _view(self, freshness: Freshness) -> ClusterView:
-        table = self._recent() if freshness is Freshness.RECENT else None
-        self.cached = table = table or self.cloud.listing(self.now)
-        if freshness is Freshness.RECENT:
-            return ClusterView(table, clock_offset_seconds=-self.skew)
-        return ClusterView(table, self.cloud.pool(), self.cloud.cluster(), -self.skew)
 
     def _call(self, membership: Membership, intent: Batch) -> Answer:
         signed_at = intent.submit_time

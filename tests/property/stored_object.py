@@ -33,6 +33,7 @@ class StoredObject:
     gone: bool = False
     namespace_state: NamespaceState = field(default_factory=NamespaceState)
     clock: Callable[[], datetime] = lambda: EPOCH
+    changed_at: datetime = EPOCH
     listed_until: dict[str, datetime] = field(default_factory=dict)
     """Servers off the list, and since when."""
     given_back: int = 0
@@ -47,7 +48,7 @@ class StoredObject:
         """An empty status, as the schema defaults it."""
         ready: Json = {"type": "Ready", "status": "Unknown", "reason": "Pending"}
         self.status = {"observedGeneration": -1, "conditions": [ready]}
-        self.version += 1
+        self._next()
 
     def edit(self, **fields: Json) -> None:
         """A user edits the spec."""
@@ -61,7 +62,7 @@ class StoredObject:
         self.listed_until |= dict.fromkeys(left, self.clock())
         self.spec = spec
         self.generation += 1
-        self.version += 1
+        self._next()
 
     def listed(self) -> frozenset[str]:
         return _ids(self.spec)
@@ -71,7 +72,7 @@ class StoredObject:
         if self.deleted is None:
             self.deleted = self.clock()
             self.generation += 1
-            self.version += 1
+            self._next()
             self.gone = not self.finalizers
 
     def recreate(self) -> None:
@@ -88,7 +89,7 @@ class StoredObject:
 
     def annotate(self, **annotations: str) -> None:
         self.annotations.update(annotations)
-        self.version += 1
+        self._next()
 
     def read(self) -> Membership:
         """Read the object through the parser that the operator uses."""
@@ -129,6 +130,7 @@ class StoredObject:
 
     def _next(self) -> str:
         self.version += 1
+        self.changed_at = self.clock()
         return str(self.version)
 
 

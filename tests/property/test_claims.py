@@ -7,7 +7,7 @@ proof. A step ends wherever `core.program` waits for something.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
@@ -49,13 +49,17 @@ class World:
     """Servers of adds that can still take effect, and whose they are."""
     orphans: set[str] = field(default_factory=set)
     """Those of them that no status tells of any more."""
+    ended: dict[str, datetime] = field(default_factory=dict)
+    """When servers were let go on which an add had taken effect."""
     sent: int = 0
 
-    def send(self, sender: Membership, intent: Batch) -> None:
+    def send(self, sender: Membership, intent: Batch, listed: datetime) -> None:
         key = (sender.metadata.namespace, sender.metadata.name)
         for server_id in intent.server_ids:
             self.sent += 1
             assert server_id not in self.acting, f"{server_id} is named by {key} and by {self.acting[server_id]}"
+            ended = self.ended.get(server_id, listed)
+            assert ended <= listed, f"{server_id} is wiped by {key} by a listing from before another's add of it ended"
             owners = [
                 name
                 for name, stored in self.stored.items()
@@ -146,6 +150,7 @@ class Machine(RuleBasedStateMachine):
         for _ in range(steps):
             if stored.worker is None:
                 stored.worker = self.reconcile(name, fails=fails, unanswered=unanswered)
+            self.now += timedelta(microseconds=1)
             try:
                 next(stored.worker)
             except StopIteration:
@@ -159,6 +164,7 @@ class Machine(RuleBasedStateMachine):
             claims.drop((NAMESPACES[name], name))
             return
         claims.note(found)
+        listed = self.now
         if found.status.last_batch is None and FINALIZER in found.metadata.finalizers:
             waits = replace(found.status, last_batch=0, recovery=Recovery(self.now, self.now + WINDOW))
             yield
@@ -182,7 +188,7 @@ class Machine(RuleBasedStateMachine):
             return
         intent = a_batch(Phase.SUBMITTING, *free, number=(found.status.last_batch or 0) + 1)
         yield
-        if not claims.reserve(found, intent):
+        if not claims.reserve(found, intent, listed):
             return
         yield
         status = replace(found.status, last_batch=intent.batch, jobs=(intent,))
@@ -190,7 +196,7 @@ class Machine(RuleBasedStateMachine):
         yield
         if intended is None or unanswered:
             return
-        self.world.send(intended, intent)
+        self.world.send(intended, intent, listed)
         yield
         running = replace(intent, phase=Phase.RUNNING)
         current = self.world.stored[name].object
@@ -206,6 +212,7 @@ class Machine(RuleBasedStateMachine):
         if self.store(found, replace(found.status, jobs=(), members=members)) is not None:
             for server_id in sent:
                 self.world.acting.pop(server_id)
+                self.world.ended[server_id] = self.now
 
     def store(self, old: Membership, status: Status, *, tell: bool = True) -> Membership | None:
         """A guarded write, also of the finalizer; `tell` is False when its answer is lost."""
@@ -236,10 +243,10 @@ TestMachine.settings = SEARCH
 class TwoSteps(Claims):
     """Broken on purpose: what was checked when the batch was planned is not checked again when it is reserved."""
 
-    def reserve(self, membership: Membership, intent: Batch) -> bool:
+    def reserve(self, membership: Membership, intent: Batch, listed: datetime) -> bool:
         key = (membership.metadata.namespace, membership.metadata.name)
         self._slots[self._numbers[key]].contested = False
-        return super().reserve(membership, intent)
+        return super().reserve(membership, intent, listed)
 
 
 def test_it_would_find_a_check_that_is_not_one_step_with_the_reservation() -> None:

@@ -12,7 +12,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.observed.observation import ACTIVE, JobPhase, Trouble
 from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.preflight.facts import Template
-from nodepool_membership.runtime.claims.claims import NoRoomError
+from nodepool_membership.runtime.claims.claimed import NoRoomError
 from property.answers import Reply
 from property.cloud_model import OTHER_POOL, POOL, CallPlan, Fate, server_id
 from property.driver import Boundary

@@ -12,14 +12,13 @@ from typing import cast
 
 from nodepool_membership.api.membership import InvalidObjectError, Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.spec import NodePoolRef, RemovalPolicy
+from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
-from nodepool_membership.cce.listings import ListingKey
+from nodepool_membership.cce.snapshots import SnapshotKey
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
-    Freshness,
     NamespaceState,
     Node,
     NodeTable,
@@ -27,7 +26,7 @@ from nodepool_membership.core.observed.observation import (
     Trouble,
 )
 from nodepool_membership.core.preflight.facts import Inspection, Server
-from nodepool_membership.core.program.effects import ClusterView, InspectServers
+from nodepool_membership.core.program.effects import ClusterView, InspectServers, ReadCluster
 from nodepool_membership.core.record import Accepted, Answer
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
@@ -117,10 +116,10 @@ class ListedCloud(Clouds):
         self.budgets = Budgets(60, random=lambda: 0.0, clock=lambda: 0.0)
 
     async def access(self, membership: Membership, **_: bool) -> Access:
-        key = ListingKey("https://cloud", "project", membership.spec.node_pool.cluster_id, "fingerprint")
+        key = SnapshotKey("https://cloud", "project", membership.spec.node_pool.cluster_id, "fingerprint")
         return Access(cast("CloudClient", None), key, "identity", self.budgets)
 
-    async def look(self, _access: Access, _pool: NodePoolRef, _freshness: Freshness, _read_at: datetime) -> ClusterView:
+    def look(self, _access: Access, _wanted: ReadCluster) -> ClusterView:
         if self.trouble is not None:
             raise TroubleError(self.trouble)
         table = NodeTable(NOW, self.nodes)
@@ -129,7 +128,7 @@ class ListedCloud(Clouds):
     async def inspect(self, wanted: InspectServers, _access: Access) -> Inspection:
         return Inspection(NOW, wanted.server_ids, {i: Server(i, "ACTIVE") for i in wanted.server_ids})
 
-    def is_listed(self, _access: Access) -> bool:
+    def is_at_hand(self, _access: Access, _wanted: ReadCluster) -> bool:
         return True
 
     def take(self, membership: Membership, access: Access) -> Taken | float:

@@ -3,7 +3,6 @@
 Not for: what becomes of effects (`test_runtime_calls`, `test_runtime_owners`), or every order (`tests/property`).
 """
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -19,30 +18,23 @@ from nodepool_membership.core.observed.observation import (
     ClusterReport,
     JobPhase,
     JobReport,
-    NamespaceState,
     NodeTable,
     PoolReport,
     Trouble,
 )
 from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.program.effects import (
-    AddFinalizer,
     AskJobs,
     AskLease,
-    Call,
     ClusterView,
     ConflictError,
     Connect,
     CredentialsTried,
     Effect,
     FindRivals,
-    InspectServers,
     IsDoubted,
-    Memory,
     NoAnswerError,
-    Now,
     ReadCluster,
-    ReadNamespaceState,
     ReadObject,
     RecallLedger,
     Reserve,
@@ -50,65 +42,17 @@ from nodepool_membership.core.program.effects import (
     Sleep,
     StoreError,
     TakeOver,
-    TakeWriteSlot,
     TellWithheld,
-    WriteSlot,
     WriteStatus,
 )
-from nodepool_membership.core.program.reconcile import reconcile
+from nodepool_membership.core.program.memory import Memory
 from nodepool_membership.core.program.requeue import Intervals, Requeue
-from nodepool_membership.core.record import Accepted, Answer, NotSent, Refused, Unknown
+from nodepool_membership.core.record import NotSent, Refused, Unknown
 from nodepool_membership.core.state.ledger import Ledger
-from unit.core_builders import JOB, NOW, SETTINGS, a_batch, a_spec, active, an_object, server, well
+from unit.core_builders import JOB, NOW, a_batch, a_spec, active, an_object, server
+from unit.program_world import Answers, World
 
-KEY = ("cce-system", "gpu-workers")
 INTERVALS = Intervals(timedelta(seconds=15), timedelta(minutes=5))
-Answers = dict[type[Effect[object]], object]
-WRITES = (WriteStatus, AddFinalizer, Reserve, AskLease, Shield, Call, Sleep)
-
-
-class World:
-    """Answers effects from a table, and notes those that change something, or guard what does."""
-
-    def __init__(self, membership: Membership, answer: Answer | None = None) -> None:
-        view = ClusterView(NodeTable(NOW, []), PoolReport("", 0), ClusterReport("Available"))
-        self.answers: Answers = {
-            ReadObject: membership,
-            TakeOver: Memory(),
-            Now: NOW,
-            FindRivals: {},
-            ReadCluster: view,
-            ReadNamespaceState: NamespaceState(),
-            TakeWriteSlot: WriteSlot(0.0),
-            InspectServers: well([server(1)]),
-            AskLease: True,
-            Reserve: True,
-            WriteStatus: "2",
-            AddFinalizer: "2",
-            IsDoubted: False,
-            Call: answer or Accepted(JOB),
-        }
-        self.fails: dict[type[Effect[object]], list[StoreError | None]] = {}
-        self.done: list[Effect[object]] = []
-        self.told: Callable[[Effect[object]], None] = lambda _: None
-
-    def run(self) -> Requeue | None:
-        program = reconcile(KEY, SETTINGS)
-        effect = next(program)
-        while True:
-            self.done += [effect] if isinstance(effect, WRITES) else []
-            self.told(effect)
-            failures = self.fails.get(type(effect))
-            error = failures.pop(0) if failures else None
-            try:
-                effect = program.throw(error) if error is not None else program.send(self.answers.get(type(effect)))
-            except StopIteration as end:
-                requeue: Requeue | None = end.value
-                return requeue
-
-    @property
-    def names(self) -> list[str]:
-        return [type(effect).__name__ for effect in self.done]
 
 
 def new() -> Membership:

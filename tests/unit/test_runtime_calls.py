@@ -17,7 +17,7 @@ from nodepool_membership.api.status import Batch, Operation, Phase, Recovery, St
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
-from nodepool_membership.cce.listings import ListingKey
+from nodepool_membership.cce.snapshots import SnapshotKey
 from nodepool_membership.core.program.calling import call_and_record, record_answer
 from nodepool_membership.core.program.effects import Connect, Program
 from nodepool_membership.core.record import Accepted, Answer
@@ -191,7 +191,7 @@ def an_access(transport: httpx.MockTransport) -> Access:
     http = httpx.AsyncClient(transport=transport)
     client = CloudClient(http, "https://a", "p", AccessKey("AK", "SK"), now=lambda: NOW, timeout_seconds=5)
     budgets = Budgets(10, random=lambda: 0.0, clock=lambda: 0.0)
-    return Access(client, ListingKey("https://a", "p", "c", "k"), "AK", budgets)
+    return Access(client, SnapshotKey("https://a", "p", "c", "k"), "AK", budgets)
 
 
 @pytest.mark.parametrize("doubted", [False, True])

@@ -16,7 +16,8 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Hold, Operation, Recovery, Status
 from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.runtime.claims import claims as module
-from nodepool_membership.runtime.claims.claims import Claims, NoRoomError
+from nodepool_membership.runtime.claims.claimed import NoRoomError
+from nodepool_membership.runtime.claims.claims import Claims
 from unit.claims_world import World, having, intent, of, with_open
 from unit.core_builders import NOW, SECOND, WINDOW, a_spec, server, servers
 
@@ -99,29 +100,29 @@ def test_a_reservation_is_refused_where_another_has_the_right_and_then_changes_n
     world = World()
     old, young = of("old", X, age=1), of("young", X, Y)
     world.sees(old, young)
-    assert not world.claims.reserve(young, intent(X, Y))
-    assert world.claims.reserve(old, intent(X))
-    assert world.claims.reserve(young, intent(Y))
+    assert not world.claims.reserve(young, intent(X, Y), world.now)
+    assert world.claims.reserve(old, intent(X), world.now)
+    assert world.claims.reserve(young, intent(Y), world.now)
 
 
 def test_a_reservation_holds_against_an_older_membership_until_it_is_known_to_have_come_to_nothing() -> None:
     world = World()
     young = of("young", X)
     world.sees(young)
-    assert world.claims.reserve(young, intent(X))
+    assert world.claims.reserve(young, intent(X), world.now)
     old = of("old", X, age=1)
     world.sees(old)
     assert world.better(old) == {X: "ns/young"}
-    assert not world.claims.reserve(old, intent(X))
+    assert not world.claims.reserve(old, intent(X), world.now)
     world.sees(young)
-    assert world.claims.reserve(old, intent(X))
+    assert world.claims.reserve(old, intent(X), world.now)
 
 
 def test_a_reservation_ends_with_a_status_that_does_not_hold_it() -> None:
     world = World()
     young, old = of("young", X), of("old", X, age=1)
     world.sees(young)
-    world.claims.reserve(young, intent(X))
+    world.claims.reserve(young, intent(X), world.now)
     world.claims.stored(young, having(young, members=()))
     world.sees(old)
     assert world.better(old) == {}
@@ -131,7 +132,7 @@ def test_a_reservation_becomes_an_open_batch_and_then_a_record() -> None:
     world = World()
     young, old = of("young", X), of("old", X, age=1)
     world.sees(young)
-    world.claims.reserve(young, intent(X))
+    world.claims.reserve(young, intent(X), world.now)
     stored = with_open(young, X)
     world.claims.stored(young, stored)
     world.sees(old, stored)
@@ -148,15 +149,15 @@ def test_nothing_is_removed_that_another_names() -> None:
     owner, other = having(of("owner", age=1), members=(X, Y)), of("other", X)
     world.sees(owner, other)
     assert world.better(owner) == {}
-    assert not world.claims.reserve(owner, intent(X, operation=Operation.REMOVE))
-    assert world.claims.reserve(owner, intent(Y, operation=Operation.REMOVE))
+    assert not world.claims.reserve(owner, intent(X, operation=Operation.REMOVE), world.now)
+    assert world.claims.reserve(owner, intent(Y, operation=Operation.REMOVE), world.now)
 
 
 def test_nothing_is_reserved_for_an_object_that_is_not_known() -> None:
     world = World()
     world.sees(of("pool", X))
-    assert not world.claims.reserve(of("pool", X, uid="another"), intent(X))
-    assert not world.claims.reserve(of("unknown", X), intent(X))
+    assert not world.claims.reserve(of("pool", X, uid="another"), intent(X), world.now)
+    assert not world.claims.reserve(of("unknown", X), intent(X), world.now)
 
 
 @pytest.mark.parametrize("created_anew", [False, True])
@@ -200,7 +201,7 @@ def test_after_a_reset_a_lost_batch_is_held_against_others_only() -> None:
     reset = replace(lost, status=Status(last_batch=0))
     world.sees(lost, reset)
     assert world.better(reset) == {}
-    assert world.claims.reserve(reset, intent(X))
+    assert world.claims.reserve(reset, intent(X), world.now)
     assert world.better(other) == {X: "ns/sent"}
 
 
@@ -278,7 +279,7 @@ def test_where_there_is_no_room_for_an_edit_what_was_live_stays_claimed(monkeypa
     assert raised.value.needed
     world.claims.stored(edited, edited)
     assert world.better(other) == {X: "ns/sent"}
-    assert not world.claims.reserve(other, intent(X))
+    assert not world.claims.reserve(other, intent(X), world.now)
 
 
 def test_what_is_made_and_deleted_again_and_again_takes_no_slots(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_what_is_not_proven_withholds_no_removal_and_no_reservation_abroad() -> 
     owner, claimant = having(of("owner"), members=(X,)), abroad("claimant", X)
     world.sees(owner, claimant)
     assert world.claims.rivals(owner) == {}
-    assert world.claims.reserve(owner, intent(X, operation=Operation.REMOVE))
+    assert world.claims.reserve(owner, intent(X, operation=Operation.REMOVE), world.now)
 
 
 def test_proof_that_comes_between_plan_and_reservation_counts() -> None:
@@ -68,7 +68,7 @@ def test_proof_that_comes_between_plan_and_reservation_counts() -> None:
     world.sees(victim, claimant)
     assert world.claims.rivals(victim) == {}
     world.claims.looked(claimant, saw=True)
-    assert not world.claims.reserve(victim, intent(X))
+    assert not world.claims.reserve(victim, intent(X), world.now)
 
 
 def test_what_the_operator_stored_counts_everywhere_without_proof() -> None:
@@ -106,7 +106,7 @@ def test_a_forged_finalizer_quarantines_its_own_namespace_only(*, proven: bool) 
     if proven:
         world.claims.looked(forged, saw=True)
     assert world.better(victim) == {}
-    assert world.claims.reserve(victim, intent(X))
+    assert world.claims.reserve(victim, intent(X), world.now)
     world.sees(victim)
     assert world.better(neighbour) == {X: "abroad/forged"}
     world.claims.drop(("abroad", "forged"))

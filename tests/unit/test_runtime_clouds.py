@@ -3,6 +3,7 @@
 Not for: the budget itself (`test_cce_budget`), or what is decided without credentials (`test_core_requests`).
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -14,15 +15,17 @@ import pytest
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import NodePoolRef
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.endpoints import AllowList
-from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.services import PUBLIC_ONLY
+from nodepool_membership.cce.snapshots import Snapshots
 from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.core.observed.observation import Freshness, JobPhase, JobReport, Observation
+from nodepool_membership.core.program.effects import Awaited, ClusterView, ReadCluster
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import KubeError, KubeForbiddenError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
@@ -35,6 +38,8 @@ from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, ser
 A, B, C, D = servers(4)
 KEYS = {"accessKey": b"AK", "secretKey": b"secret-key"}
 PER_MINUTE = 2
+SOUND = {"items": [], "status": {"phase": "Available"}}
+"""An answer that is one to every read."""
 
 
 class FakeSecrets(Secrets):
@@ -76,18 +81,23 @@ class Site:
     connected: list[Source] = field(default_factory=list)
     now: float = 5000.0
     answer: httpx.Response = field(default_factory=lambda: httpx.Response(500))
+    there: asyncio.Event = field(default_factory=asyncio.Event)
+    """A snapshot is there, or cannot be had."""
 
     def __post_init__(self) -> None:
         budgets = Budgets(PER_MINUTE, random=lambda: 0.0, clock=lambda: self.now)
-        listings = Listings(keep_seconds=1, now=lambda: NOW)
+        snapshots = Snapshots(
+            lambda _: self.there.set(), keep_seconds=1, pace_seconds=1, now=lambda: NOW, monotonic=lambda: self.now
+        )
         self.clouds = Clouds(
             self._connect,
             self.secrets,
             Sources(lambda: self.now),
             AllowList.parse(()),
             budgets,
-            listings,
+            snapshots,
             monotonic=lambda: self.now,
+            now=lambda: NOW,
         )
 
     def _connect(self, endpoint: str, project_id: str, source: Source) -> CloudClient:
@@ -246,33 +256,57 @@ async def test_the_secret_outranks_what_is_kept(site: Site) -> None:
 
 
 async def test_listings_are_shared_by_who_sees_the_same_and_nobody_else(site: Site) -> None:
-    seen = {(await site.clouds.access(held())).listing_key for _ in range(2)}
+    seen = {(await site.clouds.access(held())).snapshot_key for _ in range(2)}
     site.secrets.data = {"accessKey": b"ANOTHER", "secretKey": b"secret-key"}
-    seen.add((await site.clouds.access(held())).listing_key)
+    seen.add((await site.clouds.access(held())).snapshot_key)
     pool = a_spec(A).node_pool
     for other in (
         replace(pool, cluster_id="other"),
         replace(pool, project_id="1" * 32),
         replace(pool, region="cn-east-3"),
     ):
-        seen.add((await site.clouds.access(an_object(replace(a_spec(A), node_pool=other)))).listing_key)
+        seen.add((await site.clouds.access(an_object(replace(a_spec(A), node_pool=other)))).snapshot_key)
     assert len(seen) == 5
 
 
-async def test_a_recent_listing_tells_how_far_our_clock_is_off_as_well(site: Site) -> None:
+def wanted(freshness: Freshness, pool: NodePoolRef | None = None) -> ReadCluster:
+    return ReadCluster(("cce-system", "gpu-workers"), pool or held().spec.node_pool, freshness, NOW)
+
+
+async def looked(site: Site, look: ReadCluster) -> ClusterView:
+    """What is seen once it is there."""
+    access = await site.clouds.access(held())
+    assert isinstance(site.clouds.look(access, look), Awaited)
+    assert not site.clouds.is_at_hand(access, look)
+    async with asyncio.timeout(5):
+        await site.there.wait()
+    site.there.clear()
+    assert site.clouds.is_at_hand(access, look)
+    view = site.clouds.look(access, look)
+    assert isinstance(view, ClusterView)
+    return view
+
+
+async def test_a_recent_look_tells_how_far_our_clock_is_off_as_well(site: Site) -> None:
     """The removal delay is counted from a look that needs no fresh one (rule P21)."""
     date = format_datetime(NOW + timedelta(hours=1), usegmt=True)
-    site.answer = httpx.Response(200, json={"items": [], "status": {"phase": "Available"}}, headers={"Date": date})
-    access = await site.clouds.access(held())
-    view = await site.clouds.look(access, held().spec.node_pool, Freshness.RECENT, NOW)
+    site.answer = httpx.Response(200, json=SOUND, headers={"Date": date})
+    view = await looked(site, wanted(Freshness.RECENT))
     seen = Observation(NOW, listing=view.listing, clock_offset_seconds=view.clock_offset_seconds)
     assert (seen.clock_offset_seconds, seen.is_fresh, seen.is_skewed) == (3600.0, False, True)
 
 
-async def test_a_recent_listing_comes_with_the_pool_once_for_each_whose_credentials_prove_a_claim(site: Site) -> None:
-    """Suspended memberships, which need no fresh listing, claim servers in other namespaces, too (rule P16)."""
-    site.answer = httpx.Response(200, json={"items": [], "status": {"phase": "Available"}})
-    access, pool = await site.clouds.access(held()), held().spec.node_pool
-    other = replace(pool, node_pool_id="another")
-    views = [await site.clouds.look(access, which, Freshness.RECENT, NOW) for which in (pool, pool, other)]
-    assert [view.pool is not None and view.cluster is not None for view in views] == [True, False, True]
+async def test_what_is_seen_of_a_pool_was_read_with_the_credentials_of_who_sees_it(site: Site) -> None:
+    """It proves that a membership may claim servers in other namespaces, also one that is suspended (rule P16)."""
+    site.answer = httpx.Response(200, json=SOUND)
+    view = await looked(site, wanted(Freshness.RECENT))
+    assert (view.pool.phase, view.cluster.phase) == ("Available", "Available")
+    other = wanted(Freshness.RECENT, replace(held().spec.node_pool, node_pool_id="another"))
+    assert isinstance(site.clouds.look(await site.clouds.access(held()), other), Awaited)
+
+
+async def test_who_waited_is_told_why_there_is_nothing_to_be_seen(site: Site) -> None:
+    site.answer = httpx.Response(403, json={"error_code": "CCE.01403001", "error_msg": "no"})
+    with pytest.raises(TroubleError) as caught:
+        await looked(site, wanted(Freshness.AFTER_READ))
+    assert (caught.value.trouble.reason, "the node pool" in str(caught.value)) == (Reason.FORBIDDEN, True)

@@ -12,7 +12,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Phase
 from nodepool_membership.cce.budget import Budgets
 from nodepool_membership.cce.errors import CloudError, NotSentError, WithheldError
-from nodepool_membership.cce.listings import ListingKey
+from nodepool_membership.cce.snapshots import SnapshotKey
 from nodepool_membership.core.record import Accepted, Answer, NotSent
 from nodepool_membership.runtime.cloud import error_mapping
 from nodepool_membership.runtime.cloud.clouds import Access
@@ -35,7 +35,7 @@ class World:
         self.now = now
 
     async def send(self) -> Answer:
-        key = ListingKey(ENDPOINT, PROJECT, CLUSTER, KEY.fingerprint)
+        key = SnapshotKey(ENDPOINT, PROJECT, CLUSTER, KEY.fingerprint)
         access = Access(client(self.wire), key, KEY.identity, Budgets(10, random=lambda: 0.0, clock=lambda: 0.0))
         return await self.sender.call(MEMBERSHIP, INTENT, access)
 

@@ -184,6 +184,11 @@ class CloudClient:
         answer = await self._caller.call("getNodePool", "GET", path_of("clusters", cluster_id, "nodepools", pool_id))
         return read(wire.POOL, answer, max_values=FEW_VALUES).report()
 
+    async def list_node_pools(self, cluster_id: str) -> dict[str, PoolReport]:
+        """All node pools that were made by somebody, by their ids. Raises CloudError."""
+        answer = await self._caller.call("listNodePools", "GET", path_of("clusters", cluster_id, "nodepools"))
+        return read(wire.POOLS, answer, max_values=FEW_VALUES * 10).reports()
+
     async def get_cluster(self, cluster_id: str) -> ClusterReport:
         """A cluster. Raises CloudError."""
         answer = await self._caller.call("getCluster", "GET", path_of("clusters", cluster_id))

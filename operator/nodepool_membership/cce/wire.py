@@ -210,6 +210,24 @@ class PoolDocument(BaseModel):
         return PoolReport(self.status.phase, self.status.current_node, self.spec.template())
 
 
+class _PoolMetadata(BaseModel):
+    uid: Text = ""
+
+
+class _ListedPool(PoolDocument):
+    metadata: Annotated[_PoolMetadata, Null] = _PoolMetadata()
+
+
+class PoolList(BaseModel):
+    """All pools of a cluster. `items` must be there; they may be null, which is how Go writes an empty list."""
+
+    items: Annotated[list[_ListedPool], Field(max_length=MAX_PAGE_ITEMS, fail_fast=True)] | None
+
+    def reports(self) -> dict[str, PoolReport]:
+        """By id; one without an id is nobody's."""
+        return {pool.metadata.uid.lower(): pool.report() for pool in self.items or () if pool.metadata.uid}
+
+
 class _ClusterStatus(BaseModel):
     phase: Text = ""
 
@@ -254,4 +272,5 @@ JOB: Final = TypeAdapter(JobDocument)
 NODE: Final = TypeAdapter(NodeDocument)
 NODE_PAGE: Final = TypeAdapter(NodePage)
 POOL: Final = TypeAdapter(PoolDocument)
+POOLS: Final = TypeAdapter(PoolList)
 REMOVE_ANSWER: Final = TypeAdapter(RemoveAnswer)

@@ -4,6 +4,7 @@ Not for: what would be done (`core.preview`), or how it is printed (`plan`). Wri
 client is the operator's, and only looks are performed with it (`runtime.reconcile.previewing`).
 """
 
+import asyncio
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook
 from nodepool_membership.core.observed.observation import NamespaceState, Trouble
 from nodepool_membership.core.preview import Preview
 from nodepool_membership.core.program.foreseeing import foresee
+from nodepool_membership.core.program.memory import Known
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.kube.errors import GoneError, KubeError, KubeForbiddenError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
@@ -74,10 +76,16 @@ async def plan(cluster: Cluster, name: str, reach: Reach, *, everywhere: bool) -
         )
     except ProxyError as error:
         raise UnusableError(str(error)) from None
-    async with open_clouds(options, secrets, accounts) as clouds:
+    there = asyncio.Event()
+    async with open_clouds(options, secrets, accounts, lambda _: there.set()) as clouds:
         previewer = Previewer(clouds, claims, namespace_state, now=_now)
         try:
-            preview = await previewer.run(foresee(found, Settings()))
+            preview: Preview | Trouble | Known = Known(found.metadata.resource_version, _now())
+            while isinstance(preview, Known):
+                there.clear()
+                preview = await previewer.run(foresee(found, preview, Settings()))
+                if isinstance(preview, Known):
+                    await there.wait()
         except KubeError as error:
             raise UnusableError(f"the API server {cluster.api.login.server} does not answer: {error}") from None
     if isinstance(preview, Trouble):

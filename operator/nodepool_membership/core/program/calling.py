@@ -10,6 +10,7 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
 from nodepool_membership.core.decide import Schedule, acknowledge
+from nodepool_membership.core.observed.observation import Observation
 from nodepool_membership.core.program.effects import (
     AskLease,
     Call,
@@ -37,8 +38,10 @@ LONGEST_WAIT: Final = 5.0
 """Of a few records only; the process ends about 15 s after its last call when one cannot be stored."""
 
 
-def carry_out(membership: Membership, status: Status, intent: Batch, settings: Settings) -> Program[Requeue]:
-    """Make the call that `status` holds as an intent; a place in the write budget is held for it.
+def carry_out(
+    membership: Membership, status: Status, intent: Batch, seen: Observation, settings: Settings
+) -> Program[Requeue]:
+    """Make the call that `status` holds as an intent, by what was `seen`; a place in the write budget is held for it.
 
     Raises:
         StoreError: the intent is not stored; nothing was sent.
@@ -54,7 +57,8 @@ def carry_out(membership: Membership, status: Status, intent: Batch, settings: S
     if not (yield from AskLease()):
         yield from WriteLog(LogText.LEASE_LOST, key_of(membership), intent)
         return NOW
-    if not (yield from Reserve(membership, intent)):
+    listed = seen.read_at if seen.listing is None else seen.listing.begun
+    if not (yield from Reserve(membership, intent, listed)):
         yield from WriteLog(LogText.TAKEN_MEANWHILE, key_of(membership), intent)
         return NOW
     try:

@@ -5,7 +5,7 @@ for a program (credentials, a place in the write budget) it gives back when the 
 """
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -14,7 +14,6 @@ from nodepool_membership.api.membership import Membership, Metadata, UnreadableS
 from nodepool_membership.api.spec import NodePoolRef, PreflightMode
 from nodepool_membership.api.status import Batch, Condition, Status
 from nodepool_membership.core.decide import Decision
-from nodepool_membership.core.observed.drift import Absences
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Freshness,
@@ -27,6 +26,7 @@ from nodepool_membership.core.observed.observation import (
 )
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.preflight.facts import Inspection
+from nodepool_membership.core.program.memory import Memory
 from nodepool_membership.core.record import Answer
 from nodepool_membership.core.state.ledger import Ledger
 
@@ -85,21 +85,6 @@ class OutputEffect(Effect[None]):
 
 # `Any`: a generator takes answers of all types; `Effect.__iter__` is the one place where they get theirs back.
 Program: TypeAlias = Generator[Effect[object], Any, T]
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What the process remembers of an object from one reconcile to the next; losing it costs a wait at most."""
-
-    failed_reads: int = 0
-    """Reconciles in a row that could not look."""
-    backoffs: int = 0
-    """Decisions in a row that something was in the way."""
-    unreadable: str | None = None
-    """The resourceVersion of which it was said that its status cannot be understood."""
-    absences: Absences = field(default_factory=dict)
-    refused: Mapping[str, datetime] = field(default_factory=dict)
-    """When servers that were read and not sent were read last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +159,15 @@ class FindRivals(ProcessEffect[Rivals | Trouble | None]):
 
 @dataclass(frozen=True, slots=True)
 class Reserve(ProcessEffect[bool]):
-    """Claim the servers of an intent that is about to be stored; False: one of them is another's by now (rule P16)."""
+    """Claim the servers of an intent that is about to be stored (rule P16).
+
+    False: one of them is another's by now, or was when the nodes were `listed`: what became of it there, that listing
+    does not show.
+    """
 
     membership: Membership
     intent: Batch
+    listed: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,16 +268,24 @@ class AskJobs(CloudEffect[Mapping[str, JobReport] | Trouble]):
 
 @dataclass(frozen=True, slots=True)
 class ClusterView:
-    """What was seen of a cluster in one look: its nodes; with them pool and cluster unless a recent listing served."""
+    """What a snapshot of a cluster shows to one of its memberships."""
 
     listing: NodeTable
-    pool: PoolReport | None = None
-    cluster: ClusterReport | None = None
+    pool: PoolReport
+    cluster: ClusterReport
     clock_offset_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class ReadCluster(CloudEffect[ClusterView | Trouble]):
+class Awaited:
+    """There is no such snapshot yet. It is ordered; the key is worked again when it is there, or cannot be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCluster(CloudEffect[ClusterView | Trouble | Awaited]):
+    """See a snapshot, where a fresh one is wanted one that began at or after `read_at`."""
+
+    key: Key
     pool: NodePoolRef
     freshness: Freshness
     read_at: datetime
@@ -305,8 +303,10 @@ class InspectServers(CloudEffect[Inspection]):
 
 
 @dataclass(frozen=True, slots=True)
-class IsListed(CloudEffect[bool]):
-    """Whether a recent listing is at hand, so that none has to be waited for."""
+class IsAtHand(CloudEffect[bool]):
+    """Whether such a look is answered at once."""
+
+    look: ReadCluster
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from nodepool_membership.core.program.effects import (
     KeepLedger,
     Key,
     LogText,
-    Memory,
     Now,
     Program,
     ReadObject,
@@ -39,8 +38,9 @@ from nodepool_membership.core.program.effects import (
     WriteConditions,
     WriteLog,
 )
+from nodepool_membership.core.program.memory import Known, Memory
 from nodepool_membership.core.program.observer import Observer, whole_second
-from nodepool_membership.core.program.requeue import NOW, Requeue
+from nodepool_membership.core.program.requeue import AWAITED, NOW, Requeue
 from nodepool_membership.core.program.storing import hold, key_of, release, store
 from nodepool_membership.core.state.ledger import is_behind, ledger_of
 from nodepool_membership.core.state.requests import unhandled_reset
@@ -72,17 +72,22 @@ def reconcile(key: Key, settings: Settings) -> Program[Requeue | None]:
 
 def _work(membership: Membership, memory: Memory, settings: Settings) -> Program[Requeue | None]:
     membership = yield from _with_calls(membership, settings)
-    read_at = yield from Now()
-    made = yield from Observer(membership, read_at, memory, settings).decide()
+    known = yield from _known(membership, memory)
+    looking = Observer(membership, known, memory, settings)
+    made = yield from looking.decide()
+    if made is None:
+        yield from Remember(key_of(membership), replace(memory, known=looking.known))
+        return AWAITED
     membership, decision, seen = made.membership, made.decision, made.seen
-    memory = _remembered(memory, decision, seen)
+    known = Known(membership.metadata.resource_version, seen.read_at)
+    memory = _remembered(replace(memory, known=known), decision, seen)
     yield from Remember(key_of(membership), memory)
     if decision.doubted:
         # Before a call: a removal may be part of the same decision.
         yield from Doubt(membership)
     yield from TellDecided(membership, decision, seen, made.now)
     if decision.intent is not None:
-        requeued = yield from carry_out(membership, decision.status, decision.intent, settings)
+        requeued = yield from carry_out(membership, decision.status, decision.intent, seen, settings)
         yield from _tell_withheld(membership, decision)
         return requeued
     if membership.metadata.deleting and decision.finalizer is Finalizer.OFF:
@@ -96,7 +101,18 @@ def _work(membership: Membership, memory: Memory, settings: Settings) -> Program
         membership = yield from hold(membership)
     if decision.finalizer is Finalizer.OFF and on:
         membership = yield from release(membership)
+    if membership.metadata.resource_version != known.version:
+        known = Known(membership.metadata.resource_version, (yield from Now()))
+        yield from Remember(key_of(membership), replace(memory, known=known))
     return requeue.after(membership, decision, memory)
+
+
+def _known(membership: Membership, memory: Memory) -> Program[Known]:
+    """Since when the object is known to be as it was just read: it may have been read, or written, so before."""
+    now = yield from Now()
+    known, version = memory.known, membership.metadata.resource_version
+    # One from the future was known before the clock was set back (rule P21).
+    return known if known is not None and known.version == version and known.since <= now else Known(version, now)
 
 
 def _with_calls(membership: Membership, settings: Settings) -> Program[Membership]:

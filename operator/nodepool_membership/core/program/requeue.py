@@ -12,7 +12,7 @@ from typing import Final
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.spec import NodePoolRef
 from nodepool_membership.core.decide import Decision, Schedule
-from nodepool_membership.core.program.effects import Memory
+from nodepool_membership.core.program.memory import Memory
 
 _SPREAD: Final = 0.05
 _JITTER: Final = 0.1
@@ -33,6 +33,8 @@ class Requeue:
 
 
 NOW: Final = Requeue(Schedule.NOW)
+AWAITED: Final = Requeue(Schedule.RESYNC)
+"""Whoever awaits a snapshot is told when it is there; this is for the case that nobody does."""
 
 
 def after(membership: Membership, decision: Decision, memory: Memory) -> Requeue:

@@ -29,6 +29,20 @@ LINGERING: Final = frozenset({Strength.HELD, Strength.OPEN})
 """What stays claimed for a while after its object is gone."""
 
 
+class NoRoomError(Exception):
+    """There are too many memberships, in all or in one namespace, for the claims of one more.
+
+    `needed`: calls may act on its servers, or it has members: without its claims nobody may add any.
+    """
+
+    def __init__(self, *, needed: bool) -> None:
+        super().__init__(
+            "there are too many memberships for one operator, or too many in this namespace: delete some, or give"
+            " each of several operators a part of the namespaces with --namespace"
+        )
+        self.needed = needed
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimedServers:
     """What one membership claims."""
@@ -120,12 +134,33 @@ class Claimant:
     """Ids of an intent, until a status that holds them is stored or read."""
     contested: bool = False
     """Another slot may claim one of its ids. Most never are, and cost nothing after they were read."""
+    freed: datetime | None = None
+    """When another let go of one of its ids last: what that one's calls did, earlier listings do not show (P1)."""
     over: datetime | None = None
     """Its claims count no more; from this moment on not even those of its open batches do."""
 
     @property
     def age(self) -> tuple[datetime, str]:
         return self.created, self.uid
+
+    def note_freed(self, at: datetime | None) -> None:
+        """Another let go of one of its ids."""
+        if at is not None and (self.freed is None or self.freed < at):
+            self.freed = at
+
+    def freed_last(self, unknown: datetime | None, now: datetime) -> datetime | None:
+        """When another let go of one of its ids last; `unknown`: when somebody let go of nobody knows which."""
+        if self.contested:
+            self.note_freed(unknown)
+        # One from the future was before the clock was set back.
+        self.freed = self.freed and min(self.freed, now)
+        return self.freed
+
+    def inherit(self, before: "Claimant", unknown: datetime | None) -> None:
+        """It takes the place of one that claimed other ids; `unknown`: when somebody let go of nobody knows which."""
+        self.note_freed(before.freed)
+        if before.contested:
+            self.note_freed(unknown)
 
     def now_reads_by(self, source: int) -> None:
         """Its spec names these credentials and this pool; others than before prove nothing by what was called."""

@@ -29,6 +29,7 @@ from nodepool_membership.runtime.claims.claimed import (
     LINGERING,
     Claimant,
     ClaimedServers,
+    NoRoomError,
     Strength,
     has_called,
     source_of,
@@ -47,20 +48,6 @@ _KEPT: Final = _SLOTS // 16
 """Slots that are left for memberships whose calls may still act, whatever else there is."""
 _SWEPT_AT_ONCE: Final = 512
 """Buckets; so few that a step stays short at the largest size, so many that little of what is over stays."""
-
-
-class NoRoomError(Exception):
-    """There are too many memberships, in all or in one namespace, for the claims of one more.
-
-    `needed`: calls may act on its servers, or it has members: without its claims nobody may add any.
-    """
-
-    def __init__(self, *, needed: bool) -> None:
-        super().__init__(
-            "there are too many memberships for one operator, or too many in this namespace: delete some, or give"
-            " each of several operators a part of the namespaces with --namespace"
-        )
-        self.needed = needed
 
 
 @dataclass(slots=True)
@@ -93,6 +80,8 @@ class Claims:
         self._over: set[int] = set()
         self._sweep = _Sweep()
         self._last = -1
+        self._freed: datetime | None = None
+        """When ids were let go of which nobody remembers which they were."""
 
     def note(self, found: Membership | UnreadableStatus) -> None:
         """Take over what a membership claims, as it was just read; one that is unchanged costs next to nothing.
@@ -154,6 +143,8 @@ class Claims:
             rival = self._strongest(slot, mine, others)
             if rival is not None:
                 found[server_id] = known.setdefault(rival, rival)
+        if not contested:
+            slot.note_freed(self._freed)
         slot.contested = contested
         if any(rival.better for rival in found.values()):
             self._waiting.add(number)
@@ -161,10 +152,16 @@ class Claims:
             self._waiting.discard(number)
         return found
 
-    def reserve(self, membership: Membership, intent: Batch) -> bool:
+    def freed(self, found: Membership | UnreadableStatus) -> datetime | None:
+        """When another let go of one of its servers last: absence is proven only by what began after that (P1)."""
+        _, slot = self._find(found)
+        return None if slot is None else slot.freed_last(self._freed, self._now())
+
+    def reserve(self, membership: Membership, intent: Batch, listed: datetime) -> bool:
         """Claim the intent's servers as named by an open batch; False, and nothing is, if one of them is another's.
 
-        A removal is refused also where another merely names the server (rule P18).
+        Nor if it was when the nodes were `listed`. A removal is refused also where another merely names the server
+        (rule P18).
         """
         number, slot = self._find(membership)
         if number is None or slot is None:
@@ -174,6 +171,8 @@ class Claims:
             rival = self._strongest(slot, *self._claims_to(number, slot, server_id, now))
             if rival is not None and (rival.better or intent.operation is Operation.REMOVE):
                 return False
+        if (freed := self.freed(membership)) is not None and listed < freed:
+            return False
         slot.reserved |= frozenset(intent.server_ids)
         for server_id in intent.server_ids:
             self._set(number, server_id, Strength.OPEN)
@@ -209,6 +208,8 @@ class Claims:
             lost=named.lost,
             called=before is None and has_called(found),
         )
+        if before is not None:
+            self._slots[number].inherit(self._slots[before], self._freed)
         self._used[meta.namespace] += 1
         self._numbers[key] = number
         for server_id, strength in named.strengths(named.all_ids):
@@ -220,7 +221,7 @@ class Claims:
         slot.digest, slot.live, slot.reserved = named.digest, named.is_live, frozenset()
         for server_id, strength in named.strengths(ids):
             if self._set(number, server_id, strength) and slot.contested:
-                self._wake_those_who_claim(server_id)
+                self._let_go(number, server_id)
 
     def _free_number(self, namespace: str, *, needed: bool) -> int:
         """A slot for one more of a namespace, which may have as many as are left for others."""
@@ -241,6 +242,7 @@ class Claims:
         self._waiting.discard(number)
         if slot.contested:
             # Which ids it lets go is not known, so everybody who waits for one looks again.
+            self._freed = self._now()
             self._wake_all()
 
     def _wake_all(self) -> None:
@@ -320,6 +322,8 @@ class Claims:
                 mine = strength
             elif candidate.over is None or slot.fears(candidate, strength, now):
                 others.append((candidate, strength))
+            else:
+                slot.note_freed(candidate.over)
         return mine, others
 
     def _strongest(self, slot: Claimant, mine: Strength, others: list[tuple[Claimant, Strength]]) -> Rival | None:
@@ -351,9 +355,13 @@ class Claims:
         """Whether that it names a server counts in other namespaces, too. What is over names none any more."""
         return other.over is None and self._proven.get(other.source, other.called)
 
-    def _wake_those_who_claim(self, server_id: str) -> None:
+    def _let_go(self, number: int, server_id: str) -> None:
+        """A slot claims an id less than before: whoever claims it, too, looks again, and anew."""
         bucket, base = self._place(server_id)
+        now = self._now()
         for other, _ in self._run(bucket, base, bisect_left(bucket, base)):
+            if other != number:
+                self._slots[other].note_freed(now)
             if other in self._waiting:
                 self._wake(self._slots[other].key)
 
@@ -375,6 +383,8 @@ class Claims:
                 self._buckets[index] = array("Q", kept)
         sweep.next = last
         if last == len(self._buckets):
+            if any(self._slots[number].contested for number in sweep.numbers):
+                self._freed = self._now()
             for number in sweep.numbers:
                 self._used[self._slots.pop(number).key[0]] -= 1
             self._over -= sweep.numbers

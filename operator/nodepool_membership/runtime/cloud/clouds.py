@@ -1,4 +1,4 @@
-"""From a membership to what it may use of the cloud: endpoint, credentials, client, write budget, shared listings.
+"""From a membership to what it may use of the cloud: endpoint, credentials, client, write budget, shared snapshots.
 
 Not for: the wire (`cce`) or decisions (`core`). Looks; every trouble becomes a `TroubleError`.
 """
@@ -12,26 +12,18 @@ from datetime import UTC, datetime
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.api.spec import NodePoolRef
 from nodepool_membership.api.status import Batch, Phase
 from nodepool_membership.cce.budget import WINDOW_SECONDS, Budgets, Taken, WriteBudget
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import CredentialsError, Source, parse_credentials
 from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
 from nodepool_membership.cce.errors import CloudError, is_about_the_document
-from nodepool_membership.cce.listings import ListingKey, Listings
 from nodepool_membership.cce.servers import ServersClient
-from nodepool_membership.core.observed.observation import (
-    ClusterReport,
-    Freshness,
-    JobPhase,
-    JobReport,
-    NodeTable,
-    PoolReport,
-    Trouble,
-)
+from nodepool_membership.cce.snapshots import Outcome, Snapshot, SnapshotKey, Snapshots
+from nodepool_membership.cce.survey import SurveyError, survey
+from nodepool_membership.core.observed.observation import Freshness, JobPhase, JobReport, Trouble
 from nodepool_membership.core.preflight.facts import Inspection
-from nodepool_membership.core.program.effects import ClusterView, InspectServers
+from nodepool_membership.core.program.effects import Awaited, ClusterView, InspectServers, ReadCluster
 from nodepool_membership.core.record import SEND_WITHIN
 from nodepool_membership.kube.errors import KubeForbiddenError, RejectedError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
@@ -61,7 +53,7 @@ class Access:
     """What one membership uses of the cloud during one reconcile."""
 
     client: CloudClient
-    listing_key: ListingKey
+    snapshot_key: SnapshotKey
     identity: str
     """Of the source of the credentials."""
     budgets: Budgets
@@ -70,8 +62,8 @@ class Access:
 
     @property
     def budget(self) -> WriteBudget:
-        """Looked up at each use: one that is idle, as while a listing is awaited, may be dropped and made anew."""
-        return self.budgets.get(self.listing_key.endpoint, self.identity)
+        """Looked up at each use: one that is idle may be dropped and made anew."""
+        return self.budgets.get(self.snapshot_key.endpoint, self.identity)
 
 
 def _age(batch: Batch, now: datetime) -> float | None:
@@ -94,7 +86,7 @@ class Clouds:
         identities: Identities,
         allow: AllowList,
         budgets: Budgets,
-        listings: Listings,
+        snapshots: Snapshots,
         *,
         monotonic: Callable[[], float],
         connect_servers: ConnectServers = _unknown,
@@ -106,13 +98,11 @@ class Clouds:
         self._identities = identities
         self._allow = allow
         self._budgets = budgets
-        self._listings = listings
+        self._snapshots = snapshots
         self._monotonic = monotonic
         self._connect_servers = connect_servers
         self._grants = grants
         self._now = now
-        self._read: set[tuple[ListingKey, str]] = set()
-        """Pools that were read once since the start, by whose credentials: that a membership may claim servers."""
         self._kept: dict[str, Source] = {}
         """The last good ones of objects that have the finalizer, by uid; in memory only."""
 
@@ -133,7 +123,7 @@ class Clouds:
         source = await self._source(membership, endpoint, fresh=fresh_secret)
         return Access(
             client=self._connect(endpoint, pool.project_id, source),
-            listing_key=ListingKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint),
+            snapshot_key=SnapshotKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint),
             identity=source.identity,
             budgets=self._budgets,
             servers=self._connect_servers(endpoint, pool.project_id, source),
@@ -211,27 +201,33 @@ class Clouds:
             raise TroubleError(Trouble(Reason.SECRET_NOT_FOUND, text))
         return data
 
-    async def look(self, access: Access, pool: NodePoolRef, freshness: Freshness, read_at: datetime) -> ClusterView:
-        """Look at the nodes of a cluster; unless a recent listing will do, at pool and cluster, too, as at first.
+    def look(self, access: Access, wanted: ReadCluster) -> ClusterView | Awaited:
+        """See a snapshot; where there is none that will do, one is ordered.
 
         Raises:
-            TroubleError: the cloud could not be looked at.
+            TroubleError: the cloud, or the pool, cannot be looked at.
         """
-        listing = await self._listing(access, pool.cluster_id, freshness, read_at)
-        if freshness is Freshness.RECENT and (access.listing_key, pool.node_pool_id) in self._read:
-            return ClusterView(listing, clock_offset_seconds=access.client.clock_offset_seconds)
-        # After the listing: what the pool counts may only have grown since.
-        seen_pool, cluster = await self._pool(access, pool.cluster_id, pool.node_pool_id)
-        self._read.add((access.listing_key, pool.node_pool_id))
-        return ClusterView(listing, seen_pool, cluster, access.client.clock_offset_seconds)
+
+        async def take(pools: frozenset[str]) -> Outcome:
+            try:
+                return await survey(access.client, wanted.pool.cluster_id, pools, self._now)
+            except SurveyError as error:
+                return error_mapping.of_read(error.error, error.subject, access.client.clock_offset_seconds)
+
+        pool_id = wanted.pool.node_pool_id
+        found = self._snapshots.find(access.snapshot_key, wanted.key, pool_id, _after(wanted), take)
+        if isinstance(found, Trouble):
+            raise TroubleError(found)
+        return Awaited() if found is None else _view(access, found, pool_id)
+
+    def is_at_hand(self, access: Access, wanted: ReadCluster) -> bool:
+        """Whether `look` would answer at once."""
+        pool_id = wanted.pool.node_pool_id
+        return self._snapshots.peek(access.snapshot_key, wanted.key, pool_id, _after(wanted)) is not None
 
     async def inspect(self, wanted: InspectServers, access: Access) -> Inspection:
         """Read servers before a call names them."""
         return await inspecting.inspect(wanted, access.client, access.servers, now=self._now)
-
-    def is_listed(self, access: Access) -> bool:
-        """Whether a recent listing is at hand, so that the cloud need not be asked for one."""
-        return self._listings.recent(access.listing_key) is not None
 
     def take(self, membership: Membership, access: Access) -> Taken | float:
         """A place in the write budget, or the seconds until there is one for this membership."""
@@ -263,26 +259,16 @@ class Clouds:
             _log.warning("a job cannot be read: %s", error_mapping.said(error), extra={"jobID": job_id})
             return JobReport(job_id, JobPhase.UNREADABLE)
 
-    async def _listing(self, access: Access, cluster_id: str, freshness: Freshness, read_at: datetime) -> NodeTable:
-        async def fetch() -> NodeTable:
-            return await access.client.list_nodes(cluster_id)
 
-        try:
-            if freshness is Freshness.RECENT:
-                return await self._listings.any(access.listing_key, fetch)
-            return await self._listings.fresh(access.listing_key, fetch, read_at)
-        except CloudError as error:
-            raise _not_seen(access, error, "the node list") from None
+def _after(wanted: ReadCluster) -> datetime | None:
+    """When the snapshot has to begin at the earliest; None: one that was taken lately will do."""
+    return None if wanted.freshness is Freshness.RECENT else wanted.read_at
 
-    async def _pool(self, access: Access, cluster_id: str, pool_id: str) -> tuple[PoolReport, ClusterReport]:
-        try:
-            cluster = await access.client.get_cluster(cluster_id)
-        except CloudError as error:
-            raise _not_seen(access, error, "the cluster") from None
-        try:
-            return await access.client.get_node_pool(cluster_id, pool_id), cluster
-        except CloudError as error:
-            raise _not_seen(access, error, "the node pool") from None
+
+def _view(access: Access, found: Snapshot, pool_id: str) -> ClusterView:
+    if (error := found.unread.get(pool_id)) is not None:
+        raise _not_seen(access, error, "the node pool")
+    return ClusterView(found.nodes, found.pools[pool_id], found.cluster, found.clock_offset_seconds)
 
 
 def _not_seen(access: Access, error: CloudError, subject: str) -> TroubleError:

@@ -70,7 +70,8 @@ def of_read(error: CloudError, subject: str, clock_offset_seconds: float | None 
         case ForbiddenError():
             remedy = (
                 "check spec.nodePool.projectID, and grant cce:node:list, cce:node:get, cce:nodepool:get,"
-                " cce:cluster:get and cce:job:get to the owner of the key, or to the identity's user group or agency"
+                " cce:nodepool:list, cce:cluster:get and cce:job:get to the owner of the key, or to the identity's user"
+                " group or agency"
             )
             return Trouble(Reason.FORBIDDEN, f"{text}; {remedy}")
         case NotFoundError():

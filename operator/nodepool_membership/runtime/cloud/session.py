@@ -9,7 +9,7 @@ from nodepool_membership.core.program.effects import (
     CloudEffect,
     Connect,
     InspectServers,
-    IsListed,
+    IsAtHand,
     ReadCluster,
     TakeWriteSlot,
     WriteSlot,
@@ -51,12 +51,12 @@ class CloudSession:
                     return None
                 case AskJobs(job_ids):
                     return await self._clouds.jobs(self.access, job_ids)
-                case ReadCluster(pool, freshness, read_at):
-                    return await self._clouds.look(self.access, pool, freshness, read_at)
+                case ReadCluster():
+                    return self._clouds.look(self.access, effect)
                 case InspectServers():
                     return await self._clouds.inspect(effect, self.access)
-                case IsListed():
-                    return self._clouds.is_listed(self.access)
+                case IsAtHand(look):
+                    return self._clouds.is_at_hand(self.access, look)
                 case TakeWriteSlot(membership):
                     return self._take(self._clouds.take(membership, self.access))
                 case _:

@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 from nodepool_membership import __version__
 from nodepool_membership.api.status import OPEN_PHASES, Condition, Phase, Status
 from nodepool_membership.cce.errors import CloudError
+from nodepool_membership.cce.snapshots import Ended
 from nodepool_membership.core.conditions.outcomes import removed, wiped
 from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.runtime.scheduling.progress import request_ended
@@ -48,6 +49,7 @@ ROUTES: Final = (
     "listNodes",
     "getNode",
     "getNodePool",
+    "listNodePools",
     "getCluster",
     "listServers",
     "showServer",
@@ -198,6 +200,23 @@ class Metrics:
             "Servers whose node was removed, which reinstalls them",
             registry=self.registry,
         )
+        self._snapshots = Counter(
+            f"{_PREFIX}_snapshots_total",
+            "Snapshots of clusters by what became of them: whole; doubtful (list and counts of a pool disagree); again"
+            " (they disagree, another one is taken first); failed; clockSetBack (thrown away)",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self._waited = Counter(
+            f"{_PREFIX}_snapshot_waits_total",
+            "Memberships that waited for a snapshot: divided by the number of snapshots, so many shared one",
+            registry=self.registry,
+        )
+        self._used = Counter(
+            f"{_PREFIX}_snapshot_uses_total",
+            "Looks that a snapshot answered, awaited or at hand",
+            registry=self.registry,
+        )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -211,6 +230,8 @@ class Metrics:
                 self._cloud.labels(route, outcome)
         for phase in _FINISHED:
             self._batches.labels(phase.value)
+        for ended in get_args(Ended):
+            self._snapshots.labels(ended)
 
     def reconciled(self, outcome: CredentialsTried, seconds: float) -> None:
         self._reconciles.labels(outcome).observe(seconds)
@@ -223,6 +244,13 @@ class Metrics:
         self._cloud.labels(route, outcome).inc()
         self._cloud_seconds.labels(route).observe(seconds)
         request_ended()
+
+    def snapshot_ended(self, outcome: Ended, waited: int) -> None:
+        self._snapshots.labels(outcome).inc()
+        self._waited.inc(waited)
+
+    def snapshot_used(self) -> None:
+        self._used.inc()
 
     def stored(self, namespace: str, name: str, old: Status, new: Status) -> None:
         """A status was written: count the batches that it finishes, and the servers that it tells of, and show it."""

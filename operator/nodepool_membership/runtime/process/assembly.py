@@ -20,9 +20,9 @@ from nodepool_membership.cce.calls import Observe, nobody
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.endpoints import AllowList, origin_of
-from nodepool_membership.cce.listings import Listings
 from nodepool_membership.cce.lockout import Lockouts
 from nodepool_membership.cce.servers import ServerEndpoints, ServersClient
+from nodepool_membership.cce.snapshots import Snapshots, Watcher
 from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.cce.sources.pod_identity import AGENT_SECONDS
 from nodepool_membership.cce.transport import make_http
@@ -46,8 +46,10 @@ from nodepool_membership.runtime.reconcile.store import Store
 from nodepool_membership.runtime.scheduling.leader import MayCall
 from nodepool_membership.runtime.scheduling.queue import Key
 
-LISTING_SHARE: Final = 10
-"""A listing serves the memberships of its cluster for this share (1/n) of the resync interval after its end."""
+SNAPSHOT_SHARE: Final = 10
+"""A snapshot shows who is there for this share (1/n) of the resync interval after its end."""
+SNAPSHOTS_A_POLL: Final = 2
+"""So many snapshots of a cluster begin in a poll interval, on average."""
 
 
 def _now() -> datetime:
@@ -59,13 +61,15 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
     options: Options,
     secrets: Secrets,
     accounts: ServiceAccounts,
+    wake: Callable[[Key], None],
     observe: Observe = nobody,
+    watcher: Watcher | None = None,
     *,
     open_http: Callable[[float, Proxies, Path | None], httpx.AsyncClient] = make_http,
     now: Callable[[], datetime] = _now,
     monotonic: Callable[[], float] = monotonic,
 ) -> AsyncIterator[Clouds]:
-    """Open the connections to the clouds.
+    """Open the connections to the clouds; `wake` is called with a membership whose snapshot is there.
 
     `open_http` takes the time-out of a call in seconds, the proxies and the file with further CAs; it and the clocks
     are what a test may want to be its own.
@@ -121,13 +125,21 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
             monotonic=monotonic,
             random=random.random,
         )
+        snapshots = Snapshots(
+            wake,
+            keep_seconds=options.resync_interval.total_seconds() / SNAPSHOT_SHARE,
+            pace_seconds=options.poll_interval.total_seconds() / SNAPSHOTS_A_POLL,
+            now=now,
+            monotonic=monotonic,
+            watcher=watcher,
+        )
         clouds = Clouds(
             connect,
             secrets,
             identities,
             AllowList.parse((*options.allow_endpoints, *options.services.cce_endpoints())),
             Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
-            Listings(keep_seconds=options.resync_interval.total_seconds() / LISTING_SHARE, now=now),
+            snapshots,
             monotonic=monotonic,
             connect_servers=connect_servers,
             grants=options.grants,
@@ -136,6 +148,7 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
         try:
             yield clouds
         finally:
+            await snapshots.close()
             await identities.close()
 
 
@@ -161,7 +174,15 @@ async def make_reconciler(  # noqa: PLR0913 - the parts of the process, put toge
     """
     settings = Settings(options.poll_interval, options.settle_window, options.resync_interval, options.removal_delay)
     async with open_clouds(
-        options, secrets, accounts, metrics.cloud_request, open_http=open_http, now=now, monotonic=monotonic
+        options,
+        secrets,
+        accounts,
+        wake,
+        metrics.cloud_request,
+        metrics,
+        open_http=open_http,
+        now=now,
+        monotonic=monotonic,
     ) as clouds:
         claims = Claims(wake, options.settle_window, now=now)
         initial_sync = InitialSync(memberships, options.namespaces, wake, clock=monotonic)

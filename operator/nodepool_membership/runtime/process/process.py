@@ -47,7 +47,7 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _RECORD_SECONDS: Final = 15.0
 """On top of the cloud's time-out, for storing the answer of the last call."""
 _STUCK_TIMEOUTS: Final = 20
-"""A look waits for at most two listings of 10,000 nodes, 50 pages each: so long at a fifth of a time-out a page."""
+"""A look gives a sign of life with each request that ends; snapshots, which take many, are awaited outside of looks."""
 
 
 async def run(options: Options, make_reconciler: MakeReconciler) -> int:

@@ -95,8 +95,7 @@ class Workers:
         """A liveness check: no worker has died, none waits for ever, and keys do not wait for nothing.
 
         A look gives a sign of life whenever one of its requests comes to an end, however: one that tries to record an
-        answer while the API server is away is not stuck, and must not be ended. Whoever waits for a listing that
-        another look has begun gives none meanwhile: `stuck_after_seconds` is longer than a listing takes.
+        answer while the API server is away is not stuck, and must not be ended.
         """
         if self._died:
             return f"reconcile loop: {self._died[0]}"

@@ -12,9 +12,11 @@ from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.program.effects import Key, Memory
+from nodepool_membership.core.program.effects import Key
+from nodepool_membership.core.program.memory import Memory
 from nodepool_membership.core.state.ledger import Ledger
-from nodepool_membership.runtime.claims.claims import Claims, NoRoomError
+from nodepool_membership.runtime.claims.claimed import NoRoomError
+from nodepool_membership.runtime.claims.claims import Claims
 from nodepool_membership.runtime.claims.initial_sync import InitialSync
 from nodepool_membership.runtime.cloud.clouds import Clouds
 from nodepool_membership.runtime.ops.metrics import Metrics
@@ -69,6 +71,7 @@ class Memories:
             self._metrics.show(*key, found.status)
         if crowded is None or not crowded.needed:
             self._initial_sync.read(key)
+        tracked.memory = tracked.memory.without_known(self._claims.freed(found))
         return tracked.memory
 
     def _claim(self, found: Membership | UnreadableStatus) -> NoRoomError | None:

@@ -263,8 +263,8 @@ class Run:
                 self._remember(effect)
             case AskLease():
                 return parts.may_call()
-            case Reserve(membership, intent):
-                return parts.claims.reserve(membership, intent)
+            case Reserve(membership, intent, listed):
+                return parts.claims.reserve(membership, intent, listed)
             case Doubt(membership):
                 parts.sender.doubt(membership)
             case IsDoubted(pool):

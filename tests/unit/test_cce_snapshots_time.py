@@ -1,0 +1,167 @@
+"""How long a snapshot serves, how many begin in a time, and clocks that are set back (rules P13, P21).
+
+Not for: who shares which (`test_cce_snapshots`).
+"""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from nodepool_membership.cce.snapshots import AT_ONCE, BURST, Pace, Snapshot
+from unit.snapshots_world import KEEP, KEY, PACE, POOL, Cloud
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Sleeps of the pace, which end at once: whoever waits for one moves the clock before."""
+    found: list[float] = []
+    sleep = asyncio.sleep
+
+    async def at_once(seconds: float) -> None:
+        if seconds:
+            found.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("nodepool_membership.cce.snapshots.asyncio.sleep", at_once)
+    return found
+
+
+async def test_after_a_rest_some_begin_at_once_and_then_two_a_poll_interval(slept: list[float]) -> None:
+    cloud = Cloud()
+    for _ in range(BURST):
+        cloud.tick()
+        await cloud.taken()
+    assert slept == []
+    cloud.tick()
+    await cloud.ask("one more")
+    assert slept == [pytest.approx(PACE - BURST)]
+    assert len(cloud.begun) == BURST + 1
+
+
+def test_in_any_time_there_are_two_a_poll_interval_and_a_few() -> None:
+    pace, now, begun = Pace(PACE), 0.0, 0
+    while now < 100 * PACE:
+        now += pace.wait(now)
+        pace.begin(now)
+        begun += 1
+    assert begun <= 100 + BURST
+    assert not pace.is_rested(now)
+    assert pace.is_rested(now + BURST * PACE)
+    assert pace.wait(now + PACE) == 0
+    assert pace.wait(now) == pytest.approx(PACE)
+
+
+async def test_only_so_many_of_an_endpoint_run_at_once() -> None:
+    cloud = Cloud()
+    count = 3 * AT_ONCE
+    for number in range(count):
+        await cloud.ask("one", key=KEY._replace(cluster_id=str(number)))
+    for number in range(count):
+        assert cloud.running == min(AT_ONCE, count - number)
+        await cloud.end(number)
+    assert cloud.most == AT_ONCE
+
+
+async def test_an_endpoint_that_does_not_answer_keeps_nobody_waiting_but_its_own() -> None:
+    cloud = Cloud()
+    for number in range(3 * AT_ONCE):
+        await cloud.ask("hangs", key=KEY._replace(endpoint="https://silent", cluster_id=str(number)))
+    asked = cloud.now
+    await cloud.ask("another", after=asked)
+    await cloud.end(len(cloud.begun) - 1)
+    assert isinstance(await cloud.ask("another", after=asked), Snapshot)
+
+
+async def test_it_is_freed_when_it_is_too_old_to_be_shared_and_nothing_is_left() -> None:
+    cloud = Cloud()
+    called: list[tuple[float, Callable[..., object]]] = []
+    loop = asyncio.get_running_loop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "call_later", lambda delay, what: called.append((delay, what)))
+        found = await cloud.taken()
+        freed = weakref.ref(found.nodes)
+        del found
+        cloud.tick(KEEP)
+        cloud.snapshots.prune()
+        gc.collect()
+        assert freed() is not None
+        ((delay, prune),) = called
+        assert delay > KEEP
+        # Without anybody asking: a timer of the loop does it.
+        cloud.tick(delay)
+        prune()
+    cloud.begun.clear()
+    gc.collect()
+    assert freed() is None
+    assert not cloud.snapshots._shared
+
+
+async def test_what_is_under_way_or_waited_for_is_spared() -> None:
+    cloud = Cloud()
+    asked = cloud.now
+    await cloud.ask("first")
+    cloud.tick(10 * KEEP)
+    cloud.snapshots.prune()
+    await cloud.end(0)
+    cloud.snapshots.prune()
+    assert isinstance(await cloud.ask("first", after=asked), Snapshot)
+    assert cloud.most == 1
+
+
+async def test_a_snapshot_of_before_the_clock_was_set_back_is_not_used() -> None:
+    """Its begin looks later than the read that wants a newer one: it would prove absence as of too early (P13, P21)."""
+    cloud = Cloud()
+    old = await cloud.taken()
+    cloud.now -= timedelta(seconds=20)
+    assert cloud.recent() is None
+    await cloud.settle()
+    # Not even once the clock has caught up.
+    cloud.tick(21)
+    assert cloud.snapshots.peek(KEY, ("ns", "first"), POOL, old.begun) is None
+    await cloud.end(1)
+    found = cloud.recent()
+    assert isinstance(found, Snapshot)
+    assert found.begun < old.begun
+
+
+async def test_who_waits_while_the_clock_is_set_back_waits_for_the_next() -> None:
+    cloud = Cloud()
+    await cloud.ask("waits")
+    cloud.now -= timedelta(seconds=20)
+    await cloud.end(0)
+    assert await cloud.ask("waits") is None
+    await cloud.end(1)
+    assert isinstance(await cloud.ask("waits"), Snapshot)
+
+
+async def test_a_snapshot_proves_absence_to_all_for_a_while_and_to_who_waited_however_late_they_come() -> None:
+    cloud = Cloud()
+    asked = cloud.now
+    await cloud.ask("waits")
+    await cloud.end(0)
+    cloud.tick(PACE)
+    assert isinstance(await cloud.ask("another", after=asked), Snapshot)
+    cloud.tick(1)
+    assert await cloud.ask("another", after=asked) is None
+    cloud.tick(5 * KEEP)
+    cloud.snapshots.prune()
+    assert isinstance(await cloud.ask("waits", after=asked), Snapshot)
+    # Its look may ask twice; its next one wants news.
+    assert isinstance(await cloud.ask("waits", after=asked), Snapshot)
+    cloud.tick(PACE + 1)
+    assert await cloud.ask("waits", after=asked) is None
+
+
+async def test_a_snapshot_shows_who_is_there_for_longer_and_counts_from_its_end() -> None:
+    cloud = Cloud()
+    await cloud.ask("first")
+    cloud.tick(KEEP * 2)
+    await cloud.end(0)
+    cloud.tick(KEEP)
+    assert isinstance(cloud.recent(), Snapshot)
+    cloud.tick()
+    assert cloud.recent() is None
