@@ -176,6 +176,11 @@ def cli() -> None:
     default=str(_DEFAULTS.bind),
     help="Where /healthz, /readyz and /metrics are served; without a host, on every address of IPv4 and IPv6.",
 )
+@click.option(
+    "--metrics-auth/--no-metrics-auth",
+    default=_DEFAULTS.metrics_auth,
+    help="Whether /metrics is shown only to the bearer of a token that may get the path /metrics in this cluster.",
+)
 @click.option("--log-format", type=click.Choice(get_args(LogFormat)), default=_DEFAULTS.log_format, help="Log format.")
 @click.option("--log-level", type=click.Choice(get_args(LogLevel)), default=_DEFAULTS.log_level, help="Least level.")
 def run(  # noqa: PLR0913 - click gives one argument an option
@@ -200,6 +205,7 @@ def run(  # noqa: PLR0913 - click gives one argument an option
     lease_duration: timedelta,
     renew_deadline: timedelta,
     bind: Bind,
+    metrics_auth: bool,  # noqa: FBT001 - click gives arguments by name
     log_format: LogFormat,
     log_level: LogLevel,
 ) -> int:
@@ -238,6 +244,7 @@ def run(  # noqa: PLR0913 - click gives one argument an option
         lease_duration=lease_duration,
         renew_deadline=renew_deadline,
         bind=bind,
+        metrics_auth=metrics_auth,
         log_format=log_format,
         log_level=log_level,
         ca_file=ca_file,

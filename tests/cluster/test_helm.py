@@ -129,6 +129,7 @@ SAME: Final[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
     "proxy": ({"proxy": {"name": "nodepool-membership-proxy"}}, component("proxy")),
     "trustedCA": ({"trustedCA": {"configMap": "nodepool-membership-trusted-ca"}}, component("trusted-ca")),
     "grants": ({"grants": {"configMap": "nodepool-membership-grants"}}, component("grants")),
+    "metricsAuth": ({"metricsAuth": {"enabled": True}}, component("metrics-auth")),
     "imagePullSecrets": ({"imagePullSecrets": ["default-secret"]}, component("pull-secret")),
     "priorityClass": ({"priorityClass": {"create": True}}, component("priority-class")),
     "podIdentity": ({"podIdentity": {"enabled": True}}, component("pod-identity")),

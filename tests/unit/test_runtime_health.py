@@ -18,6 +18,9 @@ import nodepool_membership
 from nodepool_membership import __version__
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
+from nodepool_membership.kube.api import KubeApi
+from nodepool_membership.kube.errors import KubeError, UnansweredError
+from nodepool_membership.kube.reviews import Access, Reviews
 from nodepool_membership.runtime.ops.metrics import KINDS, ROUTES, Metrics
 from nodepool_membership.runtime.ops.options import Bind, Options
 from nodepool_membership.runtime.process import health as health_module
@@ -190,6 +193,38 @@ async def test_what_goes_wrong_on_our_side_is_logged(caplog: pytest.LogCaptureFi
     async with serve(FREE, Health(alive=[broken]), Metrics()) as port:
         assert (await _status("127.0.0.1", port, GET)).startswith(b"HTTP/1.1 500")
     assert "ours" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        (Access.ALLOWED, 200),
+        (Access.FORBIDDEN, 403),
+        (Access.UNKNOWN, 401),
+        (UnansweredError("no route"), 503),
+    ],
+)
+async def test_metrics_are_shown_as_the_api_server_says(
+    found: Access | KubeError, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    async def access(_: Reviews, token: str) -> Access:
+        shown.append(token)
+        if isinstance(found, KubeError):
+            raise found
+        return found
+
+    monkeypatch.setattr(Reviews, "access", access)
+    reviews = Reviews(KubeApi.__new__(KubeApi), "/metrics")
+    async with serve(FREE, Health(), Metrics(), reviews) as port, httpx.AsyncClient(trust_env=False) as http:
+        for authorization, token in (("Bearer a-token", "a-token"), ("bearer  b", "b"), ("Basic dTpw", ""), ("", "")):
+            headers = {"Authorization": authorization}
+            answer = await http.get(f"http://127.0.0.1:{port}/metrics", headers=headers)
+            assert answer.status_code == status
+            assert ("nodepool_membership" in answer.text) is (status == 200)
+            assert shown.pop() == token
+        assert (await http.get(f"http://127.0.0.1:{port}/healthz")).status_code == 200
 
 
 async def test_half_sent_requests_keep_no_probe_out(monkeypatch: pytest.MonkeyPatch) -> None:

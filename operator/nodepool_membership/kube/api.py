@@ -200,7 +200,7 @@ class KubeApi:
 
         Args:
             kind: what is read or written, for the metrics: status, finalizer, event, lease, membership, secret,
-                token, discovery, namespace, definition.
+                token, review, discovery, namespace, definition.
             resource: the path, as made by `path`.
             max_bytes: of the answer's body; None: as many as there are.
 

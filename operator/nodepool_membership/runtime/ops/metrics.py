@@ -72,6 +72,7 @@ KINDS: Final = (
     "lease",
     "secret",
     "token",
+    "review",
     "namespace",
     "definition",
     "discovery",

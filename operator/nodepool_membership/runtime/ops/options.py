@@ -80,6 +80,8 @@ class Options:
     renew_deadline: timedelta = timedelta(seconds=10)
     """Shorter than `lease_duration`."""
     bind: Bind = Bind("", 8080)
+    metrics_auth: bool = False
+    """Whether who reads /metrics has to show a token that may."""
     log_format: LogFormat = "json"
     log_level: LogLevel = "info"
     ca_file: Path | None = None

@@ -23,6 +23,8 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from nodepool_membership import redaction
+from nodepool_membership.kube.errors import KubeError
+from nodepool_membership.kube.reviews import Access, Reviews
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.ops.options import Bind
 
@@ -120,8 +122,8 @@ class _Server(web.Server):
 
 
 @asynccontextmanager
-async def serve(bind: Bind, health: Health, metrics: Metrics) -> AsyncIterator[int]:
-    """Serve the endpoints while the block runs; gives the port.
+async def serve(bind: Bind, health: Health, metrics: Metrics, reviews: Reviews | None = None) -> AsyncIterator[int]:
+    """Serve the endpoints while the block runs; gives the port. With `reviews`, /metrics is for those who may read it.
 
     Raises:
         BindError: the address is taken or is not ours.
@@ -130,7 +132,7 @@ async def serve(bind: Bind, health: Health, metrics: Metrics) -> AsyncIterator[i
 
     async def answer(request: web.BaseRequest) -> web.StreamResponse:
         server.asked(request.protocol)
-        response = await _answer(request, health, exposition)
+        response = await _answer(request, health, exposition, reviews)
         response.force_close()
         return response
 
@@ -164,7 +166,9 @@ def _every_address(port: int) -> socket.socket:
     return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=128)
 
 
-async def _answer(request: web.BaseRequest, health: Health, exposition: _Exposition) -> web.Response:
+async def _answer(
+    request: web.BaseRequest, health: Health, exposition: _Exposition, reviews: Reviews | None
+) -> web.Response:
     if request.method not in {"GET", "HEAD"}:
         return web.Response(status=405, headers={"Allow": "GET, HEAD"})
     match request.path:
@@ -173,10 +177,30 @@ async def _answer(request: web.BaseRequest, health: Health, exposition: _Exposit
         case "/readyz":
             return _verdict(health.not_ready())
         case "/metrics":
+            if reviews is not None and (refusal := await _refusal(request, reviews)) is not None:
+                return refusal
             headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
             return web.Response(body=await exposition.text(), headers=headers)
         case _:
             return web.Response(text="there are /healthz, /readyz and /metrics", status=404)
+
+
+async def _refusal(request: web.BaseRequest, reviews: Reviews) -> web.Response | None:
+    """Why metrics are not shown; None: they may be."""
+    kind, _, token = request.headers.get("Authorization", "").partition(" ")
+    try:
+        access = await reviews.access(token.strip() if kind.lower() == "bearer" else "")
+    except KubeError as error:
+        _logger.warning("metrics are shown to nobody: a token cannot be reviewed: %s", error)
+        return web.Response(text="the API server was asked about the token and did not say", status=503)
+    match access:
+        case Access.ALLOWED:
+            return None
+        case Access.FORBIDDEN:
+            return web.Response(text="the bearer of this token may not get /metrics", status=403)
+        case Access.UNKNOWN:
+            headers = {"WWW-Authenticate": "Bearer"}
+            return web.Response(text="show a token that may get /metrics", status=401, headers=headers)
 
 
 def _verdict(reasons: list[str]) -> web.Response:

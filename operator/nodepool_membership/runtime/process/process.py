@@ -18,6 +18,7 @@ from nodepool_membership.kube.api import KubeApi, NoClusterError
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.lease import LeaseObject, lease_namespace
 from nodepool_membership.kube.memberships import Memberships
+from nodepool_membership.kube.reviews import Reviews
 from nodepool_membership.kube.secrets import Secrets
 from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.net.proxies import describe
@@ -98,7 +99,8 @@ async def _run(options: Options, make_reconciler: MakeReconciler, stop: asyncio.
         watch = Watch(api, changed, namespaces=options.namespaces)
         checks.alive.append(watch.alive)
         checks.ready += [watch.ready, leadership.ready]
-        port = await parts.enter_async_context(health.serve(options.bind, checks, metrics))
+        reviews = Reviews(api, "/metrics") if options.metrics_auth else None
+        port = await parts.enter_async_context(health.serve(options.bind, checks, metrics, reviews))
         events = await parts.enter_async_context(Events(api, instance=os.environ.get("POD_NAME", socket.gethostname())))
         _logger.info("started", extra=_facts(options, api, port))
         watching = asyncio.create_task(watch.run(), name="watch")
