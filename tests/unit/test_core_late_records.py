@@ -182,3 +182,15 @@ def test_a_record_beside_an_edit_that_nobody_looked_at_is_not_told_as_ready() ->
     run.store(record(run.membership, intent, NotSent("no"), run.now, SETTINGS))
     assert (run.status.joined, run.status.desired, run.status.observed_generation) == (0, 0, 1)
     assert run.ready.status == "False"
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=repr)
+def test_where_the_status_was_lost_a_server_is_named_once_and_by_a_call_that_may_act(answer: Answer) -> None:
+    """A successor knew of an older call for the same servers."""
+    older = a_batch(Phase.VERIFYING, A, number=1)
+    run = Run(an_object(a_spec(A, B), Status(1, last_batch=1, jobs=(older,))))
+    told = recorded(run, a_batch(Phase.SUBMITTING, A, B, number=3), answer)
+    naming = [(b.batch, b.server_ids) for b in told.open_batches]
+    acts = isinstance(answer, Accepted | Unknown)
+    assert naming == ([(3, (A, B))] if acts else [(1, (A,))])
+    assert told.live_ids == (frozenset({A, B}) if acts else frozenset({A}))

@@ -9,7 +9,7 @@ from datetime import timedelta
 from nodepool_membership.api.names import FINALIZER, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.api.status import Operation, Phase, Status
 from nodepool_membership.core.decide import remembered
 from nodepool_membership.core.observed.observation import JobPhase
 from nodepool_membership.core.state.ledger import Ledger, is_behind, ledger_of
@@ -83,3 +83,21 @@ def test_an_older_status_waits_uses_no_number_again_and_removes_nobody() -> None
     run.wait(WINDOW + SECOND)
     assert run.step().intent is not None
     assert run.newest.batch == 8
+
+
+def test_a_server_that_another_process_has_called_for_again_is_named_once() -> None:
+    """One that was frozen for long comes back, and knows of an older call."""
+    again = a_batch(Phase.RUNNING, A, number=8, job_id="another")
+    part = a_batch(Phase.QUEUED, B, number=9)
+    known = Ledger(7, (a_batch(Phase.VERIFYING, A, B, number=7),))
+    status = Status(1, last_batch=9, members=(B,), jobs=(again, part))
+    kept = remembered(an_object(a_spec(A, B), status, finalizers=(FINALIZER,)), known, NOW, SETTINGS)
+    assert [(b.batch, b.server_ids) for b in kept.jobs] == [(7, (B,)), (8, (A,))]
+    assert (kept.members, kept.joining) == ((), 2)
+
+
+def test_of_a_removal_the_nodes_go_with_their_servers() -> None:
+    removal = replace(a_batch(Phase.RUNNING, A, B, number=7), operation=Operation.REMOVE, node_ids=("a", "b"))
+    status = Status(1, last_batch=8, jobs=(a_batch(Phase.RUNNING, A, number=8, job_id=JOB),))
+    kept = remembered(an_object(a_spec(A), status), Ledger(7, (removal,)), NOW, SETTINGS)
+    assert [(b.server_ids, b.node_ids) for b in kept.jobs] == [((B,), ("b",)), ((A,), ())]

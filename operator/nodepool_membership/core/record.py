@@ -18,6 +18,7 @@ from nodepool_membership.core.planning import narrowing
 from nodepool_membership.core.servers import removals
 from nodepool_membership.core.state.edits import apply_spec, is_lost
 from nodepool_membership.core.state.failures import Cause
+from nodepool_membership.core.state.ledger import without_servers
 from nodepool_membership.core.state.retry import backoff, in_use
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import KEPT_FINISHED, State, ended, finished
@@ -101,9 +102,18 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
         membership = replace(membership, status=acknowledge(membership, now, settings))
     state = State.of(membership.status)
     state = replace(state, last_batch=max(state.last_batch, intent.batch))
+    if stored is None and isinstance(answer, Accepted | Unknown):
+        state = _named_by(state, intent)
     # What the answer says holds for the servers as they are listed now, too.
     state = apply_spec(_answered(state, intent, answer, now, settings), membership)
     return recorded(membership, replace(state, surplus_since=state.surplus_since or now), now, settings)
+
+
+def _named_by(state: State, intent: Batch) -> State:
+    """The state in which no other batch names the intent's servers: its call is the newest that was made for them."""
+    ids = frozenset(intent.server_ids)
+    left = (b if ids.isdisjoint(b.server_ids) else without_servers(b, ids) for b in state.batches)
+    return replace(state, batches=tuple(b for b in left if b.server_ids or not b.is_open))
 
 
 def _answered(state: State, intent: Batch, answer: Answer, now: datetime, settings: Settings) -> State:  # noqa: PLR0911 - one match over all answers

@@ -4,6 +4,7 @@ Not for: what is live by the status (`state`). Whoever starts with nothing in me
 finalizer only, and of an older one not at all.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -37,11 +38,22 @@ def is_behind(status: Status, known: Ledger | None) -> bool:
 def regained(membership: Membership, known: Ledger, now: datetime, settings: Settings) -> State:
     """What an older status says, with the calls that are open; other calls are waited out like those of a lost one.
 
-    Who is off the list by now is let go of: the older status does not tell whether that was asked to be removed.
+    Who is off the list by now is let go of: the older status does not tell whether that was asked to be removed. A
+    server is named once: where another process has called for it again meanwhile, by the call that the status shows.
     """
-    state = State.of(membership.status)
+    state = State.of(membership.status).without_queued()
     state = replace(state, members=state.members & membership.spec.server_ids)
     for batch in known.open:
-        state = state.with_batch(batch)
+        left = without_servers(batch, {i for b in state.open_batches if b.batch != batch.batch for i in b.server_ids})
+        if left.server_ids:
+            state = replace(state, members=state.members - set(left.server_ids)).with_batch(left)
     last = max(known.last_batch, state.last_batch)
     return replace(state, last_batch=last, recovery=Recovery(now, now + settings.settle_window))
+
+
+def without_servers(batch: Batch, ids: Set[str]) -> Batch:
+    """The batch without these servers, and without their nodes in a removal."""
+    nodes = batch.node_ids or ("",) * len(batch.server_ids)
+    left = [(i, node) for i, node in zip(batch.server_ids, nodes, strict=True) if i not in ids]
+    server_ids, node_ids = tuple(i for i, _ in left), tuple(node for _, node in left if node)
+    return replace(batch, server_ids=server_ids, node_ids=node_ids)
