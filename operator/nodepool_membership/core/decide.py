@@ -188,6 +188,9 @@ class _Pipeline:
             if not seen.is_fresh:
                 return approval.Standing(state)
         what = approval.foreseen(self._membership, self._own().spec, before, found.state, listing)
+        if not spec.suspend:
+            # Who was to be adopted is a member by now.
+            what = replace(what, adopt=frozenset())
         standing = approval.Standing(state)
         if seen.pool is not None and (spec.suspend or seen.proves_absence(spec.node_pool.node_pool_id)):
             standing = approval.standing(self._membership, state, what, seen.pool)
