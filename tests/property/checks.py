@@ -10,7 +10,7 @@ from typing import Final
 from nodepool_membership.api.membership import Json, Membership, status_json
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, PREFLIGHT, VANISHED, Reason
-from nodepool_membership.api.spec import RemovalPolicy, Spec
+from nodepool_membership.api.spec import Approval, RemovalPolicy, Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.decide import Decision
 from nodepool_membership.core.observed.drift import LISTINGS_WITHOUT
@@ -139,6 +139,19 @@ def _check_removal(membership: Membership, decision: Decision, intent: Batch, se
     assert intent.submit_time == now, "submitTime"
     assert intent.batch > (before.last_batch or 0), "a batch number is used again"
     assert seen.write_wait == 0, "a call without a place in the budget"
+
+
+def check_words(membership: Membership, intent: Batch, covered: frozenset[str], template: str) -> None:
+    """No add without a yes where one is asked for (rule P29), and a canary goes first and alone (rule P28)."""
+    if intent.operation is not Operation.ADD:
+        return
+    spec, others = membership.spec, [b for b in membership.status.open_batches if b.batch != intent.batch]
+    if spec.approval is Approval.MANUAL:
+        assert set(intent.server_ids) <= covered, "servers are added that no approval covers (P29)"
+    if spec.rollout.canary and membership.status.proven_template != (template or "-"):
+        assert len(intent.server_ids) <= spec.rollout.canary, "more than the canary is added (P28)"
+        open_ones = [b for b in others if b.operation is Operation.ADD and b.template == intent.template]
+        assert not open_ones, "an add beside the canary (P28)"
 
 
 def check_status(membership: Membership, status: Status) -> None:

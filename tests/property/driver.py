@@ -64,7 +64,7 @@ from nodepool_membership.core.program.requeue import Intervals
 from nodepool_membership.core.record import Answer, NotSent, too_late
 from nodepool_membership.core.state.ledger import Ledger
 from nodepool_membership.core.state.settings import Settings
-from property.checks import check_decision, check_status
+from property.checks import check_decision, check_status, check_words
 from property.cloud_model import EPOCH, Cloud
 from property.reached import note
 from property.snapshots import Snapshots
@@ -389,6 +389,7 @@ class Driver:
     def _intended(self, membership: Membership, intent: Batch) -> None:
         self._called = True
         self.intents.append(intent)
+        check_words(membership, intent, self.stored.covered, self.cloud.template.digest)
         if intent.operation is Operation.REMOVE and not membership.metadata.deleting:
             for server in intent.server_ids:
                 off = self.cloud.now - self.stored.listed_until[server]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from nodepool_membership.api.membership import Json, Membership, UnreadableStatus, parse_membership, status_json
-from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION, FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
 from nodepool_membership.core.observed.observation import NamespaceState
@@ -38,6 +38,10 @@ class StoredObject:
     """Servers off the list, and since when."""
     given_back: int = 0
     """How often single refusals were found to be about the pool, so that they cost nobody an attempt (rule P15)."""
+    offered: tuple[str, frozenset[str]] = ("", frozenset())
+    """The plan that the status showed last, and whom it can have been about; nobody once it is void."""
+    covered: frozenset[str] = frozenset()
+    """Servers that a user has said yes to, and that have not joined since."""
     jumped: float = 0.0
     """So far, in seconds, the operators' clocks have been apart from the cloud's."""
 
@@ -58,6 +62,8 @@ class StoredObject:
             # The second the schema refuses.
             return
         left = self.listed() - _ids(spec)
+        if _ids(spec) != self.listed():
+            self.void()
         self.listed_until = {i: t for i, t in self.listed_until.items() if i not in _ids(spec)}
         self.listed_until |= dict.fromkeys(left, self.clock())
         self.spec = spec
@@ -71,6 +77,7 @@ class StoredObject:
         """A user deletes the object; without finalizers it is gone at once."""
         if self.deleted is None:
             self.deleted = self.clock()
+            self.void()
             self.generation += 1
             self._next()
             self.gone = not self.finalizers
@@ -78,6 +85,7 @@ class StoredObject:
     def recreate(self) -> None:
         """A user creates the object anew under its name, with the spec that it had."""
         self.uid += 1
+        self.void()
         self.deleted, self.gone, self.generation, self.annotations, self.namespace_state = (
             None,
             False,
@@ -86,6 +94,20 @@ class StoredObject:
             NamespaceState(),
         )
         self.lose_status()
+
+    def void(self) -> None:
+        """Another list or template, or a deletion: what was offered until now says nothing any more."""
+        self.offered, self.covered = (self.offered[0], frozenset()), frozenset()
+
+    def approve(self, *, yes: bool) -> None:
+        """A user says yes to the plan that the status shows, or takes it back."""
+        plan, ids = self.offered
+        if yes and plan:
+            self.annotate(**{APPROVED_PLAN_ANNOTATION: plan})
+            self.covered = ids
+        elif not yes and self.annotations.pop(APPROVED_PLAN_ANNOTATION, None) is not None:
+            self.version += 1
+            self.covered = frozenset()
 
     def annotate(self, **annotations: str) -> None:
         self.annotations.update(annotations)
@@ -114,6 +136,9 @@ class StoredObject:
         self.given_back += _refuses(status) and not _refuses(self.read().status)
         self.status = json.loads(json.dumps(status_json(status)))
         self.writes += 1
+        if status.plan is not None and status.plan.id != self.offered[0]:
+            self.offered = (status.plan.id, self.listed() - set(status.members))
+        self.covered -= set(status.members)
         return self._next()
 
     def write_finalizers(self, expected: str, finalizers: list[str]) -> str:
