@@ -1,6 +1,6 @@
-"""Run the bench: `python -m bench [--quick] [--only NAME ...]`; exit code 1 when a limit is exceeded.
+"""Run the bench: `python -m bench [--quick] [--long] [--only NAME ...]`; exit code 1 when a limit is exceeded.
 
-Not for: measuring (`decision`, `plans`, `joins`, `fleets`).
+Not for: measuring (`decision`, `plans`, `joins`, `crowds`, `fleets`).
 """
 
 import sys
@@ -10,7 +10,8 @@ from time import monotonic
 
 import click
 
-from bench import decision, fleets, joins, plans
+from bench import crowds, decision, fleets, joins, plans
+from bench.crowds import Crowd
 from bench.figures import Section, is_over, lines
 from bench.fleets import GIB, Fleet, Peer, lacks_memory
 from bench.joins import Join
@@ -32,6 +33,8 @@ _FLEETS = (
     ),
 )
 _JOINS = (Join(450), Join(2_000, max_parallel_jobs=2), Join(10_000, max_parallel_jobs=4))
+_CROWDS = (Crowd(1), Crowd(10), Crowd(300), Crowd(300, clusters=5))
+_LARGE_CROWD = Crowd(1000)
 _QUICK_JOIN = Join(450, job=1.5, poll=0.1, resync=2)
 
 Load = Callable[[], Section]
@@ -41,13 +44,19 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _loads(say: Say, *, quick: bool) -> Mapping[str, Load]:
+def _crowds_of(*, long: bool) -> tuple[Crowd, ...]:
+    """Those that are run, the largest only in the long form."""
+    return (*_CROWDS, _LARGE_CROWD) if long else _CROWDS
+
+
+def _loads(say: Say, *, quick: bool, long: bool) -> Mapping[str, Load]:
     if quick:
         return {"decide": partial(decision.measure, 15), _QUICK_JOIN.name: partial(joins.measure, _QUICK_JOIN, say)}
     return {
         "decide": partial(decision.measure, 60),
         "plan": partial(plans.measure, say),
         **{load.name: partial(joins.measure, load, say) for load in _JOINS},
+        **{load.name: partial(crowds.measure, load, say) for load in _crowds_of(long=long)},
         **{load.name: partial(fleets.measure, load, say) for load in _FLEETS},
     }
 
@@ -73,9 +82,10 @@ def _run(load: Load, *, counts_only: bool) -> bool:
 @click.command()
 @click.option("--quick", is_flag=True, help="450 ids with short jobs; only counts decide.")
 @click.option("--only", multiple=True, metavar="NAME", help="One of the loads by name; may be repeated.")
-def main(quick: bool, only: tuple[str, ...]) -> None:
+@click.option("--long", is_flag=True, help="1,000 memberships that add on one cluster, too.")
+def main(quick: bool, only: tuple[str, ...], long: bool) -> None:
     """Figures as counts and ratios, each beside its limit; exit code 1 when one is exceeded or not measured."""
-    loads = _loads(_say, quick=quick)
+    loads = _loads(_say, quick=quick, long=long)
     names = _chosen(loads, only)
     too_large = {load.name: why for load in _FLEETS if load.name in names and (why := lacks_memory(load)) is not None}
     for why in too_large.values():

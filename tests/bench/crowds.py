@@ -1,0 +1,154 @@
+"""Many memberships that add at once on few clusters: what is read of a cluster must not grow with them (promise 12).
+
+Not for: one large membership (`joins`), or many that have nothing to add (`fleets`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.figures import Figure, Limit, Section
+from bench.world import NAMESPACE, Say, World, world
+from cce_simulator.config import Behaviour, ClusterConfig, NodePoolConfig, SimulatorConfig, generated_id
+from harness import MembershipSpec, Operator, wait_for
+
+_SEED: Final = "bench"
+_WRITES_PER_MINUTE: Final = 1000
+_DEADLINE_SECONDS: Final = 900.0
+_ALARM: Final = "ListingImplausible"
+_A_POLL: Final = 2
+_BURST: Final = 5
+_COUNTED: Final = "nodepool_membership_snapshots"
+_ROUTES: Final = ("listNodes", "getNodePool", "listNodePools", "getCluster", "getJob")
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """One load. Durations in seconds."""
+
+    memberships: int
+    clusters: int = 1
+    ids: int = 20
+    job: float = 10.0
+    poll: float = 1.0
+    resync: int = 60
+
+    @property
+    def name(self) -> str:
+        return f"crowd-{self.memberships}-over-{self.clusters}"
+
+    @property
+    def settings(self) -> str:
+        return (
+            f"{self.memberships:,} memberships of {self.ids} new servers each over {self.clusters} clusters, jobs of"
+            f" {self.job:g} s, --poll-interval={self.poll:g}s, --resync-interval={self.resync}s,"
+            f" --writes-per-minute={_WRITES_PER_MINUTE}, no write limit in the simulator"
+        )
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was measured from the first membership until all are Ready."""
+
+    seconds: float = 0.0
+    alarms: set[str] = field(default_factory=set)
+    """Memberships that said that the cloud contradicts itself."""
+    calls: Mapping[str, int] = field(default_factory=dict)
+    snapshots: float = 0.0
+    waits: float = 0.0
+
+
+def measure(load: Crowd, say: Say) -> Section:
+    """Run the load in a world of its own."""
+    with world(_config(load)) as here:
+        options = (
+            f"--poll-interval={round(load.poll * 1000)}ms",
+            f"--resync-interval={load.resync}s",
+            f"--writes-per-minute={_WRITES_PER_MINUTE}",
+        )
+        with here.operator(*options) as operator:
+            operator.wait_ready()
+            seen = _watched(load, here, operator)
+            say(f"{load.name}: Ready after {seen.seconds:.1f} s, {seen.snapshots:.0f} snapshots")
+            return Section(load.name, load.settings, tuple(_figures(load, here, seen, operator.peak_memory_mib())))
+
+
+def _config(load: Crowd) -> SimulatorConfig:
+    clusters = (
+        ClusterConfig(
+            id=generated_id(_SEED, "cluster", index),
+            node_pools=(NodePoolConfig(id=generated_id(_SEED, "pool", index)),),
+        )
+        for index in range(load.clusters)
+    )
+    behaviour = Behaviour(job_seconds=load.job)
+    return SimulatorConfig(
+        seed=_SEED, clusters=tuple(clusters), behaviour=behaviour, writes_per_minute=0, ledger_reads="counts"
+    )
+
+
+def _memberships(load: Crowd, endpoint: str) -> Iterator[MembershipSpec]:
+    for number in range(load.memberships):
+        cluster = number % load.clusters
+        yield MembershipSpec(
+            f"crowd-{number}",
+            [f"{number:08x}-0000-4000-8000-{index:012x}" for index in range(load.ids)],
+            endpoint,
+            NAMESPACE,
+            cluster_id=generated_id(_SEED, "cluster", cluster),
+            node_pool_id=generated_id(_SEED, "pool", cluster),
+        )
+
+
+def _watched(load: Crowd, here: World, operator: Operator) -> _Seen:
+    seen, begun = _Seen(), monotonic()
+    here.cluster.create_many(_memberships(load, here.simulator.url))
+
+    def ready() -> bool | None:
+        operator.check()
+        rows = here.cluster.rows()
+        seen.alarms |= {str(row["Name"]) for row in rows if row["Reason"] == _ALARM}
+        return True if all(row["Ready"] == "True" for row in rows) else None
+
+    wait_for(f"all of {load.name} are Ready", ready, seconds=_DEADLINE_SECONDS, every=0.5)
+    seen.seconds = monotonic() - begun
+    seen.calls = {route: here.calls(route) for route in _ROUTES}
+    counted = _counted(operator.get("/metrics").text)
+    seen.snapshots = sum(value for name, value in counted.items() if name.startswith(f"{_COUNTED}_total"))
+    seen.waits = counted["nodepool_membership_snapshot_waits_total"]
+    return seen
+
+
+def _counted(text: str) -> Mapping[str, float]:
+    """Samples by name and, where there are any, values of labels."""
+    families = text_string_to_metric_families(text)
+    samples = [sample for family in families for sample in family.samples]
+    return {" ".join((sample.name, *sample.labels.values())): sample.value for sample in samples}
+
+
+def _figures(load: Crowd, here: World, seen: _Seen, peak_mib: float) -> Sequence[Figure]:
+    summary = here.simulator.get("summary")
+    adds, doubled, accepted = (int(str(summary[k])) for k in ("add_calls", "double_adds", "servers_accepted"))
+    polls = seen.seconds / load.poll
+    most = _A_POLL * polls + _BURST
+    counts = (seen.calls["getNodePool"] + seen.calls["listNodePools"]) / 2
+    return (
+        Figure("servers accepted", accepted, "", Limit(load.memberships * load.ids, "exactly", counted=True)),
+        Figure("servers added twice", doubled, "", Limit(0, "exactly", counted=True)),
+        Figure("memberships that showed an alarm that was none", len(seen.alarms), "",
+               Limit(0, "exactly", counted=True), _ALARM),
+        Figure("time from apply to Ready of all", seen.seconds, "s", None, f"{polls:.0f} poll intervals"),
+        Figure("snapshots of a cluster", seen.snapshots / load.clusters, "", Limit(most, counted=True),
+               f"{_A_POLL} a poll interval and {_BURST}; {seen.waits / max(seen.snapshots, 1):.1f} waited for each"),
+        Figure("snapshots of a cluster / poll interval", seen.snapshots / load.clusters / polls),
+        Figure("looks at a cluster's pools / 2", counts / load.clusters, "", Limit(most, counted=True)),
+        Figure("looks at a cluster's phase", seen.calls["getCluster"] / load.clusters, "", Limit(most, counted=True)),
+        Figure("node pages of a cluster", seen.calls["listNodes"] / load.clusters),
+        Figure("snapshots / add", seen.snapshots / adds, "", None, f"{adds} adds"),
+        Figure("cloud reads of jobs / add", seen.calls["getJob"] / adds, "", None,
+               f"a job lasts {load.job / load.poll:.0f} poll intervals"),
+        Figure("peak memory (VmHWM)", peak_mib, "MiB"),
+    )  # fmt: skip
