@@ -14,6 +14,9 @@ from explore.scenarios import SCENARIOS, Scenario
 from explore.search import Bounds, Explored, explore, key_of, replay
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.core.planning import approval
+from nodepool_membership.core.program import reconcile
+from nodepool_membership.core.program.effects import Now, Program
+from nodepool_membership.core.program.memory import Known, Memory
 from nodepool_membership.core.servers import rollout
 from nodepool_membership.core.state.state import State
 
@@ -76,6 +79,25 @@ def test_an_operator_that_asks_nobody_is_found(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(approval, "standing", careless)
     assert wrong in first_broken(name)
+
+
+def test_a_decision_by_a_snapshot_older_than_its_object_is_found_and_its_history_plays_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if an object stayed what it was however often it was edited."""
+
+    def known(membership: Membership, memory: Memory) -> Program[Known]:
+        now = yield from Now()
+        since = memory.known.since if memory.known is not None else now
+        return Known(membership.metadata.resource_version, min(since, now))
+
+    monkeypatch.setattr(reconcile, "_known", known)
+    scenario = by_name("plain")
+    found = explore(scenario, Bounds(cost=5, states=20_000, seconds=800, live_every=10**9, broken=1))
+    assert found.broken, "a call was decided by what was seen too early, and nobody noticed"
+    assert found.broken[0].wrongs[0] == "a call is decided by a snapshot that began before the object was read"
+    _, wrongs = replay(scenario, found.broken[0].moves)
+    assert wrongs == found.broken[0].wrongs
 
 
 def test_the_cheapest_histories_are_all_seen() -> None:

@@ -13,12 +13,14 @@ import pytest
 from mutants.defects import DEFECTS
 from mutants.rules import MUTANTS
 from mutants.run import ROOT, Edit, Mutant, MutantError
+from mutants.sharing import SHARING
 
 ON_THE_MACHINE: Final = {"P1", "P2", "P5", "P6", "P8", "P13", "P15"}
-SAMPLE: Final = ("P1", "P22", "P25", "u")
+SAMPLE: Final = ("P1", "P22", "P25", "u", "same-version", "begun-after")
+ALL: Final = (*MUTANTS, *SHARING, *DEFECTS)
 
 
-@pytest.mark.parametrize("mutant", [*MUTANTS, *DEFECTS], ids=[m.rule for m in (*MUTANTS, *DEFECTS)])
+@pytest.mark.parametrize("mutant", ALL, ids=[m.rule for m in ALL])
 def test_every_mutant_can_be_made(mutant: Mutant, tmp_path: Path) -> None:
     for edit in mutant.edits:
         path = tmp_path / "operator" / "nodepool_membership" / edit.module
@@ -63,5 +65,5 @@ def test_a_mutant_that_no_test_notices_is_told_of() -> None:
 
 @pytest.mark.parametrize("rule", SAMPLE)
 def test_the_tests_notice_when_a_rule_is_taken_out(rule: str) -> None:
-    (mutant,) = (m for m in (*MUTANTS, *DEFECTS) if m.rule == rule)
+    (mutant,) = (m for m in ALL if m.rule == rule)
     assert mutant.killer()

@@ -1,0 +1,47 @@
+"""What keeps a snapshot that others share from proving too much, taken out piece by piece.
+
+Not for: the rules themselves, of which each has one mutant (`rules`).
+"""
+
+from typing import Final
+
+from mutants.run import Edit, Mutant
+
+SHARING: Final = (
+    Mutant(
+        "same-version",
+        "the resourceVersion by which an object is known to be as it was",
+        (
+            Edit(
+                "core/program/reconcile.py",
+                "    return known if known is not None and known.version == version and known.since <= now",
+                "    return known if known is not None and known.since <= now",
+            ),
+        ),
+        ("tests/explore/test_explore.py::test_no_short_history_breaks_a_promise",),
+    ),
+    Mutant(
+        "let-go",
+        "the new look at servers that another membership let go of",
+        (
+            Edit(
+                "runtime/claims/claims.py",
+                "        if (freed := self.freed(membership)) is not None and listed < freed:",
+                "        if (freed := self.freed(membership)) is not None and listed < freed - self._linger:",
+            ),
+        ),
+        ("tests/property/test_claims.py",),
+    ),
+    Mutant(
+        "begun-after",
+        "waiting for the next snapshot where one began too early",
+        (
+            Edit(
+                "cce/snapshots.py",
+                "        if last.begun < after or pool_id in shared.again:",
+                "        if pool_id in shared.again:",
+            ),
+        ),
+        ("tests/unit/test_cce_snapshots.py",),
+    ),
+)
