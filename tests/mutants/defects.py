@@ -176,8 +176,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "core/planning/gates.py",
-                "    spare = eligibility.KEPT_FOR_REMOVALS + findings.BYTES if operation is Operation.ADD else 0\n",
-                "    spare = eligibility.KEPT_FOR_REMOVALS + findings.BYTES if operation else 0\n",
+                " + findings.BYTES if wanted.operation is Operation.ADD else 0\n",
+                " + findings.BYTES if wanted.operation else 0\n",
             ),
         ),
         (_UNIT + "test_core_handed_over.py::test_adds_leave_room_for_the_removal_that_would_make_the_object_smaller",),
