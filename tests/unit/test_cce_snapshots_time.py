@@ -7,12 +7,15 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.snapshots import AT_ONCE, BURST, Pace, Snapshot
-from unit.snapshots_world import KEEP, KEY, PACE, POOL, Cloud
+from nodepool_membership.core.observed.observation import Trouble
+from unit.snapshots_world import KEEP, KEY, NO, PACE, POOL, Cloud
 
 
 @pytest.fixture
@@ -165,3 +168,44 @@ async def test_a_snapshot_shows_who_is_there_for_longer_and_counts_from_its_end(
     assert isinstance(cloud.recent(), Snapshot)
     cloud.tick()
     assert cloud.recent() is None
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [(40.0, 40.0), (None, 2 * PACE), (1.0, 2 * PACE), (9999.0, 600.0)])
+async def test_a_pause_that_the_cloud_asks_for_is_kept_by_all_and_told_to_each(
+    asked: float | None, seconds: float
+) -> None:
+    cloud = Cloud()
+    await cloud.ask("first")
+    cloud.tick()
+    await cloud.ask("waits")
+    slow = Trouble(Reason.THROTTLED, "too many requests", asked)
+    await cloud.end(0, slow)
+    assert await cloud.ask("first") == slow
+    # Who waits for the next, and who comes meanwhile: nothing is asked of the cloud for them.
+    assert cloud.woken == [("ns", "first"), ("ns", "waits")]
+    assert await cloud.ask("waits") == replace(slow, retry_after=seconds)
+    cloud.tick(seconds - 1)
+    told = await cloud.ask("another")
+    assert isinstance(told, Trouble)
+    assert told.retry_after == pytest.approx(1.0)
+    assert len(cloud.begun) == 1
+    cloud.tick()
+    assert await cloud.ask("another") is None
+    assert len(cloud.begun) == 2
+
+
+async def test_a_pause_takes_nothing_from_who_can_do_with_what_is_there() -> None:
+    cloud = Cloud()
+    found = await cloud.taken()
+    cloud.tick()
+    await cloud.ask("waits")
+    await cloud.end(1, Trouble(Reason.THROTTLED, "too many requests", 40.0))
+    assert cloud.recent() is found
+    assert await cloud.ask("known", after=found.begun) is found
+
+
+async def test_other_troubles_keep_nobody_from_asking() -> None:
+    cloud = Cloud()
+    await cloud.ask("first")
+    await cloud.end(0, NO)
+    assert await cloud.ask("another") is None

@@ -8,10 +8,11 @@ table: `wake` is called with a key whose snapshot is there, or cannot be had.
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, Protocol
 
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import CloudError
 from nodepool_membership.core.observed.observation import ClusterReport, NodeTable, PoolReport, Trouble
 
@@ -20,6 +21,10 @@ AT_ONCE: Final = 2
 endpoint that does not answer keep those of no other one waiting."""
 BURST: Final = 4
 """So many snapshots of a cluster may begin one after another after a rest; then two a poll interval."""
+SNAPSHOTS_A_POLL: Final = 2
+"""So many snapshots of a cluster begin in a poll interval, on average."""
+LONGEST_THROTTLE: Final = 600.0
+"""Seconds for which the cloud's word may keep a cluster from being read at all."""
 _ENTITLED: Final = 10
 """Who waited may come for it for so many times as long as others share it: all of them may wait for a worker."""
 
@@ -143,6 +148,9 @@ class _Shared:
     """When the last one ended, whether it came to something or not."""
     failures: dict[Who, Trouble | Exception] = field(default_factory=dict)
     """Who waited for one that came to nothing, and does not know yet."""
+    throttled: Trouble | None = None
+    """The cloud asked for a pause: it is told to all who ask for a snapshot, and none is taken."""
+    throttled_until: float = 0.0
     doubted: frozenset[str] = frozenset()
     """Pools of which the last one proved no absence."""
     again: frozenset[str] = frozenset()
@@ -179,6 +187,10 @@ class Snapshots:
         shared = self._shared.get(key)
         if shared is None:
             return None
+        found = self._at_hand(shared, who, pool_id, after)
+        return self._throttled(shared) if found is None else found
+
+    def _at_hand(self, shared: _Shared, who: Who, pool_id: str, after: datetime | None) -> Outcome | Exception | None:
         if (failure := shared.failures.get(who)) is not None:
             return failure
         entitled = self._monotonic() <= shared.entitled.get(who, float("-inf"))
@@ -190,6 +202,11 @@ class Snapshots:
         if last.begun < after or pool_id in shared.again:
             return None
         return last if entitled or self._monotonic() - shared.began <= self._pace else None
+
+    def _throttled(self, shared: _Shared) -> Trouble | None:
+        """Why none is taken for a while, with what is left of it."""
+        left = shared.throttled_until - self._monotonic()
+        return None if shared.throttled is None or left <= 0 else replace(shared.throttled, retry_after=left)
 
     def find(self, key: SnapshotKey, who: Who, pool_id: str, after: datetime | None, take: Take) -> Outcome | None:
         """A snapshot begun at or after a moment, or (None) a recent one; None: `wake` is called when to ask again.
@@ -246,6 +263,9 @@ class Snapshots:
     async def _run(self, slots: asyncio.Semaphore, shared: _Shared) -> None:
         """One snapshot after another, until nobody waits."""
         while shared.waiting:
+            if (told := self._throttled(shared)) is not None:
+                self._tell(shared, told)
+                continue
             if (seconds := shared.pace.wait(self._monotonic())) > 0:
                 await asyncio.sleep(seconds)
             async with slots:
@@ -274,6 +294,10 @@ class Snapshots:
             shared.again, shared.doubted = doubtful - shared.doubted, doubtful
         else:
             shared.failures |= dict.fromkeys(running.waited, outcome)
+            if isinstance(outcome, Trouble) and (outcome.reason is Reason.THROTTLED or outcome.retry_after):
+                shared.throttled = outcome
+                seconds = max(outcome.retry_after or 0.0, SNAPSHOTS_A_POLL * self._pace)
+                shared.throttled_until = now + min(seconds, LONGEST_THROTTLE)
         self._watcher.snapshot_ended(_ended(shared, outcome), len(running.waited))
         for who, pool_id in running.waited.items():
             if isinstance(outcome, Snapshot) and pool_id in shared.again:
@@ -281,6 +305,13 @@ class Snapshots:
                 continue
             if isinstance(outcome, Snapshot):
                 shared.entitled[who] = now + self._keep * _ENTITLED
+            self._wake(who)
+
+    def _tell(self, shared: _Shared, why: Trouble) -> None:
+        """Whoever waits learns that there will be none for a while."""
+        waiting, shared.waiting = shared.waiting, {}
+        shared.failures |= dict.fromkeys(waiting, why)
+        for who in waiting:
             self._wake(who)
 
     def _prune_later(self) -> None:
@@ -303,7 +334,7 @@ class Snapshots:
             if shared.tried + self._keep * _ENTITLED < now:
                 shared.failures.clear()
             shared.pools = {i: at for i, at in shared.pools.items() if at + self._keep * _ENTITLED >= now}
-            kept = shared.last is not None or shared.entitled or shared.failures
+            kept = shared.last is not None or shared.entitled or shared.failures or self._throttled(shared)
             if shared.task is None and not kept and shared.pace.is_rested(now):
                 del self._shared[key]
 

@@ -22,7 +22,7 @@ from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.endpoints import AllowList, origin_of
 from nodepool_membership.cce.lockout import Lockouts
 from nodepool_membership.cce.servers import ServerEndpoints, ServersClient
-from nodepool_membership.cce.snapshots import Snapshots, Watcher
+from nodepool_membership.cce.snapshots import SNAPSHOTS_A_POLL, Snapshots, Watcher
 from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.cce.sources.pod_identity import AGENT_SECONDS
 from nodepool_membership.cce.transport import make_http
@@ -48,8 +48,6 @@ from nodepool_membership.runtime.scheduling.queue import Key
 
 SNAPSHOT_SHARE: Final = 10
 """A snapshot shows who is there for this share (1/n) of the resync interval after its end."""
-SNAPSHOTS_A_POLL: Final = 2
-"""So many snapshots of a cluster begin in a poll interval, on average."""
 
 
 def _now() -> datetime:
