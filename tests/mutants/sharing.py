@@ -30,7 +30,7 @@ SHARING: Final = (
                 "        if (freed := self.freed(membership)) is not None and listed < freed - self._linger:",
             ),
         ),
-        ("tests/property/test_claims.py",),
+        ("tests/unit/test_runtime_claims_freed.py",),
     ),
     Mutant(
         "begun-after",
