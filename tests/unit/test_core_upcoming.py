@@ -168,4 +168,7 @@ def test_a_place_in_the_write_budget_is_told_once_not_at_each_look() -> None:
     run.cloud.write_wait = 5.0
     run.wait(25 * SECOND)
     run.step()
+    assert run.status == before, "what was told stays until it is over, or is not so any more"
+    run.cloud.write_wait = 12.0
+    run.step()
     assert run.status.next_time is None, "who waits for seconds need not be told"

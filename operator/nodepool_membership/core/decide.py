@@ -207,11 +207,13 @@ class _Pipeline:
         return replace(self._membership, spec=rivals.ours(self._spec, self._seen.rivals or {}))
 
     def _turn(self, *steps: Step) -> datetime | None:
-        """When the write budget has a place, if that takes long enough for a person to ask."""
+        """When the write budget has a place, if that takes long enough for a person to ask, or was told already."""
         waits = [step.turn for step in steps if step.turn is not None]
-        if not waits or min(waits) < TOLD_FROM:
+        if not waits:
             return None
-        return upcoming.rounded(self._now + timedelta(seconds=min(waits)), self._membership.status.next_time)
+        told = self._membership.status.next_time
+        turn = upcoming.rounded(self._now + timedelta(seconds=min(waits)), told)
+        return turn if min(waits) >= TOLD_FROM or turn == told else None
 
     def _braked(self, state: State) -> State:
         failed = batches.must_brake(state) if state.halt is None else None
