@@ -8,7 +8,7 @@ from dataclasses import replace
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, RemovalPolicy, Spec
 from nodepool_membership.api.status import Plan, Status
-from nodepool_membership.core.observed.observation import JobPhase, PoolReport
+from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, PoolReport
 from nodepool_membership.core.preflight.facts import Template
 from nodepool_membership.core.record import Accepted
 from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_job, a_spec, active, an_object, servers
@@ -162,3 +162,20 @@ def test_a_word_that_is_given_while_it_is_suspended_holds_when_it_is_resumed() -
     run.step()
     run.edit(replace(run.membership.spec, suspend=False))
     assert call(run) == (A,)
+
+
+def test_a_plan_to_remove_those_who_were_let_go_of_is_none() -> None:
+    """A deletion with its namespace keeps all servers, whatever was asked for."""
+    status = Status(1, last_batch=1, members=(A, B))
+    run = a_run(A, B, status=status)
+    run.cloud.nodes = active([A, B])
+    spec = replace(run.membership.spec, deletion_policy=RemovalPolicy.REMOVE)
+    run.membership = replace(run.membership, spec=spec)
+    run.delete()
+    run.step()
+    run.wait(SETTINGS.removal_delay * 2)
+    assert run.step().intent is None
+    assert [plan.remove for plan in (run.status.plan,) if plan is not None] == [2]
+    run.cloud.namespace_state = NamespaceState("the namespace is being deleted, too")
+    run.step()
+    assert (run.status.surplus, run.status.plan) == (0, None)

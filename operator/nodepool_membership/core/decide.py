@@ -171,6 +171,9 @@ class _Pipeline:
         removed = removing.next_removal(self._membership, added.state, seen, now, self._settings, awaited)
         if isinstance(removed, Query):
             return removed
+        if awaited is not None and not (removed.state.surplus or (self._plan is not None and self._plan.add)):
+            # All that waited for a word was let go of.
+            self._plan = None
         return self._concluded(added, removed)
 
     def _standing(self, before: State) -> approval.Standing:
