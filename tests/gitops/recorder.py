@@ -19,7 +19,7 @@ Object = dict[str, object]
 
 _PATH: Final = "/apis/cce.nodepools.dev/v1alpha1/nodepoolmemberships"
 _SECONDS: Final = 2
-_LOGGERS: Final = ("httpx", "httpcore.connection", "httpcore.http11")
+LOGGERS: Final = ("httpx", "httpcore.connection", "httpcore.http11")
 """Those that speak for a request; a filter does not reach the loggers below its own."""
 _KEPT_IDS: Final = 2
 _KEPT_ENTRIES: Final = 4
@@ -36,7 +36,7 @@ class Recorder:
 
     def __enter__(self) -> Self:
         # It runs beside every test of the session, and some of them count what is logged.
-        for name in _LOGGERS:
+        for name in LOGGERS:
             logging.getLogger(name).addFilter(self._is_not_mine)
         self._thread.start()
         return self
@@ -46,7 +46,7 @@ class Recorder:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        for name in _LOGGERS:
+        for name in LOGGERS:
             logging.getLogger(name).removeFilter(self._is_not_mine)
 
     def _is_not_mine(self, record: logging.LogRecord) -> bool:

@@ -1,6 +1,6 @@
 """What a preview tells of each server, and what it says is in the way.
 
-Not for: that it comes true (`property.test_core_preview`), or how it is printed (`test_plugin_plan`).
+Not for: that it comes true (`property.test_preview`), or how it is printed (`test_plugin_plan`).
 """
 
 from dataclasses import replace

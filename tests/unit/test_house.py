@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -69,3 +70,10 @@ def test_the_patterns_find_what_they_are_for(pattern: re.Pattern[str]) -> None:
 def test_no_module_is_longer_than_two_modules_should_be() -> None:
     long = [p.relative_to(ROOT) for p in _files() if p.suffix == ".py" and p.read_text().count("\n") > MAX_LINES]
     assert long == []
+
+
+def test_no_two_test_modules_of_folders_that_are_no_packages_have_one_name() -> None:
+    """pytest imports them by their names alone: the second one is an error as soon as one process has both."""
+    files = [p for p in _files() if p.name.startswith("test_") and not (p.parent / "__init__.py").exists()]
+    names = Counter(p.name for p in files)
+    assert [name for name, number in names.items() if number > 1] == []

@@ -1,6 +1,6 @@
 """How a plan is printed, what approving writes, and what a shell is told may follow.
 
-Not for: what would be done (`test_core_preview`), or looking at the cloud for it (tests/cluster/test_plugin_plan.py).
+Not for: what would be done (`test_core_preview`), or looking at the cloud for it (`cluster.test_plan_comes_true`).
 """
 
 import json
