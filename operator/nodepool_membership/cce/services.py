@@ -10,8 +10,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import yaml
-
 from nodepool_membership.cce.endpoints import (
     REGIONS,
     EndpointNotAllowedError,
@@ -20,6 +18,7 @@ from nodepool_membership.cce.endpoints import (
     region_endpoint,
     url_of,
 )
+from nodepool_membership.listfile import read_list
 
 _URLS: Final = ("cce", "iam", "sts", "ecs", "bms", "evs", "vpc")
 _FIELDS: Final = (*_URLS, "region")
@@ -30,7 +29,6 @@ _STS_REGIONS: Final = frozenset(
         *("ap-southeast-3", "ap-southeast-4", "sa-brazil-1", "la-south-2", "af-south-1", "tr-west-1"),
     )
 )
-_MAX_BYTES: Final = 1 << 20
 
 
 class EndpointsFileError(ValueError):
@@ -104,19 +102,7 @@ def read_endpoints_file(path: Path) -> ServiceBook:
     Raises:
         EndpointsFileError: it cannot be used.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise EndpointsFileError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    if len(text) > _MAX_BYTES:
-        raise EndpointsFileError(f"{str(path)!r} has more than {_MAX_BYTES >> 20} MiB: {_REMEDY}")
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise EndpointsFileError(f"{str(path)!r} is not YAML: {_REMEDY}") from None
-    if not isinstance(document, list):
-        raise EndpointsFileError(f"{str(path)!r} is not a list: {_REMEDY}")
+    document = read_list(path, _REMEDY, EndpointsFileError)
     named: dict[Origin, Services] = {}
     for number, entry in enumerate(document):
         where = f"{str(path)!r}, entry {number + 1}"

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import yaml
+from nodepool_membership.listfile import read_list
 
 if TYPE_CHECKING:
     # The command line reads this module, and starts without what the types of the API need.
     from nodepool_membership.api.spec import NodePoolRef
 
-_MAX_BYTES: Final = 1 << 20
 _REMEDY: Final = "write a YAML list of mappings: namespace, projectID and, if only these, clusterIDs and nodePoolIDs"
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ONE: Final = {
@@ -73,19 +72,7 @@ def read_grants_file(path: Path) -> Grants:
     Raises:
         GrantsFileError: it cannot be used.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise GrantsFileError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    if len(text) > _MAX_BYTES:
-        raise GrantsFileError(f"{str(path)!r} has more than {_MAX_BYTES >> 20} MiB: {_REMEDY}")
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise GrantsFileError(f"{str(path)!r} is not YAML: {_REMEDY}") from None
-    if not isinstance(document, list):
-        raise GrantsFileError(f"{str(path)!r} is not a list: {_REMEDY}")
+    document = read_list(path, _REMEDY, GrantsFileError)
     return Grants(tuple(_entry(f"{str(path)!r}, entry {number + 1}", entry) for number, entry in enumerate(document)))
 
 
