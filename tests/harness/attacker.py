@@ -5,7 +5,6 @@ Not for: what a victim sees of it; `tests/cluster/test_attacks.py` looks at that
 
 import base64
 import socket
-import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,10 @@ from types import TracebackType
 from typing import Final, Self
 
 import httpx
-import yaml
 
 from cce_simulator.config import generated_id
 from controlplane import ControlPlane
-from harness.cluster import CREDENTIALS_TYPE, MembershipSpec
+from harness.cluster import CREDENTIALS_TYPE, MembershipSpec, connection
 from harness.editor import EDITOR, Person
 from harness.scene import server_ids
 
@@ -35,14 +33,7 @@ class Attacker:
     def __init__(self, control_plane: ControlPlane, namespace: str) -> None:
         self.namespace = namespace
         person = Person.with_rights(control_plane, namespace, EDITOR)
-        user = yaml.safe_load(person.kubeconfig.read_text())["users"][0]["user"]
-        self._http = httpx.Client(
-            base_url=control_plane.url,
-            verify=ssl.create_default_context(cafile=control_plane.ca_file),
-            headers={"Authorization": f"Bearer {user['token']}"},
-            trust_env=False,
-            timeout=60,
-        )
+        self._http = connection(control_plane, person.kubeconfig)
 
     def __enter__(self) -> Self:
         return self

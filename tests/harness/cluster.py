@@ -76,19 +76,24 @@ class MembershipSpec:
         }
 
 
+def connection(control_plane: ControlPlane, kubeconfig: Path) -> httpx.Client:
+    """To the API server, with the token of this kubeconfig."""
+    user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
+    return httpx.Client(
+        base_url=control_plane.url,
+        verify=ssl.create_default_context(cafile=control_plane.ca_file),
+        headers={"Authorization": f"Bearer {user['token']}"},
+        trust_env=False,
+        timeout=60,
+    )
+
+
 class Cluster:
     """A control plane with `deploy/` applied; a context manager for its connection."""
 
     def __init__(self, control_plane: ControlPlane) -> None:
         self.control_plane = control_plane
-        admin = yaml.safe_load(control_plane.admin_kubeconfig.read_text())["users"][0]["user"]
-        self._http = httpx.Client(
-            base_url=control_plane.url,
-            verify=ssl.create_default_context(cafile=control_plane.ca_file),
-            headers={"Authorization": f"Bearer {admin['token']}"},
-            trust_env=False,
-            timeout=60,
-        )
+        self._http = connection(control_plane, control_plane.admin_kubeconfig)
 
     def __enter__(self) -> Self:
         return self
