@@ -24,7 +24,7 @@ QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=
 LIMIT_MIB = 256
 """The memory limit of `deploy/base/deployment.yaml`."""
 SECONDS = 30.0
-"""A victim is Ready by then; calm, it takes one or two. The attacks that these tests try took minutes, or for ever."""
+"""A victim is Ready by then; calm, it takes one or two."""
 FORGED = "cce.nodepools.dev/release"
 
 
@@ -81,7 +81,8 @@ def arena(
     cluster.create_secret(namespace, QUICK)
     silent = programs.enter_context(silent_endpoint())
     attacker = programs.enter_context(Attacker(cluster.control_plane, attackers))
-    options = [*FAST, "--resync-interval=20s", f"--namespace={attackers}"]
+    # Whoever waits for an endpoint that does not answer waits a minute to connect: longer than the victim may take.
+    options = [*FAST, "--resync-interval=20s", "--http-timeout=4m", f"--namespace={attackers}"]
     started = iter(range(10))
 
     def start() -> Operator:
