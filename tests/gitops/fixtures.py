@@ -67,7 +67,7 @@ def chosen() -> dict[str, Object]:
 
 
 def _yaml(document: object) -> str:
-    return yaml.safe_dump(document, sort_keys=False, width=110, allow_unicode=True)
+    return yaml.safe_dump(document, sort_keys=False, width=90, allow_unicode=True)
 
 
 def _acted(name: str, state: Object) -> Object:
