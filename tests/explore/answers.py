@@ -19,10 +19,14 @@ def said(told: physics.Answer, intent: Batch) -> Answer:
             return NotSent("no connection was made")
         case "unknown":
             return Unknown("504, whether the call was accepted is unknown")
-    code = "CCE.01400001" if intent.operation is Operation.ADD else "CCE.01403006"
-    text = f"server {server_id(told.server)} is bad" if told.server >= 0 else "refused"
-    status = 400 if intent.operation is Operation.ADD else 403
+    status, code, text = refused_with(told, intent)
     return Refused(refusal(status, code, text), f"{status} {code}: {text}", text)
+
+
+def refused_with(told: physics.Answer, intent: Batch) -> tuple[int, str, str]:
+    """HTTP status, code and text of a refusal."""
+    text = f"server {server_id(told.server)} is bad" if told.server >= 0 else "refused"
+    return (400, "CCE.01400001", text) if intent.operation is Operation.ADD else (403, "CCE.01403006", text)
 
 
 def job_said(cloud: physics.Cloud, uid: str, how: str, now: int) -> JobReport:

@@ -6,7 +6,7 @@ Not for: which of it is tried, or when it is too much (`search`).
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from explore import judge, physics
 from explore.objects import (
@@ -29,6 +29,8 @@ from explore.snapshots import snapshot
 from explore.world import World
 
 TICKS = (0, 60, 360, 1860)
+CALLS: Final = frozenset({"begin", "add", "remove"})
+"""Points between an intent and its call."""
 _SPINS = 6
 """How often an object is worked again at once within a round."""
 
@@ -190,6 +192,7 @@ def _chosen(run: Callable[[dict[int, str]], Ran], text: str, points: tuple[Point
 
 
 def _choices(point: Point) -> Iterator[str]:
+    yield from point.more
     match point.kind:
         case "jobs":
             yield from ("404", "unreadable", "trouble")
@@ -239,7 +242,7 @@ def _edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterat
         made = _put(world, key, made_anew(stored, world.uids + 1, world.now))
         yield f"create {key}", made._replace(uids=world.uids + 1, going=False)
         return
-    if world.paused is not None and world.paused.kind in {"add", "remove"} and world.paused.key == key:
+    if world.paused is not None and world.paused.kind in CALLS and world.paused.key == key:
         # Between the intent and its call nobody can take back what was asked for.
         return
     for name, values in scenario.edits.items() if stored.deleted is None else ():
@@ -346,7 +349,7 @@ def _world(scenario: Scenario, world: World) -> Iterator[Next]:
     if scenario.templates and not world.cloud.template and world.paused is None:
         changed = world._replace(objects=tuple(voided(o) for o in world.objects))
         yield Next("another template", changed._replace(cloud=physics.another_template(world.cloud)))
-    calls = world.paused is not None and world.paused.kind in {"add", "remove"}
+    calls = world.paused is not None and world.paused.kind in CALLS
     if scenario.deletes and not world.going and not calls and world.objects[0].there:
         yield Next("namespace", _namespace_deleted(world))
     process = world.processes[world.leader]

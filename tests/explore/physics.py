@@ -140,14 +140,19 @@ def is_acting(cloud: Cloud, server: int, now: int) -> bool:
     return any(w.server == server and (w.over > now or w.changes) for w in cloud.wipes)
 
 
-def add(cloud: Cloud, servers: tuple[int, ...], now: int, signed: int, fate: str) -> tuple[Cloud, Answer]:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
-    """Take a call that adds servers; `fate` of `ADD_FATES` is what becomes of it, or of its first server."""
+def add(  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
+    cloud: Cloud, servers: tuple[int, ...], now: int, signed: int, fate: str, until: int = NEVER
+) -> tuple[Cloud, Answer]:
+    """Take a call that adds servers; `fate` of `ADD_FATES` is what becomes of it, or of its first server.
+
+    It is signed with keys that are good `until` then: a gateway takes it no later, however long it was held up.
+    """
     if fate == "unsent" or abs(now - signed) > SIGNATURE:
         return cloud, Answer("unsent")
     if fate == "vain":
         return cloud, Answer("unknown")
     if fate == "late":
-        held = Late(min(now + SIGNATURE - 60, signed + SIGNATURE), signed, servers, ())
+        held = Late(_at_last(now, signed, until), signed, servers, ())
         return cloud._replace(late=(*cloud.late, held)), Answer("unknown")
     cloud = _met(cloud, servers, now, adds=True, burns=fate == "burns")
     if fate == "refused":
@@ -215,8 +220,13 @@ def _wiped(cloud: Cloud, server: int, over: int, changes: tuple[tuple[int, str |
     return cloud._replace(wipes=(*cloud.wipes, Wipe(server, over, changes, cloud.template)), tried=True)
 
 
+def _at_last(now: int, signed: int, until: int) -> int:
+    """The last moment at which the gateway takes a request that is held up."""
+    return min(now + SIGNATURE - 60, signed + SIGNATURE, until)
+
+
 def remove(
-    cloud: Cloud, servers: tuple[int, ...], uids: tuple[str, ...], now: int, signed: int, fate: str
+    cloud: Cloud, servers: tuple[int, ...], uids: tuple[str, ...], now: int, signed: int, fate: str, until: int = NEVER
 ) -> tuple[Cloud, Answer]:
     """Take a call that removes nodes, by their uids."""
     if fate == "unsent" or abs(now - signed) > SIGNATURE:
@@ -225,7 +235,7 @@ def remove(
         return cloud, Answer("unknown")
     cloud = _met(cloud, servers, now, adds=False)
     if fate == "late":
-        held = Late(min(now + SIGNATURE - 60, signed + SIGNATURE), signed, servers, uids)
+        held = Late(_at_last(now, signed, until), signed, servers, uids)
         return cloud._replace(late=(*cloud.late, held)), Answer("unknown")
     if fate == "refused" or not set(uids) <= {n.uid for n in cloud.nodes if n is not None}:
         return cloud, Answer("refused")

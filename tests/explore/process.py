@@ -11,15 +11,14 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from explore import physics
-from explore.answers import job_said, said
-from explore.objects import EPOCH, Object, body, moment, server_of, with_status
+from explore import calls
+from explore.answers import job_said
+from explore.objects import Object, body, moment, server_of, with_status
 from explore.remembered import packed, unpacked
 from explore.snapshots import AWAY, at_hand, ticked
 from explore.world import Paused, World
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus, parse_membership, status_json
 from nodepool_membership.api.names import FINALIZER
-from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Operation
 from nodepool_membership.core.observed.observation import (
     JobReport,
@@ -32,7 +31,7 @@ from nodepool_membership.core.program import effects as fx
 from nodepool_membership.core.program.memory import Memory
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
-from nodepool_membership.core.record import Answer, NotSent, too_late
+from nodepool_membership.core.record import Answer
 from nodepool_membership.core.state.ledger import Ledger
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.runtime.claims.claims import Claims
@@ -47,8 +46,10 @@ class Point(NamedTuple):
     at: int
     """How many effects came before it."""
     kind: str
-    """"look" (it stands still at most), "jobs", "add", "remove", "status", "finalizer" or "reserve"."""
+    """"look" and "begin" (it stands still at most), "jobs", "add", "remove", "status", "finalizer" or "reserve"."""
     servers: tuple[int, ...] = ()
+    more: tuple[str, ...] = ()
+    """Choices beside those of its kind."""
 
 
 class Ran(NamedTuple):
@@ -102,7 +103,7 @@ class Run:
     def run(self) -> Ran:
         """Perform effects until the program ends, or has to stand still."""
         key = (self.world.objects[self._key].namespace, self.world.objects[self._key].name)
-        program = reconcile(key, SETTINGS)
+        program = calls.in_two(reconcile(key, SETTINGS)) if self.world.temporary else reconcile(key, SETTINGS)
         seconds: float | None = None
         try:
             requeue = self._to_the_end(program)
@@ -167,10 +168,12 @@ class Run:
         except fx.StoreError as error:
             return False, error
 
-    def _choice(self, kind: str, effect: fx.Effect[object], servers: tuple[int, ...] = ()) -> str:
+    def _choice(
+        self, kind: str, effect: fx.Effect[object], servers: tuple[int, ...] = (), more: tuple[str, ...] = ()
+    ) -> str:
         """What the world chooses here; "": what is usual."""
         index = len(self._answers)
-        self.points.append(Point(index, kind, servers))
+        self.points.append(Point(index, kind, servers, more))
         if index == self._stop and index != self._from:
             raise _StandsStill(kind, repr(effect))
         return self._choices.get(index, "")
@@ -338,26 +341,23 @@ class Run:
             return AWAY
         return {job: job_said(self.cloud, job, how, self.world.now) for job in effect.job_ids}
 
-    def _call(self, effect: fx.Call) -> Answer:
-        intent = effect.intent
+    def _at(self) -> calls.Moment:
+        return calls.Moment(self.world.now, self.process.skew, self.world.leader == self._who)
+
+    def _begin(self, effect: calls.Begin) -> calls.Moment:
+        self._choice("begin", effect)
+        return self._at()
+
+    def _call(self, effect: fx.Call | calls.Leave) -> Answer:
+        intent, in_two = effect.intent, isinstance(effect, calls.Leave)
+        kind = "add" if intent.operation is Operation.ADD else "remove"
         servers = tuple(server_of(i) for i in intent.server_ids)
-        adds = intent.operation is Operation.ADD
-        fate = self._choice("add" if adds else "remove", effect, servers)
-        if intent.submit_time is None or (why := too_late(intent.submit_time, moment(self.now))) is not None:
-            return NotSent(why or "the intent has no time", Reason.PROGRESSING)
-        if self.world.leader != self._who:
-            return NotSent("the operator lost its lease before the call was sent", Reason.PROGRESSING)
-        signed = int((intent.submit_time - EPOCH).total_seconds())
-        if adds:
-            self.cloud, told = physics.add(self.cloud, servers, self.world.now, signed, fate or "joins")
-        else:
-            nodes, now = tuple(intent.node_ids), self.world.now
-            self.cloud, told = physics.remove(self.cloud, servers, nodes, now, signed, fate or "goes")
-        return said(told, intent)
-
-
-def _lease(run: Run, _effect: fx.AskLease) -> bool:
-    return run.world.leader == run._who
+        fate = self._choice(kind, effect, servers, calls.KEY_FATES if in_two else ())
+        came = calls.made(self.cloud, effect, fate, self._at(), self.process.keys_until)
+        self.process = self.process._replace(keys_until=came.keys_until)
+        self.cloud = came.cloud
+        self.wrongs += came.wrongs
+        return came.answer
 
 
 _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
@@ -373,7 +373,7 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.CredentialsTried: Run._looked,
     fx.Reserve: Run._reserve,
     fx.FindNaming: Run._naming,
-    fx.AskLease: _lease,
+    fx.AskLease: lambda run, _: run.world.leader == run._who,
     fx.Doubt: Run._doubt,
     fx.IsDoubted: lambda run, _: run.process.doubted,
     fx.Shield: lambda _run, _: None,
@@ -390,6 +390,8 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.IsAtHand: lambda run, effect: at_hand(run.process, run.now, run._key, effect.look) is not None,
     fx.TakeWriteSlot: lambda _run, _: fx.WriteSlot(0.0),
     fx.Call: Run._call,
+    calls.Begin: Run._begin,
+    calls.Leave: Run._call,
     fx.WriteLog: lambda _run, _: None,
     fx.TellDecided: Run._decided,
     fx.TellStored: lambda _run, _: None,

@@ -32,39 +32,43 @@ class Scenario:
     servers: int = 2
     templates: bool = False
     """Somebody changes the pool's template, once."""
+    temporary: bool = False
+    """Keys end and are renewed."""
     settled: bool = False
     """It begins when all has come to rest, an hour later."""
 
     def begin(self) -> World:
         """The world at its start: nothing was looked at yet."""
         cloud = physics.Cloud((None,) * self.servers)
-        return World(0, self.objects, cloud, (fresh(self.objects),), stirred=True, uids=9)
+        return World(0, self.objects, cloud, (fresh(self.objects),), stirred=True, uids=9, temporary=self.temporary)
 
 
-def _an(name: str, spec: Spec, namespace: str = "ns", uid: int = 1, created: int = 0) -> Object:
+def an_object(name: str, spec: Spec, namespace: str = "ns", uid: int = 1, created: int = 0) -> Object:
     return Object(namespace, name, spec, uid, created=created - 100)
 
 
 LISTS: Final = (NOBODY, ONE, OTHER, BOTH)
 POLICIES: Final = ("Retain", "Remove")
 
+KEYS_END: Final = "keys that end between an intent and its call"
+
 SCENARIOS: Final = (
-    Scenario("plain", (_an("x", Spec(BOTH)),), {"servers": LISTS, "suspend": (False, True)}, breaks_status=True),
+    Scenario("plain", (an_object("x", Spec(BOTH)),), {"servers": LISTS, "suspend": (False, True)}, breaks_status=True),
     Scenario(
         "removal",
-        (_an("x", Spec(BOTH, removal="Remove")),),
+        (an_object("x", Spec(BOTH, removal="Remove")),),
         {"servers": LISTS, "removal": POLICIES, "suspend": (False, True)},
     ),
     Scenario(
         "joined, then released or removed",
-        (_an("x", Spec(BOTH)),),
+        (an_object("x", Spec(BOTH)),),
         {"servers": LISTS, "removal": POLICIES, "suspend": (False, True)},
         others=("vanish", "remake", "move"),
         settled=True,
     ),
     Scenario(
         "joined, then moved between lists",
-        (_an("x", Spec(BOTH, removal="Remove")), _an("y", Spec(NOBODY), "other", 2, 50)),
+        (an_object("x", Spec(BOTH, removal="Remove")), an_object("y", Spec(NOBODY), "other", 2, 50)),
         {"servers": (ONE, OTHER, BOTH), "removal": POLICIES},
         others=("vanish", "away"),
         deletes=True,
@@ -72,7 +76,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "joined, then vanished under Rejoin",
-        (_an("x", Spec(BOTH, drift="Rejoin")),),
+        (an_object("x", Spec(BOTH, drift="Rejoin")),),
         {"servers": (ONE, BOTH), "suspend": (False, True)},
         others=("vanish", "away", "break", "remake"),
         breaks_status=True,
@@ -80,7 +84,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "three at a time",
-        (_an("x", Spec(frozenset({0, 1, 2, 3}), batch=3)),),
+        (an_object("x", Spec(frozenset({0, 1, 2, 3}), batch=3)),),
         {"suspend": (False, True), "batch": (1, 3)},
         others=("vanish",),
         breaks_status=True,
@@ -88,34 +92,34 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "two lists",
-        (_an("x", Spec(BOTH)), _an("y", Spec(OTHER), "other", 2, 50)),
+        (an_object("x", Spec(BOTH)), an_object("y", Spec(OTHER), "other", 2, 50)),
         {"servers": (ONE, OTHER, BOTH)},
         others=("vanish", "away", "move"),
         deletes=True,
     ),
     Scenario(
         "two lists that remove",
-        (_an("x", Spec(BOTH, removal="Remove")), _an("y", Spec(NOBODY, removal="Remove"), "ns", 2, 50)),
+        (an_object("x", Spec(BOTH, removal="Remove")), an_object("y", Spec(NOBODY, removal="Remove"), "ns", 2, 50)),
         {"servers": (ONE, OTHER, BOTH), "removal": POLICIES},
         others=("vanish",),
     ),
     Scenario(
         "deletion",
-        (_an("x", Spec(BOTH, deletion="Remove")),),
+        (an_object("x", Spec(BOTH, deletion="Remove")),),
         {"servers": (ONE, BOTH), "deletion": POLICIES, "removal": POLICIES},
         others=("vanish", "move"),
         deletes=True,
     ),
     Scenario(
         "rejoin, one by one",
-        (_an("x", Spec(BOTH, drift="Rejoin", batch=1, attempts=2)),),
+        (an_object("x", Spec(BOTH, drift="Rejoin", batch=1, attempts=2)),),
         {"servers": (ONE, BOTH), "batch": (1, 200)},
         breaks_status=True,
         clocks=(-7200, 7200),
     ),
     Scenario(
         "a canary first",
-        (_an("x", Spec(frozenset({0, 1, 2}), canary=1, parallel=3)),),
+        (an_object("x", Spec(frozenset({0, 1, 2}), canary=1, parallel=3)),),
         {"servers": (BOTH, frozenset({0, 1, 2})), "canary": (0, 1), "batch": (1, 200)},
         others=("vanish", "break"),
         templates=True,
@@ -123,7 +127,7 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "nothing before a yes",
-        (_an("x", Spec(BOTH, approval="Manual", batch=1, removal="Remove", drift="Rejoin")),),
+        (an_object("x", Spec(BOTH, approval="Manual", batch=1, removal="Remove", drift="Rejoin")),),
         {"servers": (ONE, BOTH), "suspend": (False, True), "batch": (1, 200)},
         others=("vanish", "move"),
         deletes=True,
@@ -131,10 +135,17 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "joined, then no removal before a yes",
-        (_an("x", Spec(BOTH, removal="Remove", drift="Rejoin")),),
+        (an_object("x", Spec(BOTH, removal="Remove", drift="Rejoin")),),
         {"servers": (ONE, BOTH), "approval": ("Automatic", "Manual")},
         others=("vanish",),
         deletes=True,
         settled=True,
+    ),
+    Scenario(
+        KEYS_END,
+        (an_object("x", Spec(BOTH, batch=1, parallel=2, removal="Remove")),),
+        {"servers": (ONE, BOTH), "batch": (1, 200)},
+        others=("vanish",),
+        temporary=True,
     ),
 )

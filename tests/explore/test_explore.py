@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from explore import live, physics, process, search
+from explore import calls, live, physics, process, search
 from explore.known import KNOWN
+from explore.objects import Spec
 from explore.remembered import fresh
-from explore.scenarios import SCENARIOS, Scenario
+from explore.scenarios import KEYS_END, ONE, SCENARIOS, Scenario, an_object
 from explore.search import Bounds, Explored, explore, key_of, replay
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.cce import calls as cce_calls
 from nodepool_membership.core.planning import approval
 from nodepool_membership.core.program import reconcile
 from nodepool_membership.core.program.effects import Now, Program
@@ -98,6 +100,56 @@ def test_a_decision_by_a_snapshot_older_than_its_object_is_found_and_its_history
     assert found.broken[0].wrongs[0] == "a call is decided by a snapshot that began before the object was read"
     _, wrongs = replay(scenario, found.broken[0].moves)
     assert wrongs == found.broken[0].wrongs
+
+
+ALONE = replace(by_name(KEYS_END), objects=(an_object("x", Spec(ONE)),), edits={}, others=(), servers=1)
+"""One server, and nobody does anything: what is left is time, faults, and another process."""
+
+
+def test_no_call_is_made_later_than_its_intent_or_its_keys_allow() -> None:
+    found = explore(ALONE, Bounds(cost=4, states=10_000, seconds=800, live_every=10**9))
+    assert (found.complete, unknown(found)) == (True, [])
+
+
+async def _whenever(self: cce_calls._Leaves, event: str, _info: object) -> None:
+    self._begun = True
+    self._left = self._left or event.endswith(cce_calls._LEAVING)
+
+
+def _signed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a request got the time at which it is signed."""
+
+    def undated(*fields: object) -> cce_calls.Request:
+        return replace(request(*fields), signed_at=None)  # type: ignore[arg-type]
+
+    request = cce_calls.Request
+    monkeypatch.setattr(cce_calls, "Request", undated)
+
+
+def test_a_call_that_waits_for_keys_and_leaves_whenever_they_come_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cce_calls._Leaves, "trace", _whenever)
+    found = explore(ALONE, Bounds(cost=4, states=10_000, seconds=800, live_every=10**9))
+    assert sorted(history.wrongs[0] for history in found.broken) == [
+        "a call leaves although another process has the lease",
+        "a call leaves more than 60 s after its intent",
+    ]
+
+
+def test_a_call_that_is_signed_when_its_keys_come_wipes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if nobody sees it leave: it is what the servers are told that counts."""
+    monkeypatch.setattr(cce_calls._Leaves, "trace", _whenever)
+    _signed_anew(monkeypatch)
+    monkeypatch.setattr(calls._Way, "_left", lambda *_: None)
+    found = explore(ALONE, Bounds(cost=5, states=10_000, seconds=800, live_every=10**9, broken=1))
+    assert found.broken, "a server was wiped twice, and nobody noticed"
+    assert found.broken[0].wrongs == ("server A is wiped while an earlier wipe may be under way",)
+    assert "takeover" in found.broken[0].moves
+
+
+def test_a_call_that_is_signed_with_another_time_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    _signed_anew(monkeypatch)
+    found = explore(ALONE, Bounds(cost=5, states=10_000, seconds=800, live_every=10**9, broken=1))
+    assert [history.wrongs[0] for history in found.broken] == ["a call is signed with another time than its intent's"]
 
 
 def test_the_cheapest_histories_are_all_seen() -> None:

@@ -52,6 +52,8 @@ class Process(NamedTuple):
     """Those that waited for the last one, and were not worked since."""
     noted: tuple[Any, ...] = ()
     """By object: its version, and since when the process knows it to be so."""
+    keys_until: int = 0
+    """How long the temporary keys at hand are good, by the cloud's clock; 0: there are none."""
 
 
 class Paused(NamedTuple):
@@ -84,6 +86,8 @@ class World(NamedTuple):
     """When three servers or more of one call are all lost; until a user says something after it."""
     going: bool = False
     """The namespace of the first object is being deleted."""
+    temporary: bool = False
+    """Keys end and are renewed, and a call has to wait for them."""
 
     def goes(self, key: int) -> bool:
         """Whether the namespace of an object is being deleted."""
@@ -141,6 +145,7 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
             claims[n],
             p.doubted,
             p.skew,
+            max(p.keys_until - now, 0),
             *_snapshot(p, world),
         )
         for n, p in enumerate(world.processes)
