@@ -388,7 +388,7 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.ReadCluster: Run._look,
     fx.InspectServers: Run._inspect,
     fx.IsAtHand: lambda run, effect: at_hand(run.process, run.now, run._key, effect.look) is not None,
-    fx.TakeWriteSlot: lambda _run, _: fx.WriteSlot(0.0),
+    **dict.fromkeys((fx.AskTurn, fx.TakeWriteSlot), lambda _run, _: fx.WriteSlot(0.0)),
     fx.Call: Run._call,
     calls.Begin: Run._begin,
     calls.Leave: Run._call,

@@ -44,4 +44,28 @@ SHARING: Final = (
         ),
         ("tests/unit/test_cce_snapshots.py",),
     ),
+    Mutant(
+        "not-looked",
+        "the look at an object that was edited while its call waits for a place in the write budget",
+        (
+            Edit(
+                "core/program/reconcile.py",
+                "        memory = replace(memory, waits_since=None)",
+                "        memory = replace(memory)",
+            ),
+        ),
+        ("tests/unit/test_program_snapshots.py",),
+    ),
+    Mutant(
+        "no-resync",
+        "the look at each resync of who waits for a place in the write budget",
+        (
+            Edit(
+                "core/decide.py",
+                "    return lately and _may_call(membership, state, now, settings)",
+                "    return _may_call(membership, state, now, settings)",
+            ),
+        ),
+        ("tests/unit/test_core_waiting.py",),
+    ),
 )

@@ -22,6 +22,7 @@ from nodepool_membership.core.program.effects import (
     AddFinalizer,
     AskJobs,
     AskLease,
+    AskTurn,
     Awaited,
     Call,
     CloudEffect,
@@ -326,7 +327,7 @@ class Driver:
         match effect:
             case IsAtHand(look):
                 return self.snapshots.at_hand(look, self.now) is not None
-            case TakeWriteSlot():
+            case AskTurn() | TakeWriteSlot():
                 return self._looked(WriteSlot(max((self.budget_free - self.cloud.now).total_seconds(), 0.0)))
             case AskJobs(job_ids):
                 return self._looked(self._trouble() or {job_id: self.cloud.job(job_id) for job_id in job_ids})

@@ -207,6 +207,7 @@ class Run:
     absences: Absences = field(default_factory=dict)
     rivals: Rivals | None = field(default_factory=dict)
     refused: Mapping[str, datetime] = field(default_factory=dict)
+    waits_since: datetime | None = None
 
     @property
     def status(self) -> Status:
@@ -234,7 +235,7 @@ class Run:
         """Look at what is asked for until there is a decision; nothing is stored."""
         self.failed_reads = self.failed_reads + 1 if self.cloud.trouble else 0
         decision = self._known(decide)
-        self.absences, self.refused = decision.absences, decision.refused
+        self.absences, self.refused, self.waits_since = decision.absences, decision.refused, decision.waits_since
         return decision
 
     def preview(self) -> Preview | Trouble:
@@ -251,7 +252,7 @@ class Run:
     def _known(self, ask: Callable[[Membership, Observation, datetime, Settings], T | Query]) -> T:
         self.looks = []
         seen = Observation(self.now, self.membership.wire_bytes, absences=self.absences, rivals=self.rivals)
-        seen = replace(seen, refused=self.refused)
+        seen = replace(seen, refused=self.refused, waits_since=self.waits_since)
         while True:
             found = ask(self.membership, seen, self.now, SETTINGS)
             if not isinstance(found, Query):
@@ -269,6 +270,8 @@ class Run:
                 return replace(seen, listing=NodeTable(self.now - SECOND, self.cloud.nodes))
             table = NodeTable(self.now, self.cloud.nodes)
             return replace(seen, listing=table, pool=self.cloud.pool, cluster=self.cloud.cluster)
+        if look.turn:
+            return replace(seen, turn=self.cloud.write_wait)
         if look.write:
             return replace(seen, write_wait=self.cloud.write_wait)
         if look.namespace_state:
@@ -305,17 +308,20 @@ class Run:
     def edit(self, spec: Spec) -> None:
         """A user changes the spec."""
         meta = self.membership.metadata
-        self.membership = replace(self.membership, spec=spec, metadata=replace(meta, generation=meta.generation + 1))
+        self._change(replace(meta, generation=meta.generation + 1), spec)
 
     def delete(self) -> None:
         """A user deletes the object; the API server counts that as a change of it."""
         meta = self.membership.metadata
-        deleted = replace(meta, generation=meta.generation + 1, deletion_timestamp=self.now)
-        self.membership = replace(self.membership, metadata=deleted)
+        self._change(replace(meta, generation=meta.generation + 1, deletion_timestamp=self.now))
 
     def annotate(self, annotations: Mapping[str, str]) -> None:
-        meta = replace(self.membership.metadata, annotations=dict(annotations))
-        self.membership = replace(self.membership, metadata=meta)
+        self._change(replace(self.membership.metadata, annotations=dict(annotations)))
+
+    def _change(self, meta: Metadata, spec: Spec | None = None) -> None:
+        """The object is another one than the process knows of."""
+        self.membership = replace(self.membership, metadata=meta, spec=spec or self.membership.spec)
+        self.waits_since = None
 
 
 def known(*failures: FailureReason, attempts: int = 1, nodes: Iterable[Node] = ()) -> Run:

@@ -121,6 +121,15 @@ def test_one_with_many_calls_does_not_starve_one_with_one() -> None:
     call(of, 61.0, "one")
 
 
+def test_who_asks_for_its_turn_keeps_it_and_takes_no_place() -> None:
+    of = budget(1)
+    call(of, 0.0, "a")
+    assert (of.until_turn(0.0, "b"), wait(of, 0.0, "c")) == (60.0, 60.0)
+    assert of.until_turn(60.0, "b") == 0.0
+    assert wait(of, 60.0 + KEPT_SECONDS, "c") > 0
+    call(of, 60.0 + KEPT_SECONDS, "b")
+
+
 def test_turns_go_round_between_those_who_have_many() -> None:
     of, served = budget(1), []
     call(of, 0.0, "a")

@@ -3,6 +3,7 @@
 Not for: sharing them (`test_cce_snapshots`).
 """
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
+    Freshness,
     JobPhase,
     JobReport,
     NodeTable,
@@ -21,6 +23,7 @@ from nodepool_membership.core.observed.observation import (
 )
 from nodepool_membership.core.program.effects import (
     AskJobs,
+    AskTurn,
     Awaited,
     ClusterView,
     Effect,
@@ -29,6 +32,8 @@ from nodepool_membership.core.program.effects import (
     Remember,
     Reserve,
     TakeOver,
+    TakeWriteSlot,
+    WriteSlot,
     WriteStatus,
 )
 from nodepool_membership.core.program.memory import Known, Memory
@@ -115,6 +120,31 @@ def test_the_servers_of_an_intent_are_reserved_by_the_begin_of_what_showed_no_no
     world = World(an_old_one())
     world.run()
     assert [effect.listed for effect in world.done if isinstance(effect, Reserve)] == [NOW]
+
+
+def test_who_waits_for_its_turn_asks_for_it_before_it_looks() -> None:
+    world = World(an_old_one())
+    world.answers[TakeWriteSlot] = WriteSlot(40.0)
+    kept = remembered(world)
+    assert kept.waits_since == NOW
+    written = [effect.status for effect in world.done if isinstance(effect, WriteStatus)]
+    meta = replace(an_old_one().metadata, resource_version="2")
+    world = World(replace(an_old_one(), metadata=meta, status=written[-1]))
+    world.answers |= {TakeOver: kept, AskTurn: WriteSlot(39.0)}
+    assert looks(world) == []
+    world.answers[AskTurn] = WriteSlot(0.0)
+    assert [look.freshness for look in looks(world)] == [Freshness.RECENT, Freshness.AFTER_READ]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_an_object_that_changed_looks_before_its_turn(awaited: bool) -> None:
+    """Also where the look has to be awaited."""
+    world = World(an_old_one())
+    world.answers |= {TakeOver: Memory(Known("another", NOW), waits_since=NOW), AskTurn: WriteSlot(39.0)}
+    if awaited:
+        world.answers[ReadCluster] = Awaited()
+        world.answers[TakeOver] = remembered(world)
+    assert looks(world)
 
 
 def test_what_another_let_go_of_is_looked_for_anew() -> None:

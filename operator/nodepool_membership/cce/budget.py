@@ -50,16 +50,21 @@ class WriteBudget:
 
         `give_back` or `ended` must follow: a place counts while its call may still arrive.
         """
-        self._prune(now)
-        wait = self._wait(now, list(self._turns).index(who) if who in self._turns else len(self._turns))
-        self._used = now
+        wait = self.until_turn(now, who)
         if wait > 0:
-            self._turns[who] = now + wait + KEPT_SECONDS
             return wait
         self._turns.pop(who, None)
         place = Taken(now)
         self._held.add(place)
         return place
+
+    def until_turn(self, now: float, who: str) -> float:
+        """Seconds until a place may be free for the one who asks, 0 if one is. None is taken; the turn is kept."""
+        self._prune(now)
+        wait = max(self._wait(now, list(self._turns).index(who) if who in self._turns else len(self._turns)), 0.0)
+        self._turns[who] = now + wait + KEPT_SECONDS
+        self._used = now
+        return wait
 
     def _prune(self, now: float) -> None:
         # The same sum as for the wait: then a place is free or the wait is above 0, whatever is rounded.

@@ -65,6 +65,8 @@ class Decision:
     finalizer: Finalizer
     schedule: Schedule
     delay: float | None = None
+    waits_since: datetime | None = None
+    """What `Observation.waits_since` is to be next time, unless the object is edited."""
     absences: Absences = field(default_factory=dict)
     """What `Observation.absences` is to hold next time; kept in memory, losing it costs time only."""
     doubted: bool = False
@@ -134,6 +136,10 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
     if unknown_jobs:
         return Query(jobs=unknown_jobs)
     wanted = _listing_wanted(membership, state, seen, now, settings)
+    if wanted is not None and _is_for_a_call(membership, state, seen, now, settings):
+        if seen.turn is None:
+            return Query(turn=True)
+        wanted = None if seen.turn > 0 else wanted
     if wanted is not None:
         return Query(listing=wanted)
     if seen.is_set_back(now):
@@ -160,6 +166,8 @@ class _Pipeline:
         state = comparing.advanced(self._membership, state, seen, now, self._settings)
         state = vetting.with_findings(self._braked(state), spec, seen)
         standing = self._standing(state)
+        if seen.listing is None and seen.turn and _may_call(self._membership, standing.state, now, self._settings):
+            return self._concluded(gates.until_turn(standing.state, seen, seen.turn), Step(standing.state))
         own, awaited = self._own(), standing.blocker
         if standing.covered is not None:
             own = replace(own, spec=replace(own.spec, server_ids=own.spec.server_ids & standing.covered))
@@ -208,6 +216,12 @@ class _Pipeline:
     def _own(self) -> Membership:
         """The membership without the servers that others have the right to, or an earlier call for."""
         return replace(self._membership, spec=rivals.ours(self._spec, self._seen.rivals or {}))
+
+    def _waits_since(self, *steps: Step) -> datetime | None:
+        """When the cluster was looked at last, if a call waits for a place in the write budget."""
+        if all(step.turn is None for step in steps):
+            return None
+        return self._seen.waits_since if self._seen.listing is None else self._seen.listing.begun
 
     def _turn(self, *steps: Step) -> datetime | None:
         """When the write budget has a place, if that takes long enough for a person to ask, or was told already."""
@@ -265,6 +279,7 @@ class _Pipeline:
             finalizer.decided(membership, status, now, self._settings, stays=stays),
             _schedule(status, verdict, blocked=blocked, rests=rests),
             min(delays) if delays else None,
+            waits_since=self._waits_since(added, removed),
             absences=self._absences,
             doubted=added.doubted,
             withheld=self._withheld,
@@ -301,9 +316,7 @@ def _listing_wanted(  # noqa: PLR0911 - a chain of questions: the first that has
     """The listing that has to be there: none, a recent one that shows who is there, or one that proves absence."""
     spec = membership.spec
     mine = rivals.ours(spec, seen.rivals or {})
-    follows = any(batches.needs_nodes(b, spec, seen, now) for b in state.open_batches)
-    odd = removing.is_surplus_since_the_future(state, now)
-    if follows or odd or removing.may_remove(membership, state, now, settings):
+    if _must_look(membership, state, seen, now) or removing.may_remove(membership, state, now, settings):
         return None if seen.is_fresh else Freshness.AFTER_READ
     if membership.metadata.deleting:
         # What an earlier call may still do to a server is over only when a listing has shown it.
@@ -325,6 +338,29 @@ def _listing_wanted(  # noqa: PLR0911 - a chain of questions: the first that has
     listed = mine.server_ids - state.called
     all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, listed)) == len(listed)
     return None if all_there else Freshness.AFTER_READ
+
+
+def _must_look(membership: Membership, state: State, seen: Observation, now: datetime) -> bool:
+    """Whether only the nodes tell what became of a call, or a look whether a clock was off."""
+    follows = any(batches.needs_nodes(b, membership.spec, seen, now) for b in state.open_batches)
+    return follows or removing.is_surplus_since_the_future(state, now)
+
+
+def _may_call(membership: Membership, state: State, now: datetime, settings: Settings) -> bool:
+    """Whether a call could start now as far as the membership itself is concerned."""
+    return adding.may_add(membership, state, now) or removing.may_remove(membership, state, now, settings)
+
+
+def _is_for_a_call(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> bool:
+    """Whether a look would be for nothing but a call that waits for its turn: it would be too old when that comes.
+
+    Now and then it is looked at all the same: what is missing by then is told.
+    """
+    since = seen.waits_since
+    if since is None or seen.listing is not None or _must_look(membership, state, seen, now):
+        return False
+    lately = timedelta() <= now - since.replace(microsecond=0) < settings.resync_interval / 2
+    return lately and _may_call(membership, state, now, settings)
 
 
 def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answered: bool) -> Status:

@@ -277,6 +277,8 @@ class Query:
     listing: Freshness | None = None
     write: bool = False
     """A place in the write budget."""
+    turn: bool = False
+    """How long it takes until there may be such a place; none is taken."""
     namespace_state: bool = False
     """Whether what the object lives in is there to stay."""
     servers: frozenset[str] = frozenset()
@@ -312,6 +314,10 @@ class Observation:
     namespace_state: NamespaceState | None = None
     throttled: bool = False
     """The budget is closed because the cloud throttled a write."""
+    turn: float | None = None
+    """Seconds until the write budget may have a place; None when that was not asked."""
+    waits_since: datetime | None = None
+    """When the cluster was looked at last, if a call lacked nothing but such a place, and nothing was edited since."""
     clock_offset_seconds: float | None = None
     """The cloud's clock minus ours (rule P21)."""
     trouble: Trouble | None = None

@@ -62,7 +62,7 @@ class Wanted:
     by_tag: bool = False
 
 
-def before_call(  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
+def before_call(  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
     membership: Membership, state: State, wanted: Wanted, seen: Observation, now: datetime
 ) -> Step | Query | None:
     """What keeps such a call from being made now; None: nothing, so store its intent.
@@ -94,10 +94,12 @@ def before_call(  # noqa: C901, PLR0911 - a chain of questions: the first that h
         return Step(state, blocker=paused_namespace(seen.namespace_state.paused))
     if seen.write_wait is None:
         return Query(write=True)
-    if seen.write_wait > 0:
-        blocker = _THROTTLED if seen.throttled else None
-        return Step(state, blocker=blocker, delay=seen.write_wait, more=True, turn=seen.write_wait)
-    return None
+    return until_turn(state, seen, seen.write_wait) if seen.write_wait > 0 else None
+
+
+def until_turn(state: State, seen: Observation, wait: float) -> Step:
+    """The next call waits for a place in the write budget."""
+    return Step(state, blocker=_THROTTLED if seen.throttled else None, delay=wait, more=True, turn=wait)
 
 
 STATUS_LOST: Final = Blocker(

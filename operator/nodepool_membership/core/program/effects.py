@@ -323,6 +323,13 @@ class TakeWriteSlot(CloudEffect[WriteSlot]):
 
 
 @dataclass(frozen=True, slots=True)
+class AskTurn(CloudEffect[WriteSlot]):
+    """How long it takes until there may be a place; none is taken."""
+
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
 class Call(CloudEffect[Answer]):
     """Send the call of a stored intent, once, if that may still be (rules P5, P6)."""
 

@@ -34,6 +34,8 @@ class Memory:
     """Decisions in a row that something was in the way."""
     unreadable: str | None = None
     """The resourceVersion of which it was said that its status cannot be understood."""
+    waits_since: datetime | None = None
+    """When its cluster was looked at last, if a call lacked nothing but a place in the write budget then."""
     absences: Absences = field(default_factory=dict)
     refused: Mapping[str, datetime] = field(default_factory=dict)
     """When servers that were read and not sent were read last."""

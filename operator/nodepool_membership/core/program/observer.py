@@ -15,6 +15,7 @@ from nodepool_membership.core.observed.observation import Freshness, Observation
 from nodepool_membership.core.preflight.facts import subnets_of
 from nodepool_membership.core.program.effects import (
     AskJobs,
+    AskTurn,
     Awaited,
     Connect,
     CredentialsTried,
@@ -65,7 +66,12 @@ class Observer:
     def __init__(self, membership: Membership, known: Known, memory: Memory, settings: Settings) -> None:
         self.membership = membership
         self.seen = Observation(
-            known.since, membership.wire_bytes, jobs=known.jobs, absences=memory.absences, refused=memory.refused
+            known.since,
+            membership.wire_bytes,
+            jobs=known.jobs,
+            waits_since=memory.waits_since,
+            absences=memory.absences,
+            refused=memory.refused,
         )
         self._failed_before = memory.failed_reads
         self._settings = settings
@@ -119,7 +125,7 @@ class Observer:
 
     def _is_at_hand(self, query: Query) -> Program[bool]:
         """Whether the answer needs no call to the cloud; a trouble on the way counts as an answer."""
-        if not (yield from self._connect()) or query.write or query.namespace_state:
+        if not (yield from self._connect()) or query.write or query.turn or query.namespace_state:
             return True
         return query.listing is not None and (yield from IsAtHand(self._look_at(query.listing)))
 
@@ -136,6 +142,9 @@ class Observer:
         elif query.write:
             place = yield from TakeWriteSlot(self.membership)
             self.seen = replace(self.seen, write_wait=place.wait, throttled=place.throttled)
+        elif query.turn:
+            place = yield from AskTurn(self.membership)
+            self.seen = replace(self.seen, turn=place.wait, throttled=place.throttled)
         elif query.jobs:
             yield from self._ask_for_jobs(query.jobs)
         elif query.servers:

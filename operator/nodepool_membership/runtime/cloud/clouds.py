@@ -233,6 +233,10 @@ class Clouds:
         """A place in the write budget, or the seconds until there is one for this membership."""
         return access.budget.try_take(self._monotonic(), membership.metadata.uid)
 
+    def until_turn(self, membership: Membership, access: Access) -> float:
+        """Seconds until there may be a place for this membership; none is taken."""
+        return access.budget.until_turn(self._monotonic(), membership.metadata.uid)
+
     def ended(self, access: Access, place: Taken) -> None:
         """The call for which the place was taken is over, however it went."""
         access.budget.ended(place, self._monotonic())

@@ -6,6 +6,7 @@ Not for: deciding what is looked at (`core.decide`), or how (`clouds`).
 from nodepool_membership.cce.budget import Taken
 from nodepool_membership.core.program.effects import (
     AskJobs,
+    AskTurn,
     CloudEffect,
     Connect,
     InspectServers,
@@ -57,6 +58,8 @@ class CloudSession:
                     return await self._clouds.inspect(effect, self.access)
                 case IsAtHand(look):
                     return self._clouds.is_at_hand(self.access, look)
+                case AskTurn(membership):
+                    return WriteSlot(self._clouds.until_turn(membership, self.access), self._is_throttled())
                 case TakeWriteSlot(membership):
                     return self._take(self._clouds.take(membership, self.access))
                 case _:
@@ -65,11 +68,13 @@ class CloudSession:
             return error.trouble
 
     def _take(self, taken: Taken | float) -> WriteSlot:
-        throttled = self._clouds.is_throttled(self.access)
         if isinstance(taken, Taken):
             self._place = taken
-            return WriteSlot(0.0, throttled)
-        return WriteSlot(taken, throttled)
+            return WriteSlot(0.0)
+        return WriteSlot(taken, self._is_throttled())
+
+    def _is_throttled(self) -> bool:
+        return self._clouds.is_throttled(self.access)
 
     def called(self) -> None:
         """The place was used: it counts until a minute after the end."""
