@@ -32,6 +32,8 @@ _MERGE: Final = "application/merge-patch+json"
 _REASONS: Final = {404: "NotFound", 409: "Conflict", 422: "Invalid"}
 _SSL: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 NAMESPACES: Final = "namespaces"
+TOKEN: Final = "token"
+"""The subresource of service accounts."""
 DEFINITIONS: Final = "customresourcedefinitions"
 _META: Final = "meta.k8s.io/v1"
 
@@ -161,6 +163,8 @@ class MemoryApi:
     version: int = 1000
     rests: dict[str, list[Wire]] = field(default_factory=dict)
     """What is left of lists that were begun, by the token that continues them."""
+    token: Callable[[str, str, str], str] | None = None
+    """Makes a token of a service account, by its namespace and name, for an audience."""
 
     def __post_init__(self) -> None:
         self._create(Target(DEFINITIONS, ""), {"metadata": {"name": f"{PLURAL}.{GROUP}"}})
@@ -201,6 +205,8 @@ class MemoryApi:
 
     def handle(self, method: str, target: Target, query: dict[str, str], headers: dict[str, str], body: Json) -> Wire:
         """One request. Raises RefusalError."""
+        if target.subresource == TOKEN:
+            return self._token_of(target, mapping(mapping(body)["spec"]))
         if method == "POST":
             return self._create(target, mapping(copy.deepcopy(body)))
         if target.name is None:
@@ -223,6 +229,13 @@ class MemoryApi:
                 names = ", ".join(f'unknown field "{name}"' for name in unknown)
                 raise RefusalError(422, f"strict decoding error: {names}")
         return self._update(key, old, new, target.subresource)
+
+    def _token_of(self, target: Target, spec: Wire) -> Wire:
+        audiences = spec["audiences"]
+        assert self.token is not None, "nobody has an identity"
+        assert isinstance(audiences, list), f"not a list: {audiences!r}"
+        (audience,) = audiences
+        return {"status": {"token": self.token(target.namespace, text(target.name), text(audience))}}
 
     def _list(self, target: Target, query: dict[str, str]) -> Wire:
         """One page of metadata, as of when the list was begun."""

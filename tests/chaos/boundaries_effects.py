@@ -14,11 +14,13 @@ import httpx
 
 from cce_simulator import Simulator
 from cce_simulator.routes import find_route
-from chaos.boundaries_api import Answer, MemoryApi, target_of
+from chaos.boundaries_api import TOKEN, Answer, MemoryApi, target_of
 from nodepool_membership.api.membership import Json
 
 T = TypeVar("T")
 
+CALLS: Final = frozenset({"cloud addNodes", "cloud removeNodes"})
+"""That change something."""
 LATENCY_SECONDS: Final = 0.05
 """To the world, and again back: other tasks run meanwhile."""
 
@@ -186,7 +188,12 @@ class CloudWire(httpx.AsyncBaseTransport):
         found = find_route(request.method, request.url.path)
         what = f"cloud {'unknown' if found is None else found[0].name}"
 
+        trace = request.extensions.get("trace")
+
         async def act() -> httpx.Response:
+            if trace is not None:
+                # As httpcore tells it: the bytes leave now, if they still may.
+                await trace("http11.send_request_headers.started", {})
             answered = await self._simulator.call(request.method, path, request.headers, body)
             if answered is None or answered.cut:
                 raise httpx.RemoteProtocolError("the connection was closed")
@@ -196,7 +203,8 @@ class CloudWire(httpx.AsyncBaseTransport):
             self._process,
             what,
             act,
-            writes=request.method != "GET",
+            # That somebody asked for keys is remembered by nobody.
+            writes=what in CALLS,
             lost=httpx.ReadTimeout("no answer"),
             unsent=httpx.ConnectError("no connection"),
         )
@@ -227,7 +235,12 @@ class KubeWire:
             return await self._api.call_api(method, url, header_params, body, post_params, _request_timeout)
 
         return await self._effects.make(
-            self._process, what, act, writes=method != "GET", lost=TimeoutError(), unsent=None
+            self._process,
+            what,
+            act,
+            writes=method != "GET" and target.subresource != TOKEN,
+            lost=TimeoutError(),
+            unsent=None,
         )
 
     async def close(self) -> None:

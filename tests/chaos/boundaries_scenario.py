@@ -18,6 +18,7 @@ from cce_simulator.config import (
     server_id,
 )
 from cce_simulator.faults import Answer, FaultRule, lost_answer, throttled
+from harness.identity import FEDERATION, STS
 from nodepool_membership.api.membership import Json, Membership
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Operation
@@ -73,6 +74,8 @@ class Scenario:
     removed: Mapping[str, Collection[int]] = field(default_factory=dict)
     empties: bool = False
     """No server that was accepted is a node at the end."""
+    identity: Mapping[str, Json] = field(default_factory=dict)
+    """A spec.identityRef, in place of a Secret."""
 
 
 def spec(ids: Collection[str], name: str = NAME, **fields: Json) -> dict[str, Mapping[str, Json]]:
@@ -319,5 +322,19 @@ SCENARIOS: Final = (
         cloud(),
         edits=(Edit(_conflicting, None, sees="others"),),
         accepted=dict.fromkeys(_FIVE[:2], (0, 1)),
+    ),
+    Scenario(
+        "keys of 900 s, a job of two hours",
+        spec(_FIVE[:2], joinTimeoutSeconds=10_800),
+        joined(_FIVE[:2]),
+        cloud(job_seconds=7200, session_seconds=900),
+        identity=STS,
+    ),
+    Scenario(
+        "keys that end on the way of a call",
+        spec(_FIVE),
+        joined(_FIVE),
+        cloud(FaultRule(route="addNodes", times=1, delay_seconds=30), session_seconds=20),
+        identity=FEDERATION,
     ),
 )

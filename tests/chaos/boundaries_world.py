@@ -15,6 +15,7 @@ from typing import Final
 
 import httpx
 
+import jwts
 from cce_simulator import Simulator
 from cce_simulator.config import CLUSTER_ID, NODE_POOL_ID, PROJECT_ID
 from chaos.boundaries_api import NAMESPACES, MemoryApi, Target, Wire, mapping
@@ -22,6 +23,7 @@ from chaos.boundaries_effects import CloudWire, Crash, Effect, Effects, Fate, Hi
 from chaos.boundaries_scenario import Edit, Scenario
 from chaos.boundaries_time import VirtualClock, run
 from chaos.boundaries_verdict import Promise, Wrong, WrongError, differences
+from harness.identity import subject, trusting_keys
 from nodepool_membership.api.membership import Membership, parse_membership
 from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER, KIND, PLURAL
 from nodepool_membership.api.reasons import Reason
@@ -60,6 +62,8 @@ _QUIET_SECONDS: Final = 60.0
 _TICK_SECONDS: Final = 10.0
 """Users edit, and whether everything has settled is looked at, so often."""
 _SECRET: Final = "cce-credentials"
+_SIGNS: Final = jwts.EcKey()
+"""The tokens of the cluster."""
 
 
 @dataclass
@@ -100,23 +104,36 @@ class World:
 
     def __post_init__(self) -> None:
         self.api = MemoryApi(self.clock.now, changed=self._changed)
-        self.simulator = Simulator(self.scenario.cloud, clock=self.clock.timestamp, sleep=asyncio.sleep)
+        config, identity = self.scenario.cloud, self.scenario.identity
+        if identity:
+            config = trusting_keys([_SIGNS.public()], NAMESPACE, config)
+        self.simulator = Simulator(config, clock=self.clock.timestamp, sleep=asyncio.sleep)
         self._edits: list[Edit] = list(self.scenario.edits)
         self._queue: WorkQueue | None = None
-        key = self.scenario.cloud.access_keys[0]
-        data = {"accessKey": key.access_key, "secretKey": key.secret_key}
-        encoded: Wire = {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
         self.api.handle("POST", Target(NAMESPACES, ""), {}, {}, {"metadata": {"name": NAMESPACE}})
-        self._request(
-            "POST", "secrets", None, {"metadata": {"name": _SECRET}, "type": CREDENTIALS_MARK, "data": encoded}
-        )
+        keys: Wire = {"identityRef": dict(identity)} if identity else self._secret()
+        self.api.token = self._token
         pool: Wire = {
             "region": "cn-north-4", "projectID": PROJECT_ID, "clusterID": CLUSTER_ID, "nodePoolID": NODE_POOL_ID
         }  # fmt: skip
         for name, fields in self.scenario.specs.items():
-            spec: Wire = {"nodePool": pool, "credentialsRef": {"name": _SECRET}, **fields}
+            spec: Wire = {"nodePool": pool, **keys, **fields}
             self.clock.seconds += _BETWEEN_SECONDS
             self._request("POST", PLURAL, None, {"kind": KIND, "metadata": {"name": name}, "spec": spec})
+
+    def _secret(self) -> Wire:
+        """A Secret with the cloud's key, and the field of a spec that names it."""
+        key = self.scenario.cloud.access_keys[0]
+        data = {"accessKey": key.access_key, "secretKey": key.secret_key}
+        encoded: Wire = {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
+        self._request(
+            "POST", "secrets", None, {"metadata": {"name": _SECRET}, "type": CREDENTIALS_MARK, "data": encoded}
+        )
+        return {"credentialsRef": {"name": _SECRET}}
+
+    def _token(self, namespace: str, name: str, audience: str) -> str:
+        """What the API server makes for ten minutes."""
+        return jwts.token(_SIGNS, subject(namespace, name), audience, self.clock.timestamp() + 600)
 
     def _request(self, method: str, plural: str, name: str | None, body: Wire | None = None) -> None:
         """What a user does."""

@@ -4,7 +4,7 @@ Not for: starting either.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import yaml
@@ -18,6 +18,7 @@ from cce_simulator.config import (
     TrustConfig,
 )
 from harness.cluster import ROOT, Cluster
+from nodepool_membership.api.membership import Json
 
 ACCOUNT: Final = "cce-adopter"
 AUDIENCE: Final = "cce-memberships"
@@ -28,13 +29,13 @@ PROVIDER: Final = IdentityProviderConfig(
     client_ids=(AUDIENCE,),
 )
 AGENCY: Final = AgencyConfig(name="adopter")
-FEDERATION: Final[Mapping[str, object]] = {
+FEDERATION: Final[Mapping[str, Json]] = {
     "serviceAccountName": ACCOUNT,
     "audience": AUDIENCE,
     "method": "Federation",
     "federation": {"identityProvider": PROVIDER.name},
 }
-STS: Final[Mapping[str, object]] = {
+STS: Final[Mapping[str, Json]] = {
     "serviceAccountName": ACCOUNT,
     "audience": AUDIENCE,
     "method": "STS",
@@ -53,7 +54,14 @@ def trusting(
     """A cloud without any access key, that takes the tokens of one service account for a user and for an agency."""
     answer = cluster.http.get("/openid/v1/jwks")
     answer.raise_for_status()
-    keys = tuple(dict(key) for key in answer.json()["keys"])
+    return trusting_keys(answer.json()["keys"], namespace, config, project_id=project_id)
+
+
+def trusting_keys(
+    jwks: Iterable[Mapping[str, object]], namespace: str, config: SimulatorConfig, *, project_id: str = PROJECT_ID
+) -> SimulatorConfig:
+    """The same for the cluster whose tokens these keys sign."""
+    keys = tuple(dict(key) for key in jwks)
     mapping = MappingConfig(subject=subject(namespace), project_id=project_id)
     trust = TrustConfig(provider_urn=PROVIDER.urn, subject=subject(namespace), audience=AUDIENCE)
     return config.model_copy(
