@@ -3,6 +3,7 @@
 Not for: recognising the forms (`test_redaction`).
 """
 
+import asyncio
 import json
 import logging
 import subprocess
@@ -29,6 +30,7 @@ from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.ops.options import Bind
 from nodepool_membership.runtime.process.health import Health, serve
 from unit.echoes import FORMS
+from unit.issued import ISSUED, exchange, refusals
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 META = Metadata("pool", "ns", "uid", "1", 1, NOW)
@@ -49,7 +51,14 @@ SECRETS = {
     "security token": str(KEY.security_token),
     "token": IAM_TOKEN.value,
     "signature": signature(),
+    **ISSUED,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _issued() -> None:
+    """Whoever gets a secret makes it known: nothing of these is registered here."""
+    asyncio.run(exchange())
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +116,15 @@ def test_errors_of_the_cloud(echo: str, body: str, changes: bool) -> None:
 @pytest.mark.parametrize("kind", [httpx.ConnectError, httpx.ReadError, ValueError])
 def test_errors_of_libraries(echo: str, kind: type[Exception]) -> None:
     assert not shows(str(from_transport(kind(f"for header {echo}"), changes=True)), echo)
+
+
+async def test_whoever_gives_keys_and_repeats_what_it_was_sent() -> None:
+    errors = await refusals()
+    assert len(errors) == 6
+    for error in errors:
+        told = f"{error_mapping.of_read(error, 'it')} {error_mapping.of_call(error)}"
+        assert "as it was said" in told
+        assert [name for name, value in ISSUED.items() if shows(redaction.redact(told), value)] == []
 
 
 class Server(KubeApi):

@@ -244,7 +244,7 @@ class KubeApi:
         try:
             authorization = await self._login.authorization()
             if authorization:
-                redaction.register(authorization.strip().rpartition(" ")[2])
+                redaction.register_token(authorization.strip().rpartition(" ")[2])
                 headers["Authorization"] = authorization.strip()
             timeout = aiohttp.ClientTimeout(total=timeout_seconds)
             return await self._client.call_api(method, url, headers, body, None, timeout)

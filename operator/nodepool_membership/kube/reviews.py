@@ -70,7 +70,7 @@ class Reviews:
         return found if self._clock() < until else None
 
     async def _review(self, token: str) -> Access:
-        redaction.register(token)
+        redaction.register_token(token)
         told = await self._ask("authentication.k8s.io", "TokenReview", "tokenreviews", {"token": token})
         user = told.get("user")
         if told.get("authenticated") is not True or not isinstance(user, dict):

@@ -40,5 +40,5 @@ class ServiceAccounts:
             token = None
         if not isinstance(token, str) or not token:
             raise RejectedError("the API server's answer holds no token")
-        redaction.register(token)
+        redaction.register_token(token)
         return token

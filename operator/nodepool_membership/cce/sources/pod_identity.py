@@ -42,7 +42,7 @@ def read_token(path: Path, named_by: str) -> str:
     if not token or len(token) > _MAX_BYTES or not token.isprintable():
         text = f"the token file {str(path)!r} is empty or holds no token: {remedy}"
         raise IdentityError(text, reason=Reason.CREDENTIALS_INVALID)
-    redaction.register(token)
+    redaction.register_token(token)
     return token
 
 
