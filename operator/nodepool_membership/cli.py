@@ -105,6 +105,12 @@ def cli() -> None:
     help="Write calls to the cloud per endpoint and access key.",
 )
 @click.option(
+    "--reads-per-second",
+    type=click.IntRange(1, 1000),
+    default=_DEFAULTS.reads_per_second,
+    help="Read calls to the cloud per endpoint and access key.",
+)
+@click.option(
     "--http-timeout",
     type=_duration("1s", "10m"),
     default=format_duration(_DEFAULTS.http_timeout),
@@ -193,6 +199,7 @@ def run(  # noqa: PLR0913 - click gives one argument an option
     settle_window: timedelta,
     removal_delay: timedelta,
     writes_per_minute: int,
+    reads_per_second: int,
     http_timeout: timedelta,
     ca_file: Path | None,
     operator_identity: Path | Literal["pod-identity"] | None,
@@ -237,6 +244,7 @@ def run(  # noqa: PLR0913 - click gives one argument an option
         settle_window=settle_window,
         removal_delay=removal_delay,
         writes_per_minute=writes_per_minute,
+        reads_per_second=reads_per_second,
         http_timeout=http_timeout,
         leader_elect=leader_elect,
         lease_name=lease_name,

@@ -34,6 +34,7 @@ _OPTIONS: Final = (
     "--resync-interval=5s",
     f"--settle-window={SETTLE_SECONDS}s",
     "--writes-per-minute=1000",
+    "--reads-per-second=1000",
 )
 _OPEN_MEMBERSHIPS: Final = 3
 _KILLS_PER_OUTAGE: Final = 20

@@ -19,6 +19,7 @@ FAST: Sequence[str] = (
     "--resync-interval=2s",
     "--settle-window=4s",
     "--writes-per-minute=600",
+    "--reads-per-second=1000",
     "--no-leader-elect",
 )
 """Waits of a size that tests can sit through; the program is the same. Tests run many operators at a time, each for a

@@ -110,6 +110,7 @@ def test_addresses(text: str, bind: Bind) -> None:
         ("--removal-delay", "25h", "between 0s and 24h"),
         ("--http-timeout", "11m", "between 1s and 10m"),
         ("--writes-per-minute", "0", "1<=x<=1000"),
+        ("--reads-per-second", "1001", "1<=x<=1000"),
         ("--namespace", "Not_A_Name", "lower-case letters"),
         ("--allow-endpoint", "example.com", "https://cce.example.com"),
         ("--lease-name", "A_B", "'-' and '.'"),

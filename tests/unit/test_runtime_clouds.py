@@ -33,11 +33,13 @@ from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.runtime.cloud.clouds import Access, Clouds
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 from nodepool_membership.runtime.cloud.identities import Identities, Own
+from nodepool_membership.runtime.cloud.jobs import Jobs
 from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, servers
 
 A, B, C, D = servers(4)
 KEYS = {"accessKey": b"AK", "secretKey": b"secret-key"}
 PER_MINUTE = 2
+POLL = 15.0
 SOUND = {"items": [], "status": {"phase": "Available"}}
 """An answer that is one to every read."""
 
@@ -81,6 +83,8 @@ class Site:
     connected: list[Source] = field(default_factory=list)
     now: float = 5000.0
     answer: httpx.Response = field(default_factory=lambda: httpx.Response(500))
+    asked: list[float] = field(default_factory=list)
+    """When."""
     there: asyncio.Event = field(default_factory=asyncio.Event)
     """A snapshot is there, or cannot be had."""
 
@@ -96,6 +100,7 @@ class Site:
             AllowList.parse(()),
             budgets,
             snapshots,
+            Jobs(POLL, monotonic=lambda: self.now),
             monotonic=lambda: self.now,
             now=lambda: NOW,
         )
@@ -107,6 +112,7 @@ class Site:
 
     def _answered(self) -> httpx.Response:
         """A copy: an answer is read once."""
+        self.asked.append(self.now)
         return httpx.Response(self.answer.status_code, headers=self.answer.headers, content=self.answer.content)
 
     async def waits(self, membership: Membership) -> float:
@@ -179,6 +185,32 @@ async def test_a_job_that_cannot_be_read_is_on_its_way_and_stops_nothing_else(
     site.answer = answer
     reports = await site.clouds.jobs(await access_of(site), (JOB,))
     assert reports == {JOB: JobReport(JOB, JobPhase.UNREADABLE)}
+
+
+RUNNING = httpx.Response(200, json={"metadata": {"uid": JOB}, "status": {"phase": "Running"}})
+OVER = httpx.Response(200, json={"metadata": {"uid": JOB}, "status": {"phase": "Success"}})
+
+
+async def test_a_job_is_asked_for_at_most_once_a_poll_interval_until_it_is_over(site: Site) -> None:
+    access, asked = await access_of(site), list[float]()
+    site.answer = RUNNING
+    site.asked = asked
+    for seconds in (0.0, 5.0, 8.4, 0.1, 13.0):
+        site.now += seconds
+        assert await site.clouds.jobs(access, (JOB,)) == {JOB: JobReport(JOB, JobPhase.RUNNING)}
+    assert [moment - asked[0] for moment in asked] == pytest.approx([0.0, 13.5])
+    site.answer, site.now = OVER, site.now + POLL
+    for _ in range(2):
+        assert (await site.clouds.jobs(access, (JOB,)))[JOB].phase is JobPhase.SUCCEEDED
+    assert len(asked) == 4
+
+
+async def test_what_is_said_of_a_job_is_not_for_who_asks_with_another_key(site: Site) -> None:
+    site.answer = RUNNING
+    await site.clouds.jobs(await access_of(site), (JOB,))
+    site.secrets.data = {"accessKey": b"ANOTHER", "secretKey": b"secret-key"}
+    await site.clouds.jobs(await access_of(site), (JOB,))
+    assert len(site.asked) == 2
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])

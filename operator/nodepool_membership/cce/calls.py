@@ -32,12 +32,16 @@ from nodepool_membership.cce.errors import (
     request_id_of,
 )
 from nodepool_membership.cce.lockout import Lockout
+from nodepool_membership.cce.reads import ReadBudget
 from nodepool_membership.cce.signing import DATE_HEADER, authentication, sdk_date
 from nodepool_membership.cce.transport import is_connect, read_bounded
 
 T = TypeVar("T")
 
 _USER_AGENT: Final = f"nodepool-membership/{__version__}"
+
+_UNBOUNDED: Final = 1_000
+"""Reads a second of who shares no budget with others."""
 
 Fence = Callable[[], str | None]
 """Asked right before bytes of a call leave: why it must not be sent, None if it may."""
@@ -121,6 +125,7 @@ class Caller:
         timeout_seconds: float,
         lockout: Lockout | None = None,
         breaker: Breaker | None = None,
+        reads: ReadBudget | None = None,
         observe: Observe = nobody,
     ) -> None:
         """`base` is what every path follows: scheme, host and port, without a slash at the end, or more."""
@@ -132,6 +137,7 @@ class Caller:
         self._timeout = timeout_seconds
         self._lockout = lockout or Lockout(clock=monotonic)
         self._breaker = breaker or Breaker(clock=monotonic)
+        self._reads = reads or ReadBudget(_UNBOUNDED, clock=monotonic)
         self._observe = observe
         self.clock_offset_seconds: float | None = None
         """The cloud's clock (its last `Date` header) minus ours (rule P21); None before the first answer."""
@@ -187,6 +193,12 @@ class Caller:
             raise
 
     async def _send(self, wanted: Request, credentials: Credentials) -> Answer:
+        if wanted.method != "GET":
+            return await self._sent(wanted, credentials)
+        async with self._reads.read():
+            return await self._sent(wanted, credentials)
+
+    async def _sent(self, wanted: Request, credentials: Credentials) -> Answer:
         leaves = _Leaves(wanted.fence)
         changes = wanted.method != "GET"
         dated = {} if wanted.signed_at is None else {DATE_HEADER: sdk_date(wanted.signed_at)}

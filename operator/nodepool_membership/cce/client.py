@@ -18,6 +18,7 @@ from nodepool_membership.cce.calls import FEW_VALUES, Answer, Caller, Fence, Obs
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import NotFoundError, OutcomeUnknownError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
+from nodepool_membership.cce.reads import ReadBudget
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     JobPhase,
@@ -56,6 +57,7 @@ class CloudClient:
         timeout_seconds: float,
         lockout: Lockout | None = None,
         breaker: Breaker | None = None,
+        reads: ReadBudget | None = None,
         observe: Observe = nobody,
     ) -> None:
         base = endpoint + path_of("api", "v3", "projects", project_id)
@@ -69,6 +71,7 @@ class CloudClient:
             timeout_seconds=timeout_seconds,
             lockout=lockout,
             breaker=breaker,
+            reads=reads,
             observe=observe,
         )
 

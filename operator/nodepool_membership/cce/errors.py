@@ -99,6 +99,10 @@ class ThrottledError(RefusedError):
         self.retry_after = retry_after
 
 
+class PausedError(ThrottledError):
+    """A read that was not made, since another one was throttled a moment ago."""
+
+
 class UnauthenticatedError(RefusedError):
     """Certainly refused: key, signature or token."""
 

@@ -17,6 +17,7 @@ from nodepool_membership.cce.calls import Answer, Caller, Observe, nobody, path_
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import CloudError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
+from nodepool_membership.cce.reads import ReadBudget
 from nodepool_membership.core.preflight.facts import Disk, Server
 
 IDS_PER_CALL: Final = 50
@@ -60,9 +61,10 @@ class ServersClient:
         now: Callable[[], datetime],
         timeout_seconds: float,
         lockout: Callable[[str], Lockout] | None = None,
+        reads: Callable[[str], ReadBudget] | None = None,
         observe: Observe = nobody,
     ) -> None:
-        """`lockout` gives the one of a place."""
+        """`lockout` and `reads` give those of a place."""
 
         def caller(place: str, *version: str) -> Caller | None:
             if not place:
@@ -75,6 +77,7 @@ class ServersClient:
                 now=now,
                 timeout_seconds=timeout_seconds,
                 lockout=None if lockout is None else lockout(place),
+                reads=None if reads is None else reads(place),
                 observe=observe,
             )
 

@@ -3,7 +3,6 @@
 Not for: the wire (`cce`) or decisions (`core`). Looks; every trouble becomes a `TroubleError`.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from nodepool_membership.cce.budget import WINDOW_SECONDS, Budgets, Taken, Write
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import CredentialsError, Source, parse_credentials
 from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
-from nodepool_membership.cce.errors import CloudError, is_about_the_document
+from nodepool_membership.cce.errors import CloudError
 from nodepool_membership.cce.servers import ServersClient
 from nodepool_membership.cce.snapshots import Outcome, Snapshot, SnapshotKey, Snapshots
 from nodepool_membership.cce.survey import SurveyError, survey
-from nodepool_membership.core.observed.observation import Freshness, JobPhase, JobReport, Trouble
+from nodepool_membership.core.observed.observation import Freshness, JobReport, Trouble
 from nodepool_membership.core.preflight.facts import Inspection
 from nodepool_membership.core.program.effects import Awaited, ClusterView, InspectServers, ReadCluster
 from nodepool_membership.core.record import SEND_WITHIN
@@ -30,6 +29,7 @@ from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.runtime.cloud import error_mapping, inspecting
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 from nodepool_membership.runtime.cloud.identities import Identities
+from nodepool_membership.runtime.cloud.jobs import Jobs
 from nodepool_membership.runtime.ops.grants import ANY, Grants
 
 _log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ class Clouds:
         allow: AllowList,
         budgets: Budgets,
         snapshots: Snapshots,
+        jobs: Jobs,
         *,
         monotonic: Callable[[], float],
         connect_servers: ConnectServers = _unknown,
@@ -99,6 +100,7 @@ class Clouds:
         self._allow = allow
         self._budgets = budgets
         self._snapshots = snapshots
+        self._jobs = jobs
         self._monotonic = monotonic
         self._connect_servers = connect_servers
         self._grants = grants
@@ -251,17 +253,7 @@ class Clouds:
         Raises:
             TroubleError: it did not answer for all, for a cause that is not the job.
         """
-        return dict(zip(job_ids, await asyncio.gather(*(self._job(access, job_id) for job_id in job_ids)), strict=True))
-
-    async def _job(self, access: Access, job_id: str) -> JobReport:
-        try:
-            return await access.client.get_job(job_id)
-        except CloudError as error:
-            if not is_about_the_document(error):
-                raise _not_seen(access, error, "a job") from None
-            # Its servers are followed by their nodes; it must not keep the others from being looked at.
-            _log.warning("a job cannot be read: %s", error_mapping.said(error), extra={"jobID": job_id})
-            return JobReport(job_id, JobPhase.UNREADABLE)
+        return await self._jobs.ask(access.client, access.snapshot_key, job_ids)
 
 
 def _after(wanted: ReadCluster) -> datetime | None:

@@ -218,6 +218,11 @@ class Metrics:
             "Looks that a snapshot answered, awaited or at hand",
             registry=self.registry,
         )
+        self._read_seconds = Counter(
+            f"{_PREFIX}_cloud_read_wait_seconds_total",
+            "Seconds that reads waited for a place in the read budget (--reads-per-second), all added up",
+            registry=self.registry,
+        )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
@@ -245,6 +250,9 @@ class Metrics:
         self._cloud.labels(route, outcome).inc()
         self._cloud_seconds.labels(route).observe(seconds)
         request_ended()
+
+    def read_waited(self, seconds: float) -> None:
+        self._read_seconds.inc(seconds)
 
     def snapshot_ended(self, outcome: Ended, waited: int) -> None:
         self._snapshots.labels(outcome).inc()

@@ -71,6 +71,7 @@ class Options:
     settle_window: timedelta = timedelta(minutes=30)
     removal_delay: timedelta = timedelta(minutes=2)
     writes_per_minute: int = 10
+    reads_per_second: int = 20
     http_timeout: timedelta = timedelta(seconds=60)
     leader_elect: bool = True
     lease_name: str = COMPONENT

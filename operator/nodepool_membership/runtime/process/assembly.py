@@ -21,6 +21,8 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.endpoints import AllowList, origin_of
 from nodepool_membership.cce.lockout import Lockouts
+from nodepool_membership.cce.reads import ReadBudgets, Waited
+from nodepool_membership.cce.reads import nobody as nobody_waits
 from nodepool_membership.cce.servers import ServerEndpoints, ServersClient
 from nodepool_membership.cce.snapshots import SNAPSHOTS_A_POLL, Snapshots, Watcher
 from nodepool_membership.cce.sources.exchange import Via
@@ -37,6 +39,7 @@ from nodepool_membership.runtime.claims.initial_sync import InitialSync
 from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.cloud.clouds import Clouds
 from nodepool_membership.runtime.cloud.identities import Identities, Own
+from nodepool_membership.runtime.cloud.jobs import Jobs
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.ops.options import Options
 from nodepool_membership.runtime.reconcile.memory import Memories
@@ -62,6 +65,7 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
     wake: Callable[[Key], None],
     observe: Observe = nobody,
     watcher: Watcher | None = None,
+    waited: Waited = nobody_waits,
     *,
     open_http: Callable[[float, Proxies, Path | None], httpx.AsyncClient] = make_http,
     now: Callable[[], datetime] = _now,
@@ -75,6 +79,7 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
     timeout = options.http_timeout.total_seconds()
     lockouts = Lockouts(clock=monotonic)
     breakers = Breakers(clock=monotonic)
+    reads = ReadBudgets(options.reads_per_second, clock=monotonic, waited=waited)
     async with (
         open_http(timeout, options.proxies, options.ca_file) as http,
         # The agent on the node is link-local: no proxy has a way to it, and none may see its keys.
@@ -91,6 +96,7 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
                 timeout_seconds=timeout,
                 lockout=lockouts.get(endpoint, source.fingerprint, source.identity),
                 breaker=breakers.get(endpoint),
+                reads=reads.get(endpoint, source.identity),
                 observe=observe,
             )
 
@@ -106,6 +112,7 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
                 now=now,
                 timeout_seconds=timeout,
                 lockout=lambda place: lockouts.get(place, source.fingerprint, source.identity),
+                reads=lambda place: reads.get(place, source.identity),
                 observe=observe,
             )
 
@@ -138,6 +145,7 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
             AllowList.parse((*options.allow_endpoints, *options.services.cce_endpoints())),
             Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
             snapshots,
+            Jobs(options.poll_interval.total_seconds(), monotonic=monotonic),
             monotonic=monotonic,
             connect_servers=connect_servers,
             grants=options.grants,
@@ -178,6 +186,7 @@ async def make_reconciler(  # noqa: PLR0913 - the parts of the process, put toge
         wake,
         metrics.cloud_request,
         metrics,
+        metrics.read_waited,
         open_http=open_http,
         now=now,
         monotonic=monotonic,
