@@ -10,7 +10,6 @@ from typing import Final
 import yaml
 
 from cce_simulator.config import (
-    PROJECT_ID,
     AgencyConfig,
     IdentityProviderConfig,
     MappingConfig,
@@ -48,27 +47,25 @@ def subject(namespace: str, account: str = ACCOUNT) -> str:
     return f"system:serviceaccount:{namespace}:{account}"
 
 
-def trusting(
-    cluster: Cluster, namespace: str, config: SimulatorConfig, *, project_id: str = PROJECT_ID
-) -> SimulatorConfig:
+def trusting(cluster: Cluster, namespace: str, config: SimulatorConfig, *, account: str = ACCOUNT) -> SimulatorConfig:
     """A cloud without any access key, that takes the tokens of one service account for a user and for an agency."""
     answer = cluster.http.get("/openid/v1/jwks")
     answer.raise_for_status()
-    return trusting_keys(answer.json()["keys"], namespace, config, project_id=project_id)
+    return trusting_keys(answer.json()["keys"], namespace, config, account=account)
 
 
 def trusting_keys(
-    jwks: Iterable[Mapping[str, object]], namespace: str, config: SimulatorConfig, *, project_id: str = PROJECT_ID
+    jwks: Iterable[Mapping[str, object]], namespace: str, config: SimulatorConfig, *, account: str = ACCOUNT
 ) -> SimulatorConfig:
     """The same for the cluster whose tokens these keys sign."""
     keys = tuple(dict(key) for key in jwks)
-    mapping = MappingConfig(subject=subject(namespace), project_id=project_id)
-    trust = TrustConfig(provider_urn=PROVIDER.urn, subject=subject(namespace), audience=AUDIENCE)
+    mapping = MappingConfig(subject=subject(namespace, account))
+    trust = TrustConfig(provider_urn=PROVIDER.urn, subject=subject(namespace, account), audience=AUDIENCE)
     return config.model_copy(
         update={
             "access_keys": (),
             "identity_providers": (PROVIDER.model_copy(update={"keys": keys, "mappings": (mapping,)}),),
-            "agencies": (AGENCY.model_copy(update={"trusts": (trust,), "project_id": project_id}),),
+            "agencies": (AGENCY.model_copy(update={"trusts": (trust,)}),),
         }
     )
 
