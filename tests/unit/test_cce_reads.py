@@ -44,9 +44,11 @@ class Site:
             if error is not None:
                 raise error
 
-    async def throttled(self, retry_after: float | None = None) -> None:
-        with pytest.raises(ThrottledError):
+    async def throttled(self, retry_after: float | None = None) -> float | None:
+        """How long whoever read is to wait."""
+        with pytest.raises(ThrottledError) as caught:
             await self.read(ThrottledError("slow down", status=429, code="APIGW.0308", retry_after=retry_after))
+        return caught.value.retry_after
 
 
 @settings(max_examples=100)
@@ -100,7 +102,7 @@ async def test_a_throttled_read_stops_all_of_that_user_for_as_long_as_the_cloud_
     asked: float | None, pause: float
 ) -> None:
     site = Site()
-    await site.throttled(asked)
+    assert await site.throttled(asked) == pause
     site.clock.now += 1
     with pytest.raises(PausedError, match="slow down") as caught:
         await site.read()

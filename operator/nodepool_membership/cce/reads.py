@@ -99,6 +99,8 @@ class ReadBudget:
             self.rate = max(self.rate // 2, 1)
         self._why, self._eased = error, now
         self._paused_until = max(self._paused_until, now + max(error.retry_after or 0.0, PAUSE_SECONDS))
+        # Whoever is told waits as long, so that it is told the same thing again, and not that it was not asked.
+        error.retry_after = self._paused_until - now
 
 
 class ReadBudgets:
