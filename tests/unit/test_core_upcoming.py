@@ -8,7 +8,7 @@ import pytest
 from nodepool_membership.api.names import PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.api.status import Halt, Phase, Status
+from nodepool_membership.api.status import Halt, Hold, Phase, Status
 from nodepool_membership.core.decide import Schedule
 from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, Trouble
 from nodepool_membership.core.observed.rivals import Rival
@@ -172,3 +172,25 @@ def test_a_place_in_the_write_budget_is_told_once_not_at_each_look() -> None:
     run.cloud.write_wait = 12.0
     run.step()
     assert run.status.next_time is None, "who waits for seconds need not be told"
+
+
+@pytest.mark.parametrize("earlier", [9, 2])
+def test_a_place_in_the_write_budget_is_told_only_while_nothing_comes_before_it(earlier: int) -> None:
+    """Or nearly at the same time: the next look would not know it again."""
+    run = Run(an_object(a_spec(A, B)))
+    run.cloud.write_wait = 20.4
+    run.step()
+    told = run.status.next_time
+    assert told is not None
+    assert "1 more call, it is made at" in run.ready.message
+    run.wait(10 * SECOND)
+    run.cloud.write_wait = 10.4
+    until = told - earlier * SECOND
+    waited_for = a_failure(FailureReason.INSTALLING, B, attempts=0, retry=until)
+    run.store(replace(run.status, failures=(waited_for,), holds=(Hold((B,)),)))
+    run.step()
+    before = run.status
+    assert before.next_time == until
+    assert "more call" not in run.ready.message
+    run.step()
+    assert run.status == before

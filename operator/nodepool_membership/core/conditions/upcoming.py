@@ -5,12 +5,16 @@ Not for: deciding that it happens then (`gates`, `eligibility`, `removing`, `bat
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.state.requests import paused
 from nodepool_membership.core.state.settings import Settings
+
+_SAME: Final = timedelta(seconds=2)
+"""A time that is computed anew at each look is the same time within so much."""
 
 
 def settles(batch: Batch, settings: Settings) -> datetime | None:
@@ -73,34 +77,31 @@ def judged(membership: Membership, status: Status) -> Iterator[datetime]:
             yield group.retry_time
 
 
-def next_time(  # noqa: PLR0913 - by name, each left out where it does not count
-    membership: Membership,
-    status: Status,
-    now: datetime,
-    settings: Settings,
-    *,
-    theirs: int = 0,
-    stopped: bool = False,
-    turn: datetime | None = None,
+def next_time(
+    membership: Membership, status: Status, now: datetime, settings: Settings, *, theirs: int = 0, stopped: bool = False
 ) -> datetime | None:
     """The first of all these times that is still to come.
 
-    `stopped`: calls are kept from being made by what only a person ends; `turn`: when the write budget has a place.
+    `stopped`: calls are kept from being made by what only a person ends.
     """
     moments = [moment for batch in status.open_batches if (moment := settles(batch, settings)) is not None]
     suspended, deleting = membership.spec.suspend, membership.metadata.deleting
     if not suspended and not deleting:
         moments += judged(membership, status)
     if not suspended and not stopped and paused(membership.metadata) is None:
-        planned = [removal(status, settings), turn]
-        planned += [] if deleting else [add(membership, status, theirs, now)]
-        moments += [moment for moment in planned if moment is not None]
+        calls = [removal(status, settings), None if deleting else add(membership, status, theirs, now)]
+        moments += [moment for moment in calls if moment is not None]
     return min((moment for moment in moments if moment > now), default=None)
+
+
+def is_first(turn: datetime, first: datetime | None, now: datetime) -> bool:
+    """Whether the place in the write budget comes clearly before all else: the next look knows it by its time."""
+    return turn > now and (first is None or turn + _SAME < first)
 
 
 def rounded(moment: datetime, before: datetime | None) -> datetime:
     """A time that is computed anew at each look, as it was told before unless it is another: looks must not write."""
     moment = moment.replace(microsecond=0) + timedelta(seconds=1)
-    if before is not None and abs(moment - before) <= timedelta(seconds=2):
+    if before is not None and abs(moment - before) <= _SAME:
         return before
     return moment

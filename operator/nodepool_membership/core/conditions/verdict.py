@@ -101,11 +101,26 @@ class Facts:
     @property
     def next_time(self) -> datetime | None:
         """When something next happens by itself."""
-        ends = self.blocker is not None and (self.blocker.stalls or self.blocker.reason is Reason.PAUSED)
-        ends = ends or (self.trouble is not None and self.trouble.reason in STALLING)
+        return self._first if self.told_turn is None else self.told_turn
+
+    @property
+    def told_turn(self) -> datetime | None:
+        """When the write budget has a place, if that is what happens next."""
+        if self.turn is None or self._stopped or not upcoming.is_first(self.turn, self._first, self.now):
+            return None
+        return self.turn
+
+    @property
+    def _first(self) -> datetime | None:
+        theirs = len(self.theirs)
         return upcoming.next_time(
-            self.membership, self.status, self.now, self.settings, theirs=len(self.theirs), stopped=ends, turn=self.turn
+            self.membership, self.status, self.now, self.settings, theirs=theirs, stopped=self._stopped
         )
+
+    @property
+    def _stopped(self) -> bool:
+        ends = self.blocker is not None and (self.blocker.stalls or self.blocker.reason is Reason.PAUSED)
+        return ends or (self.trouble is not None and self.trouble.reason in STALLING)
 
 
 def verdict_of(facts: Facts) -> Verdict:
@@ -246,7 +261,7 @@ def _progressing(facts: Facts) -> Verdict | None:
 
 
 def _progress(facts: Facts) -> Verdict:
-    message = texts.progress(facts.membership, facts.status, facts.settings, facts.turn)
+    message = texts.progress(facts.membership, facts.status, facts.settings, facts.told_turn)
     return Verdict("False", Reason.PROGRESSING, message, "Reconciling", Reason.PROGRESSING)
 
 
