@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Final
 
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
@@ -20,7 +20,6 @@ from property.cloud_model import FAIR, OTHER_POOL, POOL, SIGNATURE, CallPlan, Cl
 from property.driver import Boundary, Driver
 from property.inventory import MARK, Odd
 from property.stored_object import StoredObject, spec_json
-from property.words import Words
 
 MOST: Final = 8
 IDS: Final = tuple(server_id(n) for n in range(MOST))
@@ -58,7 +57,7 @@ SMALL_JUMPS: Final = (-280.0, -45.0, 0.0, 45.0, 280.0)
 LARGE_JUMPS: Final = (-5000.0, -700.0, 700.0, 5000.0)
 
 
-class Machine(Words):
+class Machine(RuleBasedStateMachine):
     """One membership, one cloud, and two operators that are one process after another: the leader and a second one."""
 
     def __init__(self) -> None:
@@ -112,6 +111,7 @@ class Machine(Words):
         )
 
     def work(self, seconds: float, reconciles: int) -> None:
+        """Let the operator work."""
         if self.stored.gone:
             self.recreate()
         self.sound = False
@@ -368,7 +368,6 @@ class Machine(Words):
             driver.run(FAIR_TIME, 1000, FAIR_PACE)
             assert stored.gone, "a deleted object is held for ever"
             self.recreate()
-        self.without_words()
         stored.edit(suspend=False, batchSize=4)
         driver.run(FAIR_TIME, 1000, FAIR_PACE)
         for server, node in list(cloud.nodes.items()):

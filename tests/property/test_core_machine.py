@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from property.cloud_model import CallPlan
-from property.machine import MOST, PLANS, Machine, a_machine
+from property.machine import MOST, PLANS, a_machine
+from property.words import WordMachine
 
-TestMachine = Machine.TestCase
+TestMachine = WordMachine.TestCase
 # The larger profile must not be held to what CI has time for.
 # Hundreds of histories: on a machine that is busy with other suites they take longer than one test may.
 pytestmark = pytest.mark.timeout(1800)

@@ -4,22 +4,14 @@ Not for: all else that may happen (`machine`).
 """
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import rule
 
 from nodepool_membership.core.preflight.facts import Template
-from property.cloud_model import Cloud
-from property.stored_object import StoredObject
+from property.machine import Machine
 
 
-class Words(RuleBasedStateMachine):
-    """Rules over the object and the cloud that a machine has."""
-
-    stored: StoredObject
-    cloud: Cloud
-
-    def work(self, seconds: float, reconciles: int) -> None:
-        """Let the operator work."""
-        raise AssertionError(f"no operator works {seconds} s, {reconciles} times: a machine has one, these have none")
+class WordMachine(Machine):
+    """All that may happen, and a person's word besides."""
 
     @rule(canary=st.integers(0, 2))
     def edit_canary(self, canary: int) -> None:
@@ -41,6 +33,7 @@ class Words(RuleBasedStateMachine):
             self.cloud.template = Template(template)
             self.stored.void()
 
-    def without_words(self) -> None:
-        """Nobody asks for anything."""
+    def ends_well(self) -> None:
+        """As for the other machine, once nobody asks for a canary or a yes any more."""
         self.stored.edit(approval="Automatic", rollout={"canary": 0})
+        super().ends_well()
