@@ -7,7 +7,7 @@ from collections.abc import Callable, Set
 from typing import Any, Final
 
 from explore.objects import Object, parsed, server_id
-from explore.physics import ACTIVE, POOL, Cloud, Node, Sent
+from explore.physics import ACTIVE, POOL, Cloud, Node, Sent, hangs
 
 MANUAL: Final = "Manual"
 MANY: Final = 3
@@ -102,14 +102,19 @@ def of_rest(stored: Object, cloud: Cloud) -> list[str]:
         wrongs.append(f"Ready is True ({said['reason']}), but only {sorted(active)} of the servers are Active")
     if said["status"] == "False" and said["reason"] in {"Pending", "Starting"}:
         wrongs.append(f"Ready is False for no reason: {said['reason']}")
-    open_jobs = [j for j in status.get("jobs", []) if j["phase"] in {"Submitting", "Running", "Verifying"}]
-    if open_jobs and not any(j.ends > 10**8 for j in cloud.jobs):
+    open_jobs = _open(status)
+    if open_jobs and not hangs(cloud):
         wrongs.append(f"batch {open_jobs[0]['batch']} is open for ever")
     if said["status"] == "False" and stored.spec.servers <= active and not status.get("surplus"):
         joined = int(status.get("joined", 0))
-        if not stored.spec.suspend and said["reason"] != "Conflict":
+        # A call that does not end for a server that left the list since is told.
+        if not stored.spec.suspend and said["reason"] != "Conflict" and not open_jobs:
             wrongs.append(f"every server is Active, {joined} joined, Ready is False: {said['reason']}")
     return wrongs
+
+
+def _open(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [j for j in status.get("jobs", []) if j["phase"] in {"Submitting", "Running", "Verifying"}]
 
 
 def of_servers(stored: Object, cloud: Cloud) -> list[str]:
@@ -117,6 +122,7 @@ def of_servers(stored: Object, cloud: Cloud) -> list[str]:
     status, said = parsed(stored.status), ready(stored)
     failures = {i: group["reason"] for group in status.get("failures", []) for i in group["serverIDs"]}
     members = set(status.get("members", []))
+    joining = {i for job in _open(status) for i in job.get("serverIDs", [])} if hangs(cloud) else set()
     wrongs = []
     for server in sorted(stored.spec.servers):
         node, reason = cloud.nodes[server], failures.get(server_id(server))
@@ -127,7 +133,7 @@ def of_servers(stored: Object, cloud: Cloud) -> list[str]:
         elif server_id(server) in members:
             if node is None or (node.pool, node.phase) != (POOL, ACTIVE):
                 wrongs.append(f"server {'ABCD'[server]} is joined, its node is {node}")
-        elif said.get("reason") not in _WAITS:
+        elif said.get("reason") not in _WAITS and server_id(server) not in joining:
             wrongs.append(f"server {'ABCD'[server]} is pending, Ready is {said.get('status')} ({said.get('reason')})")
     return wrongs
 

@@ -12,17 +12,20 @@ from explore.scenarios import Scenario
 from explore.snapshots import snapshot
 from explore.world import World
 
-HOURS = 5 * 3600
+HOUR = 3600
+HOURS = 5 * HOUR
 _MOST = 600
 
 
 class Fair:
     """A world in which nothing goes wrong any more."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, fate: str = "") -> None:
         idle = tuple(p._replace(parked=frozenset()) for p in world.processes)
-        self.world = world._replace(todo=(), spins=0, processes=idle, cloud=physics.end_jobs(world.cloud, world.now))
+        self.world = world._replace(todo=(), spins=0, processes=idle)
         self.wrongs: list[str] = []
+        self._fate = fate
+        """What becomes of adds, if it is not the usual."""
         self._due = dict.fromkeys(range(len(world.objects)), float(world.now))
         self._versions: dict[int, int] = {}
 
@@ -55,7 +58,11 @@ class Fair:
         self.wrongs += wrongs
 
     def _work(self, key: int) -> None:
-        ran = work(self.world._replace(todo=(), spins=0), key, {})
+        world = self.world._replace(todo=(), spins=0)
+        ran = work(world, key, {})
+        adds = [point.at for point in ran.points if point.kind == "add"]
+        if self._fate and adds:
+            ran = work(world, key, {adds[0]: self._fate})
         self.world = ran.world._replace(todo=(), spins=0)
         self.wrongs += ran.wrongs
         if ran.seconds is None:
@@ -76,22 +83,29 @@ class Fair:
 
 def of_future(scenario: Scenario, world: World) -> list[str]:
     """What is wrong with how it ends: first by itself, then after all that a user can do."""
-    skews = tuple(p._replace(skew=0) for p in world.processes)
-    fair = Fair(world._replace(processes=skews))
-    fair.run(HOURS)
+    world = world._replace(processes=tuple(p._replace(skew=0) for p in world.processes))
+    if physics.hangs(world.cloud) and (wrongs := _at_rest(Fair(world))):
+        return wrongs
+    # In a fair world every job ends.
+    fair = Fair(world._replace(cloud=physics.end_jobs(world.cloud, world.now)))
+    return _at_rest(fair) or _previewed(fair.world) or _way_out(scenario, fair)
+
+
+def _at_rest(fair: Fair) -> list[str]:
+    """What is wrong after some hours; a job that does not end is asked for at every poll, so for an hour only."""
+    hangs = physics.hangs(fair.world.cloud)
+    fair.run(HOUR if hangs else HOURS)
     if fair.wrongs:
         return fair.wrongs
     for stored in fair.world.objects:
-        if stored.there and stored.deleted is not None:
+        if stored.there and stored.deleted is not None and not hangs:
             return ["a deleted object is held for ever"]
-        if stored.there and not _spoilt(stored):
+        if stored.there and stored.deleted is None and not _spoilt(stored):
             wrongs = judge.of_rest(stored, fair.world.cloud)
             wrongs += [] if stored.spec.suspend else judge.of_servers(stored, fair.world.cloud)
             if wrongs:
                 return [f"{wrong} (as it rests)" for wrong in wrongs]
-    if wrongs := _previewed(fair.world):
-        return wrongs
-    return _way_out(scenario, fair)
+    return []
 
 
 def _previewed(world: World) -> list[str]:

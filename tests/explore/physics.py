@@ -114,8 +114,8 @@ class Cloud(NamedTuple):
 
 
 ADD_FATES: Final = (
-    "joins", "never", "breaks", "goes", "blinks", "burns", "slow", "long", "hangs", "refused", "refused-part", "lost",
-    "lost-slow", "late", "vain", "unsent",
+    "joins", "never", "breaks", "goes", "blinks", "burns", "slow", "long", "hangs", "outlasts", "refused",
+    "refused-part", "lost", "lost-slow", "late", "vain", "unsent",
 )  # fmt: skip
 REMOVE_FATES: Final = ("goes", "stays", "refused", "lost", "late", "vain", "unsent")
 
@@ -188,13 +188,13 @@ def _taken_unknown(cloud: Cloud, servers: tuple[int, ...], now: int, *, slow: bo
 
 
 def _taken(cloud: Cloud, servers: tuple[int, ...], now: int, fate: str) -> tuple[Cloud, Answer]:
-    runs = {"hangs": NEVER, "long": LONG}.get(fate, JOB_RUNS)
+    runs = {"hangs": NEVER, "outlasts": NEVER, "long": LONG}.get(fate, JOB_RUNS)
     ends = now + runs
     bad = servers if fate == "burns" else servers[:1] if fate in {"never", "breaks", "goes", "blinks", "hangs"} else ()
     job = Job(f"00000000-0000-4000-8000-{cloud.serial + 1:012d}", ends, bool(bad), bad)
     cloud = cloud._replace(jobs=(*cloud.jobs, job), serial=cloud.serial + 1)
     for server in servers:
-        over = now + (JOB_RUNS if fate == "hangs" else runs) + OVER
+        over = now + (JOB_RUNS if runs == NEVER else runs) + OVER
         own = fate if server in bad or fate in {"slow", "long"} else "joins"
         cloud = _wiped(cloud, server, over, _changes(own, now))
     return cloud, Answer("accepted", job.uid)
@@ -374,6 +374,11 @@ def counted(cloud: Cloud, now: int) -> int:
     if cloud.told is not None and cloud.told[1] > now:
         return cloud.told[0]
     return sum(node.pool == POOL and node.phase != DELETING for _, node in shown(cloud, now))
+
+
+def hangs(cloud: Cloud) -> bool:
+    """Whether a job would never end."""
+    return any(job.ends >= NEVER for job in cloud.jobs)
 
 
 def end_jobs(cloud: Cloud, now: int) -> Cloud:

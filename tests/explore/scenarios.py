@@ -34,8 +34,10 @@ class Scenario:
     """Somebody changes the pool's template, once."""
     temporary: bool = False
     """Keys end and are renewed."""
-    settled: bool = False
-    """It begins when all has come to rest, an hour later."""
+    settled: int = 0
+    """It begins when all has come to rest, so many seconds later."""
+    fate: str = ""
+    """Of the calls until then, if it is not the usual one."""
 
     def begin(self) -> World:
         """The world at its start: nothing was looked at yet."""
@@ -64,7 +66,7 @@ SCENARIOS: Final = (
         (an_object("x", Spec(BOTH)),),
         {"servers": LISTS, "removal": POLICIES, "suspend": (False, True)},
         others=("vanish", "remake", "move"),
-        settled=True,
+        settled=3600,
     ),
     Scenario(
         "joined, then moved between lists",
@@ -72,7 +74,7 @@ SCENARIOS: Final = (
         {"servers": (ONE, OTHER, BOTH), "removal": POLICIES},
         others=("vanish", "away"),
         deletes=True,
-        settled=True,
+        settled=3600,
     ),
     Scenario(
         "joined, then vanished under Rejoin",
@@ -80,7 +82,15 @@ SCENARIOS: Final = (
         {"servers": (ONE, BOTH), "suspend": (False, True)},
         others=("vanish", "away", "break", "remake"),
         breaks_status=True,
-        settled=True,
+        settled=3600,
+    ),
+    Scenario(
+        "joined by a job that does not end",
+        (an_object("x", Spec(BOTH, drift="Rejoin")),),
+        {"servers": (ONE, BOTH), "suspend": (False, True)},
+        others=("vanish", "away", "break", "remake"),
+        settled=3 * 3600,
+        fate="outlasts",
     ),
     Scenario(
         "three at a time",
@@ -139,7 +149,7 @@ SCENARIOS: Final = (
         {"servers": (ONE, BOTH), "approval": ("Automatic", "Manual")},
         others=("vanish",),
         deletes=True,
-        settled=True,
+        settled=3600,
     ),
     Scenario(
         KEYS_END,

@@ -97,8 +97,8 @@ def beginning(scenario: Scenario) -> World:
     world = scenario.begin()
     if not scenario.settled:
         return world
-    fair = Fair(world)
-    fair.run(3600)
+    fair = Fair(world, scenario.fate)
+    fair.run(scenario.settled)
     return fair.world._replace(stirred=True)
 
 

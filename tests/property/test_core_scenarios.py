@@ -9,7 +9,7 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from property.answers import Reply
 from property.cloud_model import LATEST_ACCEPTANCE, POOL, SIGNATURE, CallPlan, Fate
-from property.driver import Boundary
+from property.driver import SETTINGS, Boundary
 from property.machine import IDS, a_machine
 from told import condition_of
 
@@ -110,3 +110,48 @@ def test_a_clock_that_was_behind_for_a_while_does_not_make_a_call_look_long_past
     machine.clock_is_wrong_for_a_while(boundary=boundary, skew=-5000.0, back=0.0)
     machine.ends_well()
     assert machine.cloud.sends == 1
+
+
+@pytest.mark.parametrize("policy", ["Report", "Rejoin"])
+def test_a_member_that_goes_while_its_job_is_overdue_is_told_and_free_only_after_the_job(policy: str) -> None:
+    machine = a_machine(2, maxAttempts=2, joinTimeoutSeconds=600, driftPolicy=policy)
+    machine.cloud.next_calls.append(CallPlan(job=5 * 3600, appears=(0,), installs=10))
+    machine.work(2 * 3600.0, 1000)
+    assert set(machine.stored.read().status.members) == {IDS[0], IDS[1]}
+    machine.others_remove(IDS[0])
+    machine.work(2 * 3600.0, 1000)
+    status = machine.stored.read().status
+    told = {(group.reason, group.server_ids) for group in status.failures}
+    assert told == {(FailureReason.MEMBER_MISSING, (IDS[0],))}
+    assert (status.joined, status.failed, status.holds) == (1, 1, ())
+    machine.cloud.end_jobs()
+    machine.work(SETTINGS.settle_window.total_seconds(), 1000)
+    status = machine.stored.read().status
+    assert (machine.cloud.sends, status.open_batches) == (1, ())
+    assert [hold.server_ids for hold in status.holds] == [(IDS[0],)]
+    machine.work(3600.0, 1000)
+    assert machine.cloud.sends == (2 if policy == "Rejoin" else 1)
+
+
+def test_a_member_that_goes_when_its_overdue_job_ends_is_a_member_that_is_missing() -> None:
+    machine = a_machine(2, maxAttempts=2, joinTimeoutSeconds=600)
+    machine.cloud.next_calls.append(CallPlan(job=5 * 3600, appears=(0,), installs=10))
+    machine.work(2 * 3600.0, 1000)
+    machine.others_remove(IDS[0])
+    machine.cloud.end_jobs()
+    machine.reconcile(2)
+    assert machine.stored.read().status.open_batches == ()
+    machine.work(3 * 3600.0, 1000)
+    assert [group.reason for group in machine.stored.read().status.failures] == [FailureReason.MEMBER_MISSING]
+    assert machine.cloud.sends == 1
+
+
+def test_a_member_that_breaks_while_its_job_is_overdue_is_told() -> None:
+    machine = a_machine(2, joinTimeoutSeconds=600)
+    machine.cloud.next_calls.append(CallPlan(job=5 * 3600, appears=(0,), installs=10))
+    machine.work(2 * 3600.0, 1000)
+    machine.others_break(IDS[0])
+    machine.work(3600.0, 1000)
+    status = machine.stored.read().status
+    assert [group.reason for group in status.failures] == [FailureReason.MEMBER_NOT_ACTIVE]
+    assert (status.joined, status.failed) == (1, 1)

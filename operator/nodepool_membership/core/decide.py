@@ -24,7 +24,7 @@ from nodepool_membership.core import comparing
 from nodepool_membership.core.conditions import finalizer, texts, upcoming
 from nodepool_membership.core.conditions.finalizer import Finalizer
 from nodepool_membership.core.conditions.verdict import Facts, Verdict, conditions, verdict_of
-from nodepool_membership.core.observed import clock, rivals
+from nodepool_membership.core.observed import clock, drift, rivals
 from nodepool_membership.core.observed.drift import Absences
 from nodepool_membership.core.observed.observation import Freshness, NodeTable, Observation, Query
 from nodepool_membership.core.observed.rivals import Rivals
@@ -162,8 +162,10 @@ class _Pipeline:
         self._plan: Plan | None = membership.status.plan if told else None
 
     def decision(self, state: State) -> Decision | Query:
-        spec, seen, now = self._spec, self._seen, self._now
+        spec, seen, now, adding_before = self._spec, self._seen, self._now, state.adding
         state = comparing.advanced(self._membership, state, seen, now, self._settings)
+        self._absences = drift.from_now(seen.absences, adding_before - state.adding, now)
+        seen = self._seen = replace(seen, absences=self._absences)
         state = vetting.with_findings(self._braked(state), spec, seen)
         standing = self._standing(state)
         if seen.listing is None and seen.turn and _may_call(self._membership, standing.state, now, self._settings):

@@ -4,7 +4,7 @@ Not for: members whose node is there but not Active, or in another pool (`member
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -39,6 +39,11 @@ def track(known: Absences, absent: Set[str], begun: datetime, apart: timedelta) 
         else:
             tracked[server_id] = before
     return tracked
+
+
+def from_now(known: Absences, ids: Set[str], now: datetime) -> dict[str, Absence]:
+    """The same, but these are away from now on: a call of ours, which is over now, may have been the cause."""
+    return {i: replace(absence, first=now) if i in ids else absence for i, absence in known.items()}
 
 
 def gone(tracked: Absences) -> frozenset[str]:

@@ -4,7 +4,7 @@ Not for: planning batches (`eligibility`), the answer of the call itself (`recor
 (`members`). Rules P8, P10, P11: the node list decides, the job explains.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -26,6 +26,7 @@ from nodepool_membership.core.observed.observation import (
 )
 from nodepool_membership.core.servers import rollout
 from nodepool_membership.core.state.failures import Cause
+from nodepool_membership.core.state.ledger import without_servers
 from nodepool_membership.core.state.retry import backoff
 from nodepool_membership.core.state.settings import JOB_GRACE, Settings
 from nodepool_membership.core.state.state import Held, State, finished
@@ -129,6 +130,11 @@ class _Sorted:
     """A node is there that the call may have made."""
     foreign: int
 
+    def without(self, members: Set[str]) -> "_Sorted":
+        """What is still to be found out, of all but these; they count among those that joined."""
+        failed = {i: cause for i, cause in self.failed.items() if i not in members}
+        return replace(self, failed=failed, on_the_way=self.on_the_way - members, absent=self.absent - members)
+
 
 class _Advance:
     """One look at one open add."""
@@ -140,6 +146,10 @@ class _Advance:
         self._evidence = evidence
         self._report = evidence.seen.jobs.get(batch.job_id) if batch.job_id else None
         self._verdict = _judge(state, batch, self._report, spec, evidence)
+        if not _acts(self._report):
+            # Who joined while the job was overdue is a member like any other from now on: drift is not told here.
+            self._batch = without_servers(batch, state.members)
+            self._verdict = self._verdict.without(state.members)
 
     def result(self) -> State:
         batch, verdict, now = self._batch, self._verdict, self._evidence.now

@@ -71,7 +71,8 @@ def apply_listing(state: State, spec: Spec, seen: ListingEvidence) -> State:
 
     `spec` lists only servers that no other membership has the better right to.
     """
-    mine, pool_id = spec.server_ids - state.called, spec.node_pool.node_pool_id
+    # A member whose job is overdue is told of like any other, though it is not let go of.
+    mine, pool_id = spec.server_ids - state.joining - state.removing, spec.node_pool.node_pool_id
     # Whoever else they are members for by now, they did not fail.
     theirs = state.failures.keys() - mine - state.called - state.members - state.surplus
     state = state.without_causes(seen.table.active_in(pool_id, theirs))
@@ -180,11 +181,14 @@ def _report_or_rejoin(state: State, spec: Spec, seen: ListingEvidence) -> State:
     absent = {i for i in seen.absences if i in state.members and i not in seen.table}
     newly = {i for i in drift.gone(seen.absences) & absent if i not in state.vanished}
     mass = drift.is_implausible(len(absent | state.vanished), len(state.members))
-    state = state.with_holds({i: Held(seen.absences[i].first.replace(microsecond=0), mass) for i in newly})
+    # An add that may still act on them holds them, too, and for longer.
+    free = newly - state.adding
+    state = state.with_holds({i: Held(seen.absences[i].first.replace(microsecond=0), mass) for i in free})
     rejoins = spec.drift_policy is DriftPolicy.REJOIN and not mass
     back = {i for i in state.vanished if rejoins and not state.holds[i].mass}
     state = replace(state, members=state.members - back).without_causes(back)
     told = {i: _IMPLAUSIBLE if state.holds[i].mass else _MISSING for i in state.vanished}
+    told |= dict.fromkeys(newly - free, _IMPLAUSIBLE if mass else _MISSING)
     gone = {i for i, c in state.failures.items() if c.reason in VANISHED and i not in told and i not in state.called}
     return state.without_causes(gone).with_causes(told.items())
 

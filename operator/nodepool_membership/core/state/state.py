@@ -99,7 +99,12 @@ class State:
     @property
     def joining(self) -> frozenset[str]:
         """Servers that an add may still act on and that are no members yet."""
-        return self._in_open(Operation.ADD) - self.members
+        return self.adding - self.members
+
+    @property
+    def adding(self) -> frozenset[str]:
+        """Servers that an add may still act on; members are among them while their job is overdue."""
+        return self._in_open(Operation.ADD)
 
     @property
     def removing(self) -> frozenset[str]:
@@ -109,7 +114,7 @@ class State:
     @property
     def called(self) -> frozenset[str]:
         """Servers for which a call is live, whatever it does."""
-        return self._in_open(Operation.ADD) | self.removing
+        return self.adding | self.removing
 
     @property
     def live(self) -> frozenset[str]:
