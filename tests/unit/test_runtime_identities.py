@@ -24,7 +24,7 @@ from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARI
 from nodepool_membership.cce.sources.renewal import IDLE_SECONDS, Renewing
 from nodepool_membership.kube.errors import GoneError, KubeError, KubeForbiddenError, RejectedError, UnansweredError
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
-from nodepool_membership.runtime.cloud.identities import Identities, Own
+from nodepool_membership.runtime.cloud.identities import MOST, SPARE_SECONDS, Identities, Own
 from nodepool_membership.runtime.ops.options import POD_IDENTITY, OidcFile
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -65,7 +65,7 @@ class Process:
         return self.identities.of(namespace, POOL, identity, cce)
 
     def on_top(self, agency: AgencyRef, identity: IdentityRef = FEDERATION, cce: str = CCE) -> Renewing:
-        return self.identities.agency(self.of("team", identity, cce), agency, identity, cce)
+        return self.identities.agency("team", self.of("team", identity, cce), agency, identity, cce)
 
     async def token(self, namespace: str, name: str, audience: str) -> str:
         self.tokens.append((namespace, name, audience))
@@ -208,6 +208,32 @@ async def test_a_source_that_nobody_used_for_an_hour_is_forgotten() -> None:
     assert process.of("team", FEDERATION) is not first
 
 
+async def test_a_namespace_has_no_more_identities_than_are_left_for_others() -> None:
+    """Each asks IAM, which counts requests by the address of the operator."""
+    process = Process()
+
+    def ask(number: int) -> None:
+        process.of("team", replace(FEDERATION, audience=f"client-{number}"))
+
+    for number in range(MOST):
+        ask(number)
+    with pytest.raises(TroubleError, match=f"'team' ask for more than {MOST} different") as caught:
+        ask(MOST)
+    assert caught.value.trouble.reason is Reason.IDENTITY_REFUSED
+    with pytest.raises(TroubleError, match="let them share some"):
+        process.identities.agency("team", AccessKey("AK", "the-secret-key"), BY_URN, None, CCE)
+    # Those that are there go on, and so do others.
+    ask(0)
+    process.of("other", FEDERATION)
+    # What was edited away makes room.
+    process.now = SPARE_SECONDS
+    for number in range(1, MOST):
+        await process.of("team", replace(FEDERATION, audience=f"client-{number}")).current()
+    ask(MOST)
+    with pytest.raises(TroubleError):
+        ask(0)
+
+
 GRANT = ("team", POOL.project_id, POOL.cluster_id)
 BY_FILE = OidcFile(Path("/nowhere/token"), "cce")
 
@@ -301,6 +327,6 @@ def test_an_agency_is_one_source_for_all_who_assume_it_with_the_same() -> None:
     assert one is other
     assert one.identity == process.on_top(BY_URN, STS).identity != process.on_top(BY_NAME).identity
     assert one.fingerprint != process.on_top(BY_URN, STS).fingerprint
-    secret = process.identities.agency(AccessKey("AK", "the-secret-key"), BY_URN, None, CCE)
-    changed = process.identities.agency(AccessKey("AK", "the-secret-key-2"), BY_URN, None, CCE)
+    secret = process.identities.agency("team", AccessKey("AK", "the-secret-key"), BY_URN, None, CCE)
+    changed = process.identities.agency("team", AccessKey("AK", "the-secret-key-2"), BY_URN, None, CCE)
     assert len({source.fingerprint for source in (one, secret, changed)}) == 3

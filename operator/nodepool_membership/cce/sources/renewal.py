@@ -100,9 +100,14 @@ class Renewing:
         return False
 
     @property
+    def unused(self) -> float:
+        """Seconds since somebody asked."""
+        return self._monotonic() - self._used
+
+    @property
     def is_idle(self) -> bool:
         """Whether nobody has asked for an hour."""
-        return self._monotonic() >= self._used + IDLE_SECONDS
+        return self.unused >= IDLE_SECONDS
 
     async def close(self) -> None:
         """End an exchange under way."""

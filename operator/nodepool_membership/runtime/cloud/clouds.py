@@ -173,7 +173,8 @@ class Clouds:
         base = await self._base(membership, endpoint, fresh=fresh)
         if spec.assume_agency is None:
             return base
-        return self._identities.agency(base, spec.assume_agency, spec.identity_ref, endpoint)
+        namespace = membership.metadata.namespace
+        return self._identities.agency(namespace, base, spec.assume_agency, spec.identity_ref, endpoint)
 
     async def _base(self, membership: Membership, endpoint: str, *, fresh: bool) -> Source:
         spec, namespace = membership.spec, membership.metadata.namespace

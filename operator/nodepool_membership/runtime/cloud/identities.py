@@ -26,6 +26,10 @@ from nodepool_membership.runtime.ops.options import OidcFile, OperatorIdentity
 
 Fetch = Callable[[], Awaitable[TimedGrant]]
 _OPERATOR_FILE: Final = "the file of --operator-identity"
+MOST: Final = 32
+"""Sources of one namespace: IAM counts requests by account and address, and all namespaces have one address."""
+SPARE_SECONDS: Final = 900.0
+"""One that was not asked for as long makes room for another of its namespace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,14 @@ class Own:
     agent: Via | None = None
     """How the agent on the node is reached: by no proxy. Set for pod identity."""
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """`namespace` is empty for what is the operator's own."""
+
+    namespace: str
+    source: Renewing
 
 
 class Identities:
@@ -61,13 +73,14 @@ class Identities:
         self._own = own
         self._monotonic = monotonic
         self._random = random
-        self._sources: dict[str, Renewing] = {}
+        self._sources: dict[str, _Held] = {}
 
     def of(self, namespace: str, pool: NodePoolRef, identity: IdentityRef, cce: str) -> Renewing:
         """The source of an identity's keys; `cce` is the endpoint that the membership calls.
 
         Raises:
-            TroubleError: an address is not known or not allowed, or the operator's own identity may not be used.
+            TroubleError: an address is not known or not allowed, the operator's own identity may not be used, or the
+                namespace has too many.
         """
         if identity.operator:
             return self._of_operator(namespace, pool, cce)
@@ -79,19 +92,21 @@ class Identities:
         if identity.sts is not None:
             trust = Trust(identity.sts.provider_urn, identity.sts.agency_urn, identity.sts.duration_seconds)
             name = f"account {namespace}/{account} for {audience} at {url} as {trust}"
-            return self._sts(name, url, trust, token)
+            return self._sts(namespace, name, url, trust, token)
         if identity.federation is None:
             raise ValueError("an identity without the settings of its method: the definition lets none through")
         provider = identity.federation.identity_provider
         name = f"account {namespace}/{account} for {audience} at {url} by {provider}"
         user = f"account {namespace}/{account} at {url} by {provider}"
-        return self._shared(user, name, lambda: Federation(self._via, url, provider, token).fetch)
+        return self._shared(namespace, user, name, lambda: Federation(self._via, url, provider, token).fetch)
 
-    def agency(self, base: Source, agency: AgencyRef, identity: IdentityRef | None, cce: str) -> Renewing:
+    def agency(
+        self, namespace: str, base: Source, agency: AgencyRef, identity: IdentityRef | None, cce: str
+    ) -> Renewing:
         """The source of an agency's keys, assumed with those of another.
 
         Raises:
-            TroubleError: an address is not known or not allowed.
+            TroubleError: an address is not known or not allowed, or the namespace has too many.
         """
         method = IdentityMethod.FEDERATION if agency.agency_urn is None else IdentityMethod.STS
         # The same service as the identity's own, so the same address.
@@ -99,13 +114,13 @@ class Identities:
         url = self._url(method, endpoint, cce)
         user = agency.agency_urn or f"agency {agency.agency_name} of {agency.domain_id or agency.domain_name} at {url}"
         name = f"{agency} at {url} on {base.fingerprint}"
-        return self._shared(user, name, lambda: Agency(self._via, url, agency, base).fetch)
+        return self._shared(namespace, user, name, lambda: Agency(self._via, url, agency, base).fetch)
 
     async def close(self) -> None:
         """End all exchanges under way."""
         while self._sources:
-            _, source = self._sources.popitem()
-            await source.close()
+            _, held = self._sources.popitem()
+            await held.source.close()
 
     def _of_operator(self, namespace: str, pool: NodePoolRef, cce: str) -> Renewing:
         own = self._own
@@ -129,7 +144,7 @@ class Identities:
             )
         if not isinstance(own.identity, OidcFile):
             agent, environ = own.agent or self._via, own.environ
-            return self._shared("operator", "operator by its agent", lambda: PodIdentity(agent, environ).fetch)
+            return self._shared("", "operator", "operator by its agent", lambda: PodIdentity(agent, environ).fetch)
         path, provider = own.identity.path, own.identity.provider
 
         async def token() -> str:
@@ -138,21 +153,41 @@ class Identities:
         if own.identity.agency_urn is not None:
             url = self._url(IdentityMethod.STS, None, cce)
             trust = Trust(provider, own.identity.agency_urn, own.identity.seconds)
-            return self._sts(f"operator at {url} as {trust}", url, trust, token)
+            return self._sts("", f"operator at {url} as {trust}", url, trust, token)
         url = self._url(IdentityMethod.FEDERATION, None, cce)
         name = f"operator at {url} by {provider}"
-        return self._shared(name, name, lambda: Federation(self._via, url, provider, token).fetch)
+        return self._shared("", name, name, lambda: Federation(self._via, url, provider, token).fetch)
 
-    def _sts(self, name: str, url: str, trust: Trust, token: TokenOf) -> Renewing:
+    def _sts(self, namespace: str, name: str, url: str, trust: Trust, token: TokenOf) -> Renewing:
         # The cloud counts by the agency, whoever assumes it, and however long the keys live.
-        return self._shared(trust.agency_urn, name, lambda: AssumeWithOidc(self._via, url, trust, token).fetch)
+        way = AssumeWithOidc(self._via, url, trust, token)
+        return self._shared(namespace, trust.agency_urn, name, lambda: way.fetch)
 
-    def _shared(self, user: str, name: str, way: Callable[[], Fetch]) -> Renewing:
+    def _shared(self, namespace: str, user: str, name: str, way: Callable[[], Fetch]) -> Renewing:
         if name not in self._sources:
-            # No exchange takes an hour: an idle one has none under way.
-            self._sources = {n: source for n, source in self._sources.items() if not source.is_idle}
-            self._sources[name] = Renewing(user, name, way(), monotonic=self._monotonic, random=self._random)
-        return self._sources[name]
+            # No exchange takes so long: one that is idle, or can be spared, has none under way.
+            self._sources = {n: held for n, held in self._sources.items() if not held.source.is_idle}
+            if namespace:
+                self._make_room(namespace)
+            source = Renewing(user, name, way(), monotonic=self._monotonic, random=self._random)
+            self._sources[name] = _Held(namespace, source)
+        return self._sources[name].source
+
+    def _make_room(self, namespace: str) -> None:
+        """Have fewer than `MOST` of a namespace; what it edits away again and again must not keep it from more."""
+        own = {name: held.source for name, held in self._sources.items() if held.namespace == namespace}
+        if len(own) < MOST:
+            return
+        name, longest = max(own.items(), key=lambda item: item[1].unused)
+        if longest.unused < SPARE_SECONDS:
+            raise TroubleError(
+                Trouble(
+                    Reason.IDENTITY_REFUSED,
+                    f"memberships of namespace {namespace!r} ask for more than {MOST} different identities and"
+                    " agencies, each of which would have to ask IAM or STS: let them share some",
+                )
+            )
+        del self._sources[name]
 
     def _url(self, method: IdentityMethod, endpoint: str | None, cce: str) -> str:
         if endpoint is None:
