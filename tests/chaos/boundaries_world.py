@@ -39,7 +39,7 @@ from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.ops.options import Options
 from nodepool_membership.runtime.process.assembly import make_reconciler
-from nodepool_membership.runtime.process.workers import Reconciler, Workers
+from nodepool_membership.runtime.process.workers import KeyWorker, Workers
 from nodepool_membership.runtime.scheduling.queue import Key, WorkQueue
 from property.checks import check_status
 from told import condition_of
@@ -70,7 +70,7 @@ _SIGNS: Final = jwts.EcKey()
 class _Watched:
     """A reconciler whose surprises are kept: the workers log them and go on."""
 
-    inner: Reconciler
+    inner: KeyWorker
     wrongs: list[Wrong]
 
     async def reconcile(self, key: Key) -> float | None:

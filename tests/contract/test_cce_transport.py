@@ -17,7 +17,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from nodepool_membership.cce import wire
-from nodepool_membership.cce.calls import MANY_VALUES, Answer, read
+from nodepool_membership.cce.calls import MANY_VALUES, ApiAnswer, read
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Token
 from nodepool_membership.cce.errors import UnavailableError, from_answer, request_id_of
@@ -117,12 +117,12 @@ def test_an_answer_of_too_many_values_is_not_read(adapter: TypeAdapter[object], 
     """Two million empty items of a page took half a minute, in which nothing else happened."""
     body = b'{"status": {}, "items": [' + b",".join([item] * (MANY_VALUES + 2)) + b"]}"
     with pytest.raises(UnavailableError, match="more than 400000 values"):
-        read(adapter, Answer(body, 200, None))
+        read(adapter, ApiAnswer(body, 200, None))
 
 
 def test_a_page_has_at_most_twice_the_items_that_are_ever_asked_for() -> None:
-    def page(items: int) -> Answer:
-        return Answer(b'{"items": [' + b",".join([b"{}"] * items) + b"]}", 200, None)
+    def page(items: int) -> ApiAnswer:
+        return ApiAnswer(b'{"items": [' + b",".join([b"{}"] * items) + b"]}", 200, None)
 
     assert len(read(wire.NODE_PAGE, page(4000)).documents) == 4000
     with pytest.raises(UnavailableError, match="items"):
@@ -133,7 +133,7 @@ def test_a_page_has_at_most_twice_the_items_that_are_ever_asked_for() -> None:
 def test_an_id_has_at_most_128_characters(length: int, kept: bool) -> None:
     text = "a" * length
     body = json.dumps({"items": [{"metadata": {"uid": text}, "status": {"serverId": text, "jobID": text}}]}).encode()
-    (node,) = (document.node() for document in read(wire.NODE_PAGE, Answer(body, 200, None)).documents)
+    (node,) = (document.node() for document in read(wire.NODE_PAGE, ApiAnswer(body, 200, None)).documents)
     assert (node.uid, node.server_id, node.job_id) == ((text,) * 3 if kept else ("", "", ""))
 
 

@@ -14,7 +14,7 @@ from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.sources.exchange import TimedGrant
 from nodepool_membership.cce.sources.renewal import IDLE_SECONDS, Renewing
-from nodepool_membership.cce.sources.wire import Grant
+from nodepool_membership.cce.sources.wire import TemporaryKey
 
 LIFE = 1000.0
 
@@ -39,7 +39,7 @@ class Way:
         if self.error is not None:
             raise self.error
         key = AccessKey(f"ACCESS-{self.asked}", f"secret-of-the-key-{self.asked}", f"token-of-the-key-{self.asked}")
-        return TimedGrant(Grant(key, datetime(2026, 1, 1, tzinfo=UTC)), LIFE)
+        return TimedGrant(TemporaryKey(key, datetime(2026, 1, 1, tzinfo=UTC)), LIFE)
 
     async def current(self) -> str:
         return (await self.source.current()).access_key

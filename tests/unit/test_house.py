@@ -1,5 +1,6 @@
 """Rules of the repository that no linter holds."""
 
+import ast
 import re
 import subprocess
 from collections import Counter
@@ -76,4 +77,14 @@ def test_no_two_test_modules_of_folders_that_are_no_packages_have_one_name() -> 
     """pytest imports them by their names alone: the second one is an error as soon as one process has both."""
     files = [p for p in _files() if p.name.startswith("test_") and not (p.parent / "__init__.py").exists()]
     names = Counter(p.name for p in files)
+    assert [name for name, number in names.items() if number > 1] == []
+
+
+def test_no_two_public_classes_of_the_operator_have_one_name() -> None:
+    names = Counter(
+        node.name
+        for path in (ROOT / "operator" / "nodepool_membership").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
     assert [name for name, number in names.items() if number > 1] == []

@@ -11,7 +11,7 @@ import pytest
 from nodepool_membership.api.membership import Json
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import KubeForbiddenError, RejectedError
-from nodepool_membership.kube.reviews import KEPT_SECONDS, MAX_TOKEN, Access, Reviews
+from nodepool_membership.kube.reviews import KEPT_SECONDS, MAX_TOKEN, Reviews, TokenAccess
 
 USER = {"username": "system:serviceaccount:monitoring:prometheus", "uid": "u", "groups": ["g"], "extra": {"k": ["v"]}}
 
@@ -55,7 +55,7 @@ def reviews(server: Server) -> Reviews:
 
 
 async def test_a_known_token_is_held_against_the_path(server: Server, reviews: Reviews) -> None:
-    assert await reviews.access("known") is Access.ALLOWED
+    assert await reviews.access("known") is TokenAccess.ALLOWED
     assert server.asked[1:] == [
         {
             "user": USER["username"],
@@ -69,25 +69,25 @@ async def test_a_known_token_is_held_against_the_path(server: Server, reviews: R
 
 async def test_who_may_not_is_told_from_who_is_nobody(server: Server, reviews: Reviews) -> None:
     server.may = False
-    assert await reviews.access("known") is Access.FORBIDDEN
-    assert await reviews.access("forged") is Access.UNKNOWN
+    assert await reviews.access("known") is TokenAccess.FORBIDDEN
+    assert await reviews.access("forged") is TokenAccess.UNKNOWN
 
 
 @pytest.mark.parametrize("token", ["", "x" * (MAX_TOKEN + 1)])
 async def test_what_is_no_token_asks_nobody(server: Server, reviews: Reviews, token: str) -> None:
-    assert await reviews.access(token) is Access.UNKNOWN
+    assert await reviews.access(token) is TokenAccess.UNKNOWN
     assert server.asked == []
 
 
 async def test_one_token_is_reviewed_at_a_time_and_its_answer_kept(server: Server, reviews: Reviews) -> None:
     tokens = ["known", *(f"forged-{number}" for number in range(5))] * 4
     found = await asyncio.gather(*map(reviews.access, tokens))
-    assert found == [Access.ALLOWED, *[Access.UNKNOWN] * 5] * 4
+    assert found == [TokenAccess.ALLOWED, *[TokenAccess.UNKNOWN] * 5] * 4
     assert (server.most, len(server.asked)) == (1, 7)
     server.may, server.now = False, KEPT_SECONDS - 1
-    assert await reviews.access("known") is Access.ALLOWED
+    assert await reviews.access("known") is TokenAccess.ALLOWED
     server.now = KEPT_SECONDS
-    assert await reviews.access("known") is Access.FORBIDDEN
+    assert await reviews.access("known") is TokenAccess.FORBIDDEN
 
 
 async def test_only_so_many_answers_are_kept(reviews: Reviews) -> None:

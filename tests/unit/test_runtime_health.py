@@ -20,7 +20,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import KubeError, UnansweredError
-from nodepool_membership.kube.reviews import Access, Reviews
+from nodepool_membership.kube.reviews import Reviews, TokenAccess
 from nodepool_membership.runtime.ops.metrics import KINDS, ROUTES, Metrics
 from nodepool_membership.runtime.ops.options import Bind, Options
 from nodepool_membership.runtime.process import health as health_module
@@ -198,18 +198,18 @@ async def test_what_goes_wrong_on_our_side_is_logged(caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize(
     ("found", "status"),
     [
-        (Access.ALLOWED, 200),
-        (Access.FORBIDDEN, 403),
-        (Access.UNKNOWN, 401),
+        (TokenAccess.ALLOWED, 200),
+        (TokenAccess.FORBIDDEN, 403),
+        (TokenAccess.UNKNOWN, 401),
         (UnansweredError("no route"), 503),
     ],
 )
 async def test_metrics_are_shown_as_the_api_server_says(
-    found: Access | KubeError, status: int, monkeypatch: pytest.MonkeyPatch
+    found: TokenAccess | KubeError, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[str] = []
 
-    async def access(_: Reviews, token: str) -> Access:
+    async def access(_: Reviews, token: str) -> TokenAccess:
         shown.append(token)
         if isinstance(found, KubeError):
             raise found

@@ -67,7 +67,7 @@ def nobody(_route: str, _outcome: str, _seconds: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiAnswer:
     """A 2xx answer, read to its end."""
 
     content: bytes
@@ -152,7 +152,7 @@ class Caller:
         body: bytes | None = None,
         signed_at: datetime | None = None,
         fence: Fence = always_open,
-    ) -> Answer:
+    ) -> ApiAnswer:
         """One call. `route` is its name for the observer; `signed_at` and `fence` are for calls that change something.
 
         Raises:
@@ -192,13 +192,13 @@ class Caller:
                 return True
             raise
 
-    async def _send(self, wanted: Request, credentials: Credentials) -> Answer:
+    async def _send(self, wanted: Request, credentials: Credentials) -> ApiAnswer:
         if wanted.method != "GET":
             return await self._sent(wanted, credentials)
         async with self._reads.read():
             return await self._sent(wanted, credentials)
 
-    async def _sent(self, wanted: Request, credentials: Credentials) -> Answer:
+    async def _sent(self, wanted: Request, credentials: Credentials) -> ApiAnswer:
         leaves = _Leaves(wanted.fence)
         changes = wanted.method != "GET"
         dated = {} if wanted.signed_at is None else {DATE_HEADER: sdk_date(wanted.signed_at)}
@@ -217,7 +217,7 @@ class Caller:
         self._note_clock(answer)
         if not answer.is_success:
             raise from_answer(answer, content, changes=changes)
-        return Answer(content, answer.status_code, request_id_of(answer.headers.get("X-Request-Id")))
+        return ApiAnswer(content, answer.status_code, request_id_of(answer.headers.get("X-Request-Id")))
 
     async def _exchanged(
         self, request: httpx.Request, auth: httpx.Auth, leaves: _Leaves, attempt: Attempt, *, changes: bool
@@ -255,7 +255,7 @@ class Caller:
             self.clock_offset_seconds = (said - self._now()).total_seconds()
 
 
-def read(adapter: TypeAdapter[T], answer: Answer, *, max_values: int = MANY_VALUES) -> T:
+def read(adapter: TypeAdapter[T], answer: ApiAnswer, *, max_values: int = MANY_VALUES) -> T:
     """The answer's JSON, of at most so many values: how long reading takes goes by them more than by bytes.
 
     Raises:

@@ -14,7 +14,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from nodepool_membership.cce import wire
 from nodepool_membership.cce.breaker import Breaker
-from nodepool_membership.cce.calls import FEW_VALUES, Answer, Caller, Fence, Observe, always_open, nobody, path_of, read
+from nodepool_membership.cce.calls import (
+    FEW_VALUES,
+    ApiAnswer,
+    Caller,
+    Fence,
+    Observe,
+    always_open,
+    nobody,
+    path_of,
+    read,
+)
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import NotFoundError, OutcomeUnknownError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
@@ -198,7 +208,7 @@ class CloudClient:
         return read(wire.CLUSTER, answer, max_values=FEW_VALUES).report()
 
 
-def _accepted(adapter: TypeAdapter[wire.AddAnswer] | TypeAdapter[wire.RemoveAnswer], answer: Answer) -> AcceptedJob:
+def _accepted(adapter: TypeAdapter[wire.AddAnswer] | TypeAdapter[wire.RemoveAnswer], answer: ApiAnswer) -> AcceptedJob:
     try:
         return AcceptedJob(adapter.validate_json(answer.content).job_id, answer.request_id)
     except ValidationError:

@@ -13,7 +13,7 @@ from typing import Final
 import httpx
 
 from nodepool_membership.cce import server_wire as wire
-from nodepool_membership.cce.calls import Answer, Caller, Observe, nobody, path_of, read
+from nodepool_membership.cce.calls import ApiAnswer, Caller, Observe, nobody, path_of, read
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import CloudError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
@@ -185,7 +185,9 @@ class ServersClient:
         answer = await self._get(self._vpc, "showSubnet", path_of("subnets", subnet_id))
         return read(wire.SUBNET, answer).subnet.ids
 
-    async def _get(self, caller: Caller | None, route: str, path: str, query: dict[str, str] | None = None) -> Answer:
+    async def _get(
+        self, caller: Caller | None, route: str, path: str, query: dict[str, str] | None = None
+    ) -> ApiAnswer:
         if caller is None:
             raise UnavailableError(f"no address is known for {route}: name it in the file of --endpoints")
         async with self._slots:

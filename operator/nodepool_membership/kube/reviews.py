@@ -24,7 +24,7 @@ MAX_TOKEN: Final = 16_384
 _MAX_KEPT: Final = 100
 
 
-class Access(Enum):
+class TokenAccess(Enum):
     """What the API server says of a token."""
 
     ALLOWED = "allowed"
@@ -41,10 +41,10 @@ class Reviews:
         self._api = api
         self._path = path
         self._clock = clock
-        self._kept: OrderedDict[bytes, tuple[float, Access]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[float, TokenAccess]] = OrderedDict()
         self._turn = asyncio.Lock()
 
-    async def access(self, token: str) -> Access:
+    async def access(self, token: str) -> TokenAccess:
         """What the bearer of this token may do.
 
         Raises:
@@ -52,7 +52,7 @@ class Reviews:
             RejectedError, UnansweredError: the API server did not say.
         """
         if not token or len(token) > MAX_TOKEN:
-            return Access.UNKNOWN
+            return TokenAccess.UNKNOWN
         key = hashlib.sha256(token.encode()).digest()
         if (known := self._known(key)) is not None:
             return known
@@ -65,21 +65,21 @@ class Reviews:
                 self._kept.popitem(last=False)
         return found
 
-    def _known(self, key: bytes) -> Access | None:
-        until, found = self._kept.get(key, (0.0, Access.UNKNOWN))
+    def _known(self, key: bytes) -> TokenAccess | None:
+        until, found = self._kept.get(key, (0.0, TokenAccess.UNKNOWN))
         return found if self._clock() < until else None
 
-    async def _review(self, token: str) -> Access:
+    async def _review(self, token: str) -> TokenAccess:
         redaction.register_token(token)
         told = await self._ask("authentication.k8s.io", "TokenReview", "tokenreviews", {"token": token})
         user = told.get("user")
         if told.get("authenticated") is not True or not isinstance(user, dict):
-            return Access.UNKNOWN
+            return TokenAccess.UNKNOWN
         who: dict[str, Json] = {name: user[name] for name in ("uid", "groups", "extra") if name in user}
         what: dict[str, Json] = {"path": self._path, "verb": "get"}
         spec: dict[str, Json] = {"user": user.get("username"), "nonResourceAttributes": what, **who}
         told = await self._ask("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", spec)
-        return Access.ALLOWED if told.get("allowed") is True else Access.FORBIDDEN
+        return TokenAccess.ALLOWED if told.get("allowed") is True else TokenAccess.FORBIDDEN
 
     async def _ask(self, group: str, kind: str, plural: str, spec: dict[str, Json]) -> dict[str, Json]:
         body: Json = {"apiVersion": f"{group}/v1", "kind": kind, "spec": spec}

@@ -51,7 +51,7 @@ class Doing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class WaitedFor:
     """Something that is waited for; `until` is None where nobody can say."""
 
     what: str
@@ -86,7 +86,7 @@ class Explanation:
     doing: Doing
     summary: str
     since: datetime | None
-    waits: tuple[Wait, ...]
+    waits: tuple[WaitedFor, ...]
     wiped: Wiped | None
     next: Next
     told: Condition | None = None
@@ -199,38 +199,38 @@ class _Explainer:
                 return max((b.finish_time for b in status.jobs if b.finish_time is not None), default=None)
         return None
 
-    def _waits(self) -> Iterator[Wait]:
+    def _waits(self) -> Iterator[WaitedFor]:
         status = self._status
         if status.recovery is not None and status.recovery.until > self._now:
-            yield Wait("the end of the settle window after the status was lost", status.recovery.until)
+            yield WaitedFor("the end of the settle window after the status was lost", status.recovery.until)
         for batch in status.open_batches:
             yield self._wait_of(batch)
         for wait in status.waits:
             if wait.until > self._now:
                 what = "add" if wait.operation is Operation.ADD else "removal"
-                yield Wait(f"the next {what}: {wait.reason}: {wait.message}", wait.until)
+                yield WaitedFor(f"the next {what}: {wait.reason}: {wait.message}", wait.until)
         for group in status.failures:
             if group.retry_time is not None and group.retry_time > self._now:
-                yield Wait(f"{counted(group.count, 'server')}: {group.reason}: {group.message}", group.retry_time)
+                yield WaitedFor(f"{counted(group.count, 'server')}: {group.reason}: {group.message}", group.retry_time)
         gone = [hold for hold in status.holds if hold.since is not None]
         if gone:
             count = sum(len(hold.server_ids) for hold in gone)
             since = max(hold.since for hold in gone if hold.since is not None)
             text = f"{counted(count, 'server')} whose nodes are gone, to be sure that no earlier call acts on them"
-            yield Wait(text, since + _WINDOW)
+            yield WaitedFor(text, since + _WINDOW)
 
-    def _wait_of(self, batch: Batch) -> Wait:
+    def _wait_of(self, batch: Batch) -> WaitedFor:
         what = "removal of " if batch.operation is Operation.REMOVE else ""
         subject = f"batch {batch.batch} ({what}{counted(batch.servers, 'server')})"
         start = batch.submit_time or self._now
         if batch.settling_since is not None:
             text = f"{subject}: its job is over, servers that do not show are looked for"
-            return Wait(text, batch.settling_since + _WINDOW)
+            return WaitedFor(text, batch.settling_since + _WINDOW)
         if batch.job_id is None:
-            return Wait(f"{subject}: the answer to its call, or its servers in the node list", start + _WINDOW)
+            return WaitedFor(f"{subject}: the answer to its call, or its servers in the node list", start + _WINDOW)
         until = start + timedelta(seconds=self._spec.join_timeout_seconds)
         late = ", which should long be over: look at it in the CCE console" if until < self._now else ""
-        return Wait(f"{subject}: job {batch.job_id}{late}", until)
+        return WaitedFor(f"{subject}: job {batch.job_id}{late}", until)
 
     def _next(self, doing: Doing) -> Next:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
         name, namespace = self._membership.metadata.name, self._membership.metadata.namespace
@@ -329,7 +329,7 @@ def _of_wiped(found: Wiped) -> str:
     return "; ".join(parts) or "nothing"
 
 
-def _until(wait: Wait, now: datetime) -> str:
+def _until(wait: WaitedFor, now: datetime) -> str:
     if wait.until is None:
         return ""
     if wait.until <= now:

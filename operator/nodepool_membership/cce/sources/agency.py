@@ -13,7 +13,7 @@ from nodepool_membership.api.spec import AgencyRef
 from nodepool_membership.cce.credentials import AccessKey, Source
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.signing import SignatureAuth
-from nodepool_membership.cce.sources.exchange import SESSION_NAME, Answer, Exchange, TimedGrant, Via
+from nodepool_membership.cce.sources.exchange import SESSION_NAME, Exchange, ServiceAnswer, TimedGrant, Via
 
 SECONDS: Final = 3600
 """The most that STS gives to a caller whose own keys are temporary."""
@@ -67,7 +67,7 @@ class Agency:
         auth = SignatureAuth(key, now=self._now)
         return self._exchange.lease(await self._ask(auth))
 
-    async def _ask(self, auth: httpx.Auth) -> Answer:
+    async def _ask(self, auth: httpx.Auth) -> ServiceAnswer:
         agency = self._agency
         if agency.agency_urn is not None:
             body = {

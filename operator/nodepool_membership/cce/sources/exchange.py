@@ -19,7 +19,7 @@ from nodepool_membership import __version__
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.calls import Observe, nobody
 from nodepool_membership.cce.errors import IdentityError, from_transport, retry_after
-from nodepool_membership.cce.sources.wire import Grant, read_grant
+from nodepool_membership.cce.sources.wire import TemporaryKey, read_grant
 from nodepool_membership.cce.transport import read_bounded
 
 SESSION_NAME: Final = "nodepool-membership"
@@ -32,12 +32,12 @@ _MAX_TEXT: Final = 500
 class TimedGrant:
     """A grant, and for how many seconds from now it is good by the clock of whoever gave it."""
 
-    grant: Grant
+    grant: TemporaryKey
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ServiceAnswer:
     """A 2xx answer, read to its end."""
 
     headers: Mapping[str, str]
@@ -65,7 +65,7 @@ class Exchange:
 
     async def post(
         self, route: str, url: str, headers: Mapping[str, str], body: object, *, auth: httpx.Auth | None = None
-    ) -> Answer:
+    ) -> ServiceAnswer:
         """Send one request; `route` is its name for the observer.
 
         Raises:
@@ -83,7 +83,9 @@ class Exchange:
         finally:
             self._via.observe(route, outcome, monotonic() - begun)
 
-    async def _answer(self, url: str, headers: Mapping[str, str], body: object, auth: httpx.Auth | None) -> Answer:
+    async def _answer(
+        self, url: str, headers: Mapping[str, str], body: object, auth: httpx.Auth | None
+    ) -> ServiceAnswer:
         http, timeout = self._via.http, self._via.timeout_seconds
         content = json.dumps(body).encode()
         request = http.build_request("POST", url, headers={"User-Agent": _USER_AGENT, **headers}, content=content)
@@ -101,9 +103,9 @@ class Exchange:
             raise self._unreachable(from_transport(error, changes=False).message) from None
         if not answer.is_success:
             raise self._refusal(answer.status_code, answer.headers, found)
-        return Answer(answer.headers, found)
+        return ServiceAnswer(answer.headers, found)
 
-    def lease(self, answer: Answer) -> TimedGrant:
+    def lease(self, answer: ServiceAnswer) -> TimedGrant:
         """The keys of an answer.
 
         Raises:

@@ -30,14 +30,14 @@ class _Answer(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class TemporaryKey:
     """An access key that ends: `expires` by the clock of whoever gave it."""
 
     key: AccessKey
     expires: datetime
 
 
-def read_grant(content: bytes) -> Grant:
+def read_grant(content: bytes) -> TemporaryKey:
     """The keys of an answer.
 
     Raises:
@@ -49,7 +49,7 @@ def read_grant(content: bytes) -> Grant:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the body"
         raise ValueError(f"{where}: {first['msg'].lower()}") from None
-    return Grant(AccessKey(keys.access, keys.secret, keys.security_token), parse_time(keys.expires))
+    return TemporaryKey(AccessKey(keys.access, keys.secret, keys.security_token), parse_time(keys.expires))
 
 
 def parse_time(text: str) -> datetime:

@@ -24,7 +24,7 @@ from aiohttp.http import HttpProcessingError
 
 from nodepool_membership import redaction
 from nodepool_membership.kube.errors import KubeError
-from nodepool_membership.kube.reviews import Access, Reviews
+from nodepool_membership.kube.reviews import Reviews, TokenAccess
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.ops.options import Bind
 
@@ -36,7 +36,7 @@ _ANSWER_SECONDS: Final = 30.0
 _EVERY_SECONDS: Final = 1.0
 _NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT})
 
-Check = Callable[[], str | None]
+HealthCheck = Callable[[], str | None]
 """None if all is well, else what is wrong, in a sentence for the person on call."""
 
 
@@ -48,8 +48,8 @@ class BindError(Exception):
 class Health:
     """The checks behind the two probes; parts of the process add theirs."""
 
-    alive: list[Check] = field(default_factory=list)
-    ready: list[Check] = field(default_factory=list)
+    alive: list[HealthCheck] = field(default_factory=list)
+    ready: list[HealthCheck] = field(default_factory=list)
     _said: bool = False
 
     def not_alive(self) -> list[str]:
@@ -63,7 +63,7 @@ class Health:
         return _failing([*self.alive, *self.ready])
 
 
-def _failing(checks: Iterable[Check]) -> list[str]:
+def _failing(checks: Iterable[HealthCheck]) -> list[str]:
     return [reason for check in checks if (reason := check()) is not None]
 
 
@@ -194,11 +194,11 @@ async def _refusal(request: web.BaseRequest, reviews: Reviews) -> web.Response |
         _logger.warning("metrics are shown to nobody: a token cannot be reviewed: %s", error)
         return web.Response(text="the API server was asked about the token and did not say", status=503)
     match access:
-        case Access.ALLOWED:
+        case TokenAccess.ALLOWED:
             return None
-        case Access.FORBIDDEN:
+        case TokenAccess.FORBIDDEN:
             return web.Response(text="the bearer of this token may not get /metrics", status=403)
-        case Access.UNKNOWN:
+        case TokenAccess.UNKNOWN:
             headers = {"WWW-Authenticate": "Bearer"}
             return web.Response(text="show a token that may get /metrics", status=401, headers=headers)
 

@@ -28,7 +28,7 @@ from nodepool_membership.runtime.ops import logs
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.ops.options import SAFE_SETTLE_WINDOW, Options, format_duration
 from nodepool_membership.runtime.process import health, watchdog
-from nodepool_membership.runtime.process.workers import WORKERS, Reconciler, Workers
+from nodepool_membership.runtime.process.workers import WORKERS, KeyWorker, Workers
 from nodepool_membership.runtime.scheduling.leader import Alone, Candidate, Leadership, MayCall, Timing, own_identity
 from nodepool_membership.runtime.scheduling.queue import Key, WorkQueue
 from nodepool_membership.runtime.watch.watch import OnKey, Watch
@@ -37,7 +37,7 @@ _logger = logging.getLogger(__name__)
 
 MakeReconciler = Callable[
     [Options, Memberships, Secrets, ServiceAccounts, Events, Metrics, MayCall, OnKey, Unread],
-    AbstractAsyncContextManager[Reconciler],
+    AbstractAsyncContextManager[KeyWorker],
 ]
 """Opens what a reconciler needs of the cloud, once this process leads; left after the last look has ended."""
 
@@ -144,7 +144,7 @@ def _facts(options: Options, api: KubeApi, port: int) -> dict[str, object]:
 async def _work(  # noqa: PLR0913 - the parts of the process, put together once
     options: Options,
     queue: WorkQueue,
-    reconciler: Reconciler,
+    reconciler: KeyWorker,
     metrics: Metrics,
     checks: health.Health,
     leadership: Leadership,

@@ -22,7 +22,7 @@ WORKERS: Final = 16
 (`fair_order`). Memory is bounded by `kube.budget`, not by them."""
 
 
-class Reconciler(Protocol):
+class KeyWorker(Protocol):
     """Looks at one membership at a time per key; several keys at once."""
 
     async def reconcile(self, key: Key) -> float | None:
@@ -47,7 +47,7 @@ class Workers:
     def __init__(
         self,
         queue: WorkQueue,
-        reconciler: Reconciler,
+        reconciler: KeyWorker,
         metrics: Metrics,
         *,
         stuck_after_seconds: float,
