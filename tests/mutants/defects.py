@@ -183,6 +183,12 @@ DEFECTS: Final = (
         (_UNIT + "test_runtime_clouds.py::test_a_job_is_asked_for_at_most_once_a_poll_interval_until_it_is_over",),
     ),
     Mutant(
+        "locks",
+        "what another was told of a locked pool",
+        (Edit("runtime/cloud/locks.py", "            self._until[pool] = now + self._keep", "            pass"),),
+        (_UNIT + "test_runtime_clouds.py::test_who_shares_a_pool_that_is_locked_spends_no_write_on_it",),
+    ),
+    Mutant(
         "n",
         "the progress after which a deletion is let go",
         (

@@ -180,6 +180,7 @@ class Cloud:
     pool: PoolReport = field(default_factory=lambda: PoolReport(""))
     cluster: ClusterReport = field(default_factory=lambda: ClusterReport("Available"))
     write_wait: float = 0.0
+    held_back: Reason | None = None
     clock_offset: float | None = None
     trouble: Trouble | None = None
     namespace_state: NamespaceState = field(default_factory=NamespaceState)
@@ -271,9 +272,9 @@ class Run:
             table = NodeTable(self.now, self.cloud.nodes)
             return replace(seen, listing=table, pool=self.cloud.pool, cluster=self.cloud.cluster)
         if look.turn:
-            return replace(seen, turn=self.cloud.write_wait)
+            return replace(seen, turn=self.cloud.write_wait, held_back=self.cloud.held_back)
         if look.write:
-            return replace(seen, write_wait=self.cloud.write_wait)
+            return replace(seen, write_wait=self.cloud.write_wait, held_back=self.cloud.held_back)
         if look.namespace_state:
             return replace(seen, namespace_state=self.cloud.namespace_state)
         if look.servers:

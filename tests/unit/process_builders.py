@@ -12,6 +12,7 @@ from typing import cast
 
 from nodepool_membership.api.membership import InvalidObjectError, Membership, Metadata
 from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Budgets, Taken
@@ -134,8 +135,11 @@ class ListedCloud(Clouds):
     def take(self, membership: Membership, access: Access) -> Taken | float:
         return access.budget.try_take(0.0, membership.metadata.uid)
 
-    def is_throttled(self, _access: Access) -> bool:
-        return False
+    def held_back(self, _membership: Membership, _access: Access) -> Reason | None:
+        return None
+
+    def answered(self, _membership: Membership, _access: Access, _answer: Answer) -> None:
+        return None
 
     def ended(self, _access: Access, _place: Taken) -> None:
         return None

@@ -146,6 +146,16 @@ def test_who_was_refused_looks_when_its_wait_is_over(reason: Reason) -> None:
     assert (wait.at_least, wait.by_resync) == (3600.0, True)
 
 
+@pytest.mark.parametrize("reason", [Reason.LOCKED, Reason.THROTTLED])
+def test_who_waits_because_another_was_refused_says_so_and_does_not_look(reason: Reason) -> None:
+    run = Run(an_object(a_spec(A)), Cloud(write_wait=40.0, held_back=reason))
+    run.step()
+    assert run.ready.reason is reason
+    before = run.status
+    assert run.step().delay == 40.0
+    assert (run.looks, run.status) == ([TURN], before)
+
+
 def test_who_was_refused_while_the_cluster_was_locked_asks_only_for_its_job() -> None:
     run = Run(an_object(replace(a_spec(A, B, parallel=2), batch_size=1)), Cloud(jobs=a_job(JobPhase.RUNNING)))
     run.step(Accepted(JOB))

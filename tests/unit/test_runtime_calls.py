@@ -107,6 +107,9 @@ class OneCloud(Clouds):
         assert membership.metadata.uid or fresh_secret
         return self._access
 
+    def answered(self, _membership: Membership, _access: Access, _answer: Answer) -> None:
+        return None
+
     def forget(self, _uid: str) -> None:
         return None
 

@@ -26,6 +26,7 @@ from nodepool_membership.cce.snapshots import Snapshots
 from nodepool_membership.cce.sources.exchange import Via
 from nodepool_membership.core.observed.observation import Freshness, JobPhase, JobReport, Observation
 from nodepool_membership.core.program.effects import Awaited, ClusterView, ReadCluster
+from nodepool_membership.core.record import Accepted, NotNow
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import KubeError, KubeForbiddenError, UnansweredError
 from nodepool_membership.kube.secrets import Secrets
@@ -34,6 +35,7 @@ from nodepool_membership.runtime.cloud.clouds import Access, Clouds
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 from nodepool_membership.runtime.cloud.identities import Identities, Own
 from nodepool_membership.runtime.cloud.jobs import Jobs
+from nodepool_membership.runtime.cloud.locks import Locks
 from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, servers
 
 A, B, C, D = servers(4)
@@ -101,6 +103,7 @@ class Site:
             budgets,
             snapshots,
             Jobs(POLL, monotonic=lambda: self.now),
+            Locks(POLL, monotonic=lambda: self.now),
             monotonic=lambda: self.now,
             now=lambda: NOW,
         )
@@ -285,6 +288,31 @@ async def test_the_secret_outranks_what_is_kept(site: Site) -> None:
     site.secrets.data = {**KEYS, "secretKey": b"rotated-key"}
     await access(site, held(deleting=True))
     assert site.connected[-1] == AccessKey("AK", "rotated-key")
+
+
+async def test_who_shares_a_pool_that_is_locked_spends_no_write_on_it(site: Site) -> None:
+    one = an_object(a_spec(A))
+    other = replace(one, metadata=replace(one.metadata, uid="another"))
+    pool = replace(other.spec.node_pool, node_pool_id="elsewhere")
+    elsewhere = replace(other, spec=replace(other.spec, node_pool=pool))
+    used = await site.clouds.access(one)
+    site.clouds.answered(one, used, NotNow(Reason.LOCKED, "busy"))
+    assert (site.clouds.until_turn(other, used), site.clouds.held_back(other, used)) == (22.5, Reason.LOCKED)
+    assert site.clouds.take(other, used) == 22.5
+    assert site.clouds.until_turn(elsewhere, used) == 0.0
+    site.now += 20
+    site.clouds.answered(one, used, NotNow(Reason.THROTTLED, "slow down"))
+    assert site.clouds.take(other, used) == 2.5
+    site.clouds.answered(one, used, Accepted(JOB))
+    assert site.clouds.held_back(other, used) is None
+    assert isinstance(site.clouds.take(other, used), Taken)
+
+
+async def test_who_has_another_key_is_not_kept_from_a_pool_that_is_locked(site: Site) -> None:
+    one = an_object(a_spec(A))
+    site.clouds.answered(one, await site.clouds.access(one), NotNow(Reason.LOCKED, "busy"))
+    site.secrets.data = {"accessKey": b"ANOTHER", "secretKey": b"secret-key"}
+    assert await site.waits(one) == 0.0
 
 
 async def test_listings_are_shared_by_who_sees_the_same_and_nobody_else(site: Site) -> None:

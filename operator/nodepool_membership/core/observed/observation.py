@@ -312,8 +312,8 @@ class Observation:
     write_wait: float | None = None
     """Seconds until the write budget has a place, 0 when one is held; None when it was not asked."""
     namespace_state: NamespaceState | None = None
-    throttled: bool = False
-    """The budget is closed because the cloud throttled a write."""
+    held_back: Reason | None = None
+    """Why nobody may write now: another's write was throttled, or refused since the pool is locked."""
     turn: float | None = None
     """Seconds until the write budget may have a place; None when that was not asked."""
     waits_since: datetime | None = None

@@ -99,7 +99,8 @@ def before_call(  # noqa: PLR0911 - a chain of questions: the first that has an 
 
 def until_turn(state: State, seen: Observation, wait: float) -> Step:
     """The next call waits for a place in the write budget."""
-    return Step(state, blocker=_THROTTLED if seen.throttled else None, delay=wait, more=True, turn=wait)
+    blocker = None if seen.held_back is None else _HELD_BACK.get(seen.held_back)
+    return Step(state, blocker=blocker, delay=wait, more=True, turn=wait)
 
 
 STATUS_LOST: Final = Blocker(
@@ -117,9 +118,17 @@ _CROWDED: Final = Blocker(
     f"status.jobs holds at most {MAX_JOBS} batches, so the next call waits until open ones are closed: servers that do"
     " not show are looked for as long as the settle window; a larger spec.batchSize makes fewer batches",
 )
-_THROTTLED: Final = Blocker(
-    Reason.THROTTLED, "the cloud throttled the writes of this access key; the operator waits before the next one"
-)
+_HELD_BACK: Final = {
+    Reason.THROTTLED: Blocker(
+        Reason.THROTTLED, "the cloud throttled the writes of this access key; the operator waits before the next one"
+    ),
+    Reason.LOCKED: Blocker(
+        Reason.LOCKED,
+        "the cluster or pool is busy with another task, as a call of another membership was answered a moment ago; the"
+        " operator waits before the next one",
+    ),
+}
+"""By why nobody may write."""
 
 
 def paused_object(membership: Membership) -> Blocker | None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import NodePoolRef, PreflightMode
 from nodepool_membership.api.status import Batch, Condition, Status
 from nodepool_membership.core.decide import Decision
@@ -314,7 +315,8 @@ class WriteSlot:
     """What the write budget says: a place is held for the program if `wait` is 0, in seconds."""
 
     wait: float
-    throttled: bool = False
+    held_back: Reason | None = None
+    """Why nobody may write: Throttled or Locked."""
 
 
 @dataclass(frozen=True, slots=True)

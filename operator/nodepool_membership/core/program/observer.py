@@ -141,10 +141,10 @@ class Observer:
             return
         elif query.write:
             place = yield from TakeWriteSlot(self.membership)
-            self.seen = replace(self.seen, write_wait=place.wait, throttled=place.throttled)
+            self.seen = replace(self.seen, write_wait=place.wait, held_back=place.held_back)
         elif query.turn:
             place = yield from AskTurn(self.membership)
-            self.seen = replace(self.seen, turn=place.wait, throttled=place.throttled)
+            self.seen = replace(self.seen, turn=place.wait, held_back=place.held_back)
         elif query.jobs:
             yield from self._ask_for_jobs(query.jobs)
         elif query.servers:

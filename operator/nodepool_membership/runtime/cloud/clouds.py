@@ -23,13 +23,14 @@ from nodepool_membership.cce.survey import SurveyError, survey
 from nodepool_membership.core.observed.observation import Freshness, JobReport, Trouble
 from nodepool_membership.core.preflight.facts import Inspection
 from nodepool_membership.core.program.effects import Awaited, ClusterView, InspectServers, ReadCluster
-from nodepool_membership.core.record import SEND_WITHIN
+from nodepool_membership.core.record import SEND_WITHIN, Answer
 from nodepool_membership.kube.errors import KubeForbiddenError, RejectedError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.runtime.cloud import error_mapping, inspecting
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 from nodepool_membership.runtime.cloud.identities import Identities
 from nodepool_membership.runtime.cloud.jobs import Jobs
+from nodepool_membership.runtime.cloud.locks import Locks
 from nodepool_membership.runtime.ops.grants import ANY, Grants
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ class Clouds:
         budgets: Budgets,
         snapshots: Snapshots,
         jobs: Jobs,
+        locks: Locks,
         *,
         monotonic: Callable[[], float],
         connect_servers: ConnectServers = _unknown,
@@ -101,6 +103,7 @@ class Clouds:
         self._budgets = budgets
         self._snapshots = snapshots
         self._jobs = jobs
+        self._locks = locks
         self._monotonic = monotonic
         self._connect_servers = connect_servers
         self._grants = grants
@@ -234,19 +237,28 @@ class Clouds:
 
     def take(self, membership: Membership, access: Access) -> Taken | float:
         """A place in the write budget, or the seconds until there is one for this membership."""
-        return access.budget.try_take(self._monotonic(), membership.metadata.uid)
+        locked = self._locks.left(access.snapshot_key, membership)
+        return locked if locked > 0 else access.budget.try_take(self._monotonic(), membership.metadata.uid)
 
     def until_turn(self, membership: Membership, access: Access) -> float:
         """Seconds until there may be a place for this membership; none is taken."""
-        return access.budget.until_turn(self._monotonic(), membership.metadata.uid)
+        locked = self._locks.left(access.snapshot_key, membership)
+        # Whoever waits for the lock keeps no turn: others may write meanwhile.
+        return locked if locked > 0 else access.budget.until_turn(self._monotonic(), membership.metadata.uid)
+
+    def held_back(self, membership: Membership, access: Access) -> Reason | None:
+        """Why nobody who shares its credentials may write now."""
+        if self._locks.left(access.snapshot_key, membership) > 0:
+            return Reason.LOCKED
+        return Reason.THROTTLED if access.budget.is_closed(self._monotonic()) else None
+
+    def answered(self, membership: Membership, access: Access, answer: Answer) -> None:
+        """A call was answered so."""
+        self._locks.answered(access.snapshot_key, membership, answer)
 
     def ended(self, access: Access, place: Taken) -> None:
         """The call for which the place was taken is over, however it went."""
         access.budget.ended(place, self._monotonic())
-
-    def is_throttled(self, access: Access) -> bool:
-        """Whether the budget is closed because the cloud throttled a write."""
-        return access.budget.is_closed(self._monotonic())
 
     async def jobs(self, access: Access, job_ids: tuple[str, ...]) -> dict[str, JobReport]:
         """What the cloud says of some jobs. One that cannot be read is still on its way, as far as anybody knows.

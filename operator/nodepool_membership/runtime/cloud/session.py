@@ -3,6 +3,8 @@
 Not for: deciding what is looked at (`core.decide`), or how (`clouds`).
 """
 
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.budget import Taken
 from nodepool_membership.core.program.effects import (
     AskJobs,
@@ -15,6 +17,7 @@ from nodepool_membership.core.program.effects import (
     TakeWriteSlot,
     WriteSlot,
 )
+from nodepool_membership.core.record import Answer
 from nodepool_membership.runtime.cloud.clouds import Access, Clouds
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 
@@ -59,26 +62,32 @@ class CloudSession:
                 case IsAtHand(look):
                     return self._clouds.is_at_hand(self.access, look)
                 case AskTurn(membership):
-                    return WriteSlot(self._clouds.until_turn(membership, self.access), self._is_throttled())
+                    wait = self._clouds.until_turn(membership, self.access)
+                    return WriteSlot(wait, self._held_back(membership))
                 case TakeWriteSlot(membership):
-                    return self._take(self._clouds.take(membership, self.access))
+                    return self._take(membership)
                 case _:
                     raise TypeError(f"not known: {effect}")
         except TroubleError as error:
             return error.trouble
 
-    def _take(self, taken: Taken | float) -> WriteSlot:
+    def _take(self, membership: Membership) -> WriteSlot:
+        taken = self._clouds.take(membership, self.access)
         if isinstance(taken, Taken):
             self._place = taken
             return WriteSlot(0.0)
-        return WriteSlot(taken, self._is_throttled())
+        return WriteSlot(taken, self._held_back(membership))
 
-    def _is_throttled(self) -> bool:
-        return self._clouds.is_throttled(self.access)
+    def _held_back(self, membership: Membership) -> Reason | None:
+        return self._clouds.held_back(membership, self.access)
 
     def called(self) -> None:
         """The place was used: it counts until a minute after the end."""
         self._called = True
+
+    def answered(self, membership: Membership, answer: Answer) -> None:
+        """What came of the call."""
+        self._clouds.answered(membership, self.access, answer)
 
     def over(self) -> None:
         """The program is over; a place that was not used is given back."""

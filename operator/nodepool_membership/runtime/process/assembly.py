@@ -40,6 +40,7 @@ from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.cloud.clouds import Clouds
 from nodepool_membership.runtime.cloud.identities import Identities, Own
 from nodepool_membership.runtime.cloud.jobs import Jobs
+from nodepool_membership.runtime.cloud.locks import Locks
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.ops.options import Options
 from nodepool_membership.runtime.reconcile.memory import Memories
@@ -146,6 +147,7 @@ async def open_clouds(  # noqa: PLR0913 - the parts of the process, put together
             Budgets(options.writes_per_minute, random=random.random, clock=monotonic),
             snapshots,
             Jobs(options.poll_interval.total_seconds(), monotonic=monotonic),
+            Locks(options.poll_interval.total_seconds(), monotonic=monotonic),
             monotonic=monotonic,
             connect_servers=connect_servers,
             grants=options.grants,

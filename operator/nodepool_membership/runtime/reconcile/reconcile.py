@@ -200,8 +200,9 @@ class Run:
                 return await self._parts.store.perform(effect)
             case Call(membership, intent):
                 self._session.called()
-                self._answer = await self._parts.sender.call(membership, intent, self._session.access)
-                return self._answer
+                answer = self._answer = await self._parts.sender.call(membership, intent, self._session.access)
+                self._session.answered(membership, answer)
+                return answer
             case CloudEffect():
                 return await self._session.perform(effect)
             case TakeOver(found):
