@@ -208,9 +208,10 @@ def test_metrics_that_are_named_exist() -> None:
     metrics = Metrics()
     metrics.watch_leadership(lambda: True)
     metrics.watch_queue(lambda: 0.0, lambda: 0.0, lambda: 0.0)
-    named = {name for path in DOCS for span in _spans(path.read_text()) for name in _METRIC.findall(span)}
+    named = [(path, name) for path in DOCS for span in _spans(path.read_text()) for name in _METRIC.findall(span)]
     assert named
-    assert named - {family.name for family in metrics.registry.collect()} == set()
+    known = {family.name for family in metrics.registry.collect()}
+    assert sorted({f"{_name(path)}: {name}" for path, name in named if name not in known}) == []
 
 
 def test_the_phases_that_do_not_pass_are_on_the_pages_about_them() -> None:
@@ -248,3 +249,21 @@ def test_messages_that_are_quoted_are_the_codes(path: Path) -> None:
         if len(fragment := piece.strip(" :;,.()")) >= MIN_FRAGMENT
     ]
     assert [fragment for fragment in fragments if fragment not in _literals()] == []
+
+
+def test_every_image_is_on_the_page_for_an_air_gap() -> None:
+    manifests = "".join(path.read_text() for path in (ROOT / "deploy").rglob("*.yaml") if "templates" not in path.parts)
+    values = yaml.safe_load((ROOT / "deploy" / "charts" / "nodepool-membership" / "values.yaml").read_text())
+    used = set(re.findall(r"^\s*(?:- )?image: (\S+)$", manifests, re.MULTILINE))
+    used |= set(re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    rows = re.findall(r"^\| `(\S+)` \|", (ROOT / "docs" / "air-gap.md").read_text(), re.MULTILINE)
+    assert set(rows) == used
+    assert values["image"]["repository"] in {image.partition(":")[0] for image in used}
+
+
+def test_every_threat_has_a_test() -> None:
+    page = (ROOT / "docs" / "threat-model.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    threats = [row for row in rows if row != ["threat", "control", "test"]]
+    assert len(threats) > 20
+    assert [row[0] for row in threats if len(row) != 3 or "::test_" not in row[2]] == []
