@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from controlplane.binaries import cache_root
-from harness.cluster import ROOT
+from harness.sources import ROOT
 
 
 def environment_of_the_image() -> dict[str, str]:

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig
-from controlplane import ControlPlane
+from controlplane import ControlPlane, pins
 from gitops.judges import complaints
 from gitops.recorder import Recorder
 from harness import Case, Cluster, Operator, Program, Scene, SimulatorProcess
-from harness.kustomize import QUICK, TEAM, copy_sources
+from harness.kustomize import QUICK, TEAM
 from harness.leaks import check_unharmed
 from harness.operator_process import FAST
+from harness.sources import copy_sources
 
 _HERE = Path(__file__).parent
 _CRD = _HERE.parent.parent / "crds" / "nodepoolmemberships.yaml"
@@ -25,10 +26,16 @@ _LINE = 1500
 _QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    minor, too_new = pins.kubernetes_version().minor, []
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.cluster)
+            if any(minor < marker.args[0] for marker in item.iter_markers("since_kubernetes")):
+                too_new.append(item)
+    # Taken out, where a test would be skipped elsewhere: a skipped cluster test is a failure (tests/conftest.py).
+    items[:] = [item for item in items if item not in too_new]
+    config.hook.pytest_deselected(items=too_new)
 
 
 @pytest.fixture(scope="session")

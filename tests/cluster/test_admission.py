@@ -16,9 +16,11 @@ import yaml
 from controlplane import ControlPlane
 from harness import Rendered, wait_for
 from harness.cluster import MembershipSpec
+from harness.sources import ADMISSION_POLICY_SINCE, ROOT
 from nodepool_membership.api.names import FINALIZER
 
-ROOT: Final = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.since_kubernetes(ADMISSION_POLICY_SINCE)
+
 TEAM: Final = "team"
 STATUS: Final = json.dumps({"status": {"phase": "Forged"}})
 

@@ -13,8 +13,10 @@ import pytest
 from cce_simulator.config import CLUSTER_ID
 from controlplane import ControlPlane
 from harness import MembershipSpec, wait_for
-from harness.cluster import ROOT
 from harness.scene import server_ids
+from harness.sources import ADMISSION_POLICY_SINCE, ROOT
+
+pytestmark = pytest.mark.since_kubernetes(ADMISSION_POLICY_SINCE)
 
 SAMPLES: Final = ROOT / "deploy" / "samples" / "admission"
 TEAM: Final = "team"

@@ -24,10 +24,11 @@ from cce_simulator.config import Behaviour, SimulatorConfig
 from cluster.objects import create, object_path
 from controlplane import ControlPlane
 from harness import Operator, Scene, wait_for
-from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, ROOT, jobs
+from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, jobs
 from harness.operator_process import FAST
 from harness.proxy import Proxy
 from harness.scene import server_ids
+from harness.sources import ROOT
 from nodepool_membership.api.names import GROUP, PLURAL, VERSION
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.runtime.scheduling.queue import Key

@@ -22,11 +22,14 @@ from harness import Cluster, Manifest, MembershipSpec, Rendered, SimulatorProces
 from harness.cluster import is_ready
 from harness.kustomize import QUICK, TEAM
 from harness.scene import server_ids
+from harness.sources import HAS_ADMISSION_POLICY
 
 ROOT: Final = Path(__file__).parent.parent.parent
 CHART: Final = ROOT / "deploy" / "charts" / "nodepool-membership"
 RELEASE: Final = "nodepool-membership"
 CRD: Final = "nodepoolmemberships.cce.nodepools.dev"
+SERVED: Final = {} if HAS_ADMISSION_POLICY else {"admissionPolicy": {"enabled": False}}
+"""What the API server of the tests can take."""
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,15 @@ def test_a_value_that_is_wrong_is_refused_by_its_name(helm: Helm, values: Mappin
     assert complaint in result.stderr
 
 
+def test_before_kubernetes_1_30_the_chart_says_what_to_switch_off(helm: Helm) -> None:
+    command = ("template", RELEASE, str(CHART), "--kube-version=1.29.15")
+    refused = helm.run(*command)
+    assert refused.returncode != 0
+    assert "Kubernetes 1.29.15 has no ValidatingAdmissionPolicy: set admissionPolicy.enabled to false" in refused.stderr
+    rendered = Rendered(helm(*command, *helm.values({"admissionPolicy": {"enabled": False}})))
+    assert [found["kind"] for found in rendered if "Admission" in found["kind"]] == []
+
+
 def test_helm_lint_has_no_complaint(helm: Helm) -> None:
     told = helm("lint", "--strict", str(CHART))
     assert "[WARNING]" not in told
@@ -268,7 +280,7 @@ def test_the_versions_are_those_of_the_project(helm: Helm) -> None:
 def test_install_upgrade_and_uninstall(own_plane: ControlPlane, cloud: SimulatorProcess, tmp_path: Path) -> None:
     helm = Helm(tmp_path, own_plane.admin_kubeconfig)
     there = (RELEASE, str(CHART), f"--namespace={RELEASE}")
-    helm("install", *there, "--create-namespace")
+    helm("install", *there, "--create-namespace", *helm.values(SERVED))
     installed = Rendered(helm("get", "manifest", *there[::2]))
     with Cluster(own_plane) as own_cluster:
         own_cluster.create_secret(TEAM, QUICK)
@@ -276,7 +288,7 @@ def test_install_upgrade_and_uninstall(own_plane: ControlPlane, cloud: Simulator
             own_cluster.create(MembershipSpec("pool", server_ids(2), cloud.url, TEAM))
             own_cluster.wait(TEAM, "pool", "Ready", is_ready)
             assert operator.terminate() == 0
-        helm("upgrade", *there, *helm.values({"extraArgs": ["--log-level=debug"], "replicas": 1}))
+        helm("upgrade", *there, *helm.values({**SERVED, "extraArgs": ["--log-level=debug"], "replicas": 1}))
         upgraded = Rendered(helm("get", "manifest", *there[::2]))
         assert list(upgraded.arguments()) == ["--log-level=debug"]
         with upgraded.operator(own_plane, tmp_path, [cloud.url], name="upgraded") as operator:
@@ -291,7 +303,7 @@ def test_install_upgrade_and_uninstall(own_plane: ControlPlane, cloud: Simulator
         remaining = own_plane.kubectl("get", "deployment,role,serviceaccount,poddisruptionbudget", f"-n={RELEASE}")
         assert remaining.stdout == ""
         # And whoever installs it again goes on where it was.
-        helm("install", *there)
+        helm("install", *there, *helm.values(SERVED))
         again = Rendered(helm("get", "manifest", *there[::2]))
         with again.operator(own_plane, tmp_path, [cloud.url], name="again") as operator:
             operator.wait_ready()
@@ -304,11 +316,13 @@ def test_install_upgrade_and_uninstall(own_plane: ControlPlane, cloud: Simulator
 
 def test_a_second_release_says_that_the_definition_is_anothers(own_plane: ControlPlane, tmp_path: Path) -> None:
     helm = Helm(tmp_path, own_plane.admin_kubeconfig)
-    helm("install", RELEASE, str(CHART), f"--namespace={RELEASE}", "--create-namespace")
+    there = (RELEASE, str(CHART), f"--namespace={RELEASE}", "--create-namespace")
+    helm("install", *there, *helm.values(SERVED))
     second = ("install", "dev", str(CHART), "--namespace=dev", "--create-namespace")
-    refused = helm.run(*second)
+    refused = helm.run(*second, *helm.values(SERVED))
     assert refused.returncode != 0
     assert CRD in refused.stderr
-    helm(*second, *helm.values({"crd": {"install": False}, "userRoles": {"create": False}, "namespaces": [TEAM]}))
+    own = {"crd": {"install": False}, "userRoles": {"create": False}, "namespaces": [TEAM]}
+    helm(*second, *helm.values({**SERVED, **own}))
     names = json.loads(own_plane.kubectl("get", "deployment", "-A", "--output=json").stdout)["items"]
     assert sorted(found["metadata"]["name"] for found in names) == ["dev-operator", f"{RELEASE}-operator"]

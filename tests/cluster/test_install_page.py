@@ -14,8 +14,8 @@ import yaml
 
 from controlplane import ControlPlane
 from harness import MembershipSpec, Rendered
-from harness.cluster import ROOT
 from harness.kustomize import KEY, TEAM, render
+from harness.sources import ROOT
 
 PAGE: Final = (ROOT / "docs" / "install.md").read_text()
 FOLDERS: Final = dict(re.findall(r"```yaml\n# (\w+)/kustomization\.yaml\n(.*?)```", PAGE, re.DOTALL))
@@ -78,10 +78,11 @@ def test_every_component_is_on_the_page() -> None:
     assert {folder.name for folder in (ROOT / "deploy" / "components").iterdir()} == listed
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/install.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/install.md", "docs/air-gap.md"])
 def test_the_image_is_built_as_the_registry_takes_it(page: str) -> None:
     text = (ROOT / page).read_text()
-    builds = [shlex.split(line, comments=True) for line in re.findall(r"docker buildx build .*", text)]
+    one_line = text.replace("\\\n", " ")
+    builds = [shlex.split(line, comments=True) for line in re.findall(r"docker buildx build .*", one_line)]
     assert builds
     for command in builds:
         assert {"--provenance=false", "--sbom=false", "--platform", "--push"} <= set(command)
@@ -99,7 +100,7 @@ def test_what_the_page_sets_for_helm_is_known_to_the_chart() -> None:
         assert not inner or inner in values[name]["properties"]
 
 
-def test_the_samples_stand_for_a_membership_and_its_secret(own_plane: ControlPlane) -> None:
-    own_plane.kubectl("apply", "-k", str(ROOT / "deploy"))
+def test_the_samples_stand_for_a_membership_and_its_secret(own_plane: ControlPlane, sources: Path) -> None:
+    own_plane.kubectl("apply", "-k", str(sources / "deploy"))
     samples = Rendered("---\n".join(file.read_text() for file in sorted((ROOT / "deploy/samples").glob("*.yaml"))))
     own_plane.kubectl("apply", "--filename=-", input=samples.yaml())

@@ -16,6 +16,7 @@ from harness import Cluster, Manifest, MembershipSpec, Operator, SimulatorProces
 from harness.cluster import is_ready
 from harness.kustomize import QUICK, TEAM, join, render, write
 from harness.scene import server_ids
+from harness.sources import ADMISSION_POLICY_SINCE
 
 NAME: Final = "nodepool-membership-operator"
 
@@ -121,6 +122,7 @@ def _is_refused(cluster: Cluster, token: str) -> bool | None:
     return True if "give each namespace to one installation" in answer.text else None
 
 
+@pytest.mark.since_kubernetes(ADMISSION_POLICY_SINCE)
 def test_two_installations_for_the_same_namespaces_do_not_fight_and_say_so(
     own_plane: ControlPlane, own_cluster: Cluster, cloud: SimulatorProcess, sources: Path, tmp_path: Path
 ) -> None:

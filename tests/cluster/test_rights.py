@@ -15,9 +15,10 @@ import yaml
 from cce_simulator.config import Behaviour, SimulatorConfig
 from controlplane import ControlPlane
 from harness import Cluster, Object, Operator, Scene, wait_for
-from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, ROOT, condition
+from harness.cluster import OPERATOR_ACCOUNT, OPERATOR_NAMESPACE, condition
 from harness.operator_process import FAST
 from harness.scene import server_ids
+from harness.sources import ROOT
 
 Role = dict[str, Any]
 """As yaml reads it."""

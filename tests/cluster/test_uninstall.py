@@ -15,13 +15,14 @@ from harness import Cluster, MembershipSpec, Operator, Rendered, SimulatorProces
 from harness.cluster import finalizers, is_ready
 from harness.kustomize import QUICK, TEAM, render
 from harness.scene import server_ids
+from harness.sources import HAS_ADMISSION_POLICY
 
 CRD: Final = "nodepoolmemberships.cce.nodepools.dev"
 EVERY: Final = ("-l", "app.kubernetes.io/part-of=nodepool-membership")
 KINDS: Final = (
     "namespace,serviceaccount,role,rolebinding,clusterrole,clusterrolebinding,deployment,poddisruptionbudget,"
-    "customresourcedefinition,validatingadmissionpolicy,validatingadmissionpolicybinding"
-)
+    "customresourcedefinition"
+) + (",validatingadmissionpolicy,validatingadmissionpolicybinding" if HAS_ADMISSION_POLICY else "")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ would see is asked of kubectl.
 
 import base64
 import json
-import shutil
 import ssl
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,17 +21,15 @@ import httpx
 import yaml
 
 from cce_simulator.config import CLUSTER_ID, NODE_POOL_ID, PROJECT_ID, SimulatorConfig
-from controlplane import ControlPlane, pins
+from controlplane import ControlPlane
 from harness.programs import wait_for
+from harness.sources import ROOT, copy_sources
 
 Object = dict[str, object]
 
-ROOT = Path(__file__).parent.parent.parent
 OPERATOR_NAMESPACE = "nodepool-membership"
 OPERATOR_ACCOUNT = "nodepool-membership-operator"
 CREDENTIALS_TYPE = "cce.nodepools.dev/credentials"
-_WITH_ADMISSION_POLICY = 30
-"""Before Kubernetes 1.30 the shipped policy is not served: deploy/components/without-admission-policy."""
 _GROUP = "/apis/cce.nodepools.dev/v1alpha1"
 _LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{OPERATOR_NAMESPACE}/leases/{OPERATOR_ACCOUNT}"
 _METADATA_ONLY = {"Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
@@ -111,20 +108,9 @@ class Cluster:
     def install(self) -> None:
         """Apply `deploy/` as the README says."""
         self.control_plane.install_crd(ROOT / "crds" / "nodepoolmemberships.yaml")
-        if pins.kubernetes_version().minor >= _WITH_ADMISSION_POLICY:
-            self.control_plane.kubectl("apply", "-k", str(ROOT / "deploy"))
-        else:
-            self._apply_without_admission_policy()
-        self._wait_served()
-
-    def _apply_without_admission_policy(self) -> None:
-        component = ["deploy/components/without-admission-policy"]
         with tempfile.TemporaryDirectory() as folder:
-            for source in ("deploy", "crds"):
-                shutil.copytree(ROOT / source, Path(folder) / source, symlinks=True)
-            kustomization = {"resources": ["deploy"], "components": component}
-            (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
-            self.control_plane.kubectl("apply", "-k", folder)
+            self.control_plane.kubectl("apply", "-k", str(copy_sources(Path(folder)) / "deploy"))
+        self._wait_served()
 
     def start_apiserver(self) -> None:
         """Start the API server again and wait until it serves memberships, too."""

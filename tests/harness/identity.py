@@ -16,7 +16,8 @@ from cce_simulator.config import (
     SimulatorConfig,
     TrustConfig,
 )
-from harness.cluster import ROOT, Cluster
+from harness.cluster import Cluster
+from harness.sources import ROOT
 from nodepool_membership.api.membership import Json
 
 ACCOUNT: Final = "cce-adopter"

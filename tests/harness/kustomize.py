@@ -3,7 +3,6 @@
 Not for what is tried with them.
 """
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import yaml
 
 from cce_simulator.config import AccessKeyConfig, Behaviour, SimulatorConfig
 from controlplane import ControlPlane
-from harness.cluster import ROOT, Cluster, MembershipSpec, is_ready
+from harness.cluster import Cluster, MembershipSpec, is_ready
 from harness.operator_process import Operator
 from harness.rendered import Rendered
 from harness.scene import server_ids
@@ -22,13 +21,6 @@ TEAM = "cce-system"
 KEY = AccessKeyConfig(access_key="OLD-ACCESS-KEY-0000", secret_key="old-secret-key-of-the-simulator")
 NEXT_KEY = AccessKeyConfig(access_key="NEW-ACCESS-KEY-0000", secret_key="new-secret-key-of-the-simulator")
 QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0, access_keys=(KEY, NEXT_KEY))
-
-
-def copy_sources(folder: Path) -> Path:
-    """Put a copy of what an overlay refers to into the folder."""
-    for source in ("deploy", "crds"):
-        shutil.copytree(ROOT / source, folder / source, symlinks=True)
-    return folder
 
 
 def write(folder: Path, kustomization: Mapping[str, object], **files: object) -> Path:
