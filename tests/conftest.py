@@ -6,6 +6,8 @@ is for programs that are known to be broken (`mutants`): the first failure will 
 
 import os
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -53,24 +55,29 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         conditions_program(say=say)
 
 
-def _cluster_reports(config: pytest.Config, outcome: str) -> int:
+def _cluster_reports(config: pytest.Config, *outcomes: str) -> Counter[str]:
+    """How many tests of each module ended so."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     assert isinstance(reporter, pytest.TerminalReporter)
-    return sum(1 for report in reporter.stats.get(outcome, []) if "cluster" in getattr(report, "keywords", {}))
+    reports = [report for outcome in outcomes for report in reporter.stats.get(outcome, [])]
+    cluster = [report for report in reports if "cluster" in getattr(report, "keywords", {})]
+    return Counter(Path(report.nodeid.partition("::")[0]).stem for report in cluster)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput"):
         return  # One of several processes of pytest-xdist: the one that started them counts.
-    ran = sum(_cluster_reports(session.config, outcome) for outcome in ("passed", "failed"))
-    missing = session.config.getoption(_REQUIRE) and ran == 0
+    missing = session.config.getoption(_REQUIRE) and not _cluster_reports(session.config, "passed", "failed")
     if _cluster_reports(session.config, "skipped") or missing:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    counts = {outcome: _cluster_reports(config, outcome) for outcome in ("passed", "failed", "skipped")}
-    if os.environ.get("TRIED") and counts["passed"] and not counts["failed"]:
-        tried.note(counts["passed"])
-    terminalreporter.write_line("cluster tests: " + ", ".join(f"{n} {outcome}" for outcome, n in counts.items()))
+    passed, failed = _cluster_reports(config, "passed"), _cluster_reports(config, "failed", "error")
+    skipped = _cluster_reports(config, "skipped")
+    whole_files = not config.option.keyword and not any("::" in argument for argument in config.args)
+    if os.environ.get("TRIED") and whole_files:
+        tried.note(passed, failed)
+    told = f"{passed.total()} passed, {failed.total()} failed, {skipped.total()} skipped"
+    terminalreporter.write_line(f"cluster tests: {told}")

@@ -24,8 +24,8 @@ from cce_simulator.config import (
     TrustConfig,
 )
 from harness import Cluster, Operator, SimulatorProcess, wait_for
-from harness.cluster import ROOT
 from harness.scene import server_ids
+from harness.sources import ROOT
 
 SAMPLES: Final = ROOT / "deploy" / "samples" / "identity"
 ACCOUNT: Final = "d78cbac186b744899480f25bd022f468"

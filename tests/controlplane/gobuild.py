@@ -12,11 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 from controlplane import pins
 from controlplane.errors import ControlPlaneError
 from controlplane.leash import leashed
 
+KUBERNETES_PACKAGES: Final = ("k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl")
 _PROGRESS_SECONDS = 10
 _LOG_LINES = 30
 
@@ -41,10 +43,8 @@ def build(destination: Path, say: Say) -> None:
         f"building kube-apiserver and kubectl {version} and etcd {pins.etcd_version()} from source: "
         f"about 5 minutes on 2 cores, once; cached in {destination.parent}"
     )
-    kubernetes = ("k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes/cmd/kubectl")
-    _build(
-        ((pins.ETCD_MODULE, "-s -w", (".",)), (pins.KUBERNETES_MODULE, f"-s -w {stamp}", kubernetes)), destination, say
-    )
+    kubernetes = (pins.KUBERNETES_MODULE, f"-s -w {stamp}", KUBERNETES_PACKAGES)
+    _build(((pins.ETCD_MODULE, "-s -w", (".",)), kubernetes), destination, say)
 
 
 def build_helm(destination: Path, say: Say) -> None:

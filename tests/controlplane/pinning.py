@@ -49,8 +49,13 @@ def pin(version: str, cache: Path, say: Say) -> Path:
     module.mkdir(exist_ok=True)
     (module / "go.mod").write_text(_HEAD.format(version=release, replaces=replaces))
     shutil.copy(pins.NEWEST_MODULE / "tools.go", module)
-    # -e: some tests of old dependencies import what cannot be had any more; nothing that is built does.
-    _run([go, "mod", "tidy", "-e"], module, environment)
+    try:
+        # -e: some tests of old dependencies import what cannot be had any more. What is built has to be complete.
+        _run([go, "mod", "tidy", "-e"], module, environment)
+        _run([go, "list", "-mod=readonly", "-deps", *gobuild.KUBERNETES_PACKAGES], module, environment)
+    except ControlPlaneError:
+        shutil.rmtree(module)
+        raise
     return module
 
 
