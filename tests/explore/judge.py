@@ -161,6 +161,7 @@ _WAITS: Final = frozenset(
         "AwaitingApproval",
         "CanaryFailed",
         "Conflict",
+        "JobOverdue",
         "Paused",
         "PoolRefuses",
         "StatusInvalid",

@@ -20,11 +20,7 @@ from explore.world import Paused, World
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus, parse_membership, status_json
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Operation
-from nodepool_membership.core.observed.observation import (
-    JobReport,
-    NamespaceState,
-    Trouble,
-)
+from nodepool_membership.core.observed.observation import JobReport, NamespaceState, Trouble
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.preflight.facts import Inspection, Server
 from nodepool_membership.core.program import effects as fx
@@ -256,7 +252,9 @@ class Run:
     def _note_version(self) -> None:
         """Since when the process knows of the object as it is."""
         version, noted = self.objects[self._key].version, list(self.process.noted)
-        if noted[self._key] is None or noted[self._key][0] != version:
+        known, latest = noted[self._key], ticked(self.process, self.world.now)[1]
+        # One from the future was noted before the clock was set back.
+        if known is None or known[0] != version or known[1] > latest:
             noted[self._key] = (version, self.instant())
             self.process = self.process._replace(noted=tuple(noted))
 

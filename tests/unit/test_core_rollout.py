@@ -4,6 +4,7 @@ Not for: the brake on many failures; test_core_brake.
 """
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -71,6 +72,17 @@ def test_where_nothing_installs_nobody_else_is_wiped_until_somebody_says_so() ->
         assert call(run) == ()
     run.annotate({"cce.nodepools.dev/reset-requested-at": "1"})
     assert call(run) == IDS[1:2]
+
+
+def test_a_canary_whose_job_does_not_end_is_told_and_nobody_else_is_wiped_until_somebody_says_so() -> None:
+    run = a_run()
+    assert call(run) == IDS[:1]
+    run.wait(timedelta(seconds=run.membership.spec.join_timeout_seconds + 301))
+    assert call(run) == ()
+    assert run.ready.reason is Reason.JOB_OVERDUE
+    assert "set spec.rollout.canary to 0 to add them all the same" in run.ready.message
+    run.edit(with_canary(run.membership.spec, 0))
+    assert call(run) == IDS[1:5]
 
 
 def test_a_template_that_changes_has_to_prove_itself_again() -> None:
