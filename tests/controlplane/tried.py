@@ -11,6 +11,7 @@ from pathlib import Path
 from controlplane import pins
 
 _FILE = pins.HERE / "tried.json"
+_TESTS = pins.HERE.parent / "cluster"
 
 Runs = dict[str, dict[str, dict[str, int | str]]]
 """By version and module: how many tests passed, and on which day."""
@@ -31,10 +32,10 @@ def _known(file: Path) -> Runs:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
-def page(file: Path = _FILE) -> str:
+def page(file: Path = _FILE, tests: Path = _TESTS) -> str:
     """Markdown: the versions, newest first."""
     known = _known(file)
-    every = {module for modules in known.values() for module in modules}
+    every = {path.stem for path in tests.glob("test_*.py")}
     rows = sorted(known.items(), key=lambda item: [int(part) for part in item[0].split(".")], reverse=True)
     lines = [_row(version, modules, every) for version, modules in rows]
     return "\n".join(
@@ -52,6 +53,9 @@ def page(file: Path = _FILE) -> str:
             "What is about the admission policy is left out before 1.30, which does not serve it: `deploy` is",
             "installed with the component `without-admission-policy` there.",
             "",
+            "`.github/workflows/versions.yml` runs them on the oldest one every week: building it and running them",
+            "takes longer than the check of a change may.",
+            "",
             "`make test KUBERNETES=1.28.15` runs them on another version than the newest one. Each is built once",
             "(4 to 5 minutes on two cores) and cached; `python -m controlplane pin VERSION` makes one more available.",
             "",
@@ -62,5 +66,6 @@ def page(file: Path = _FILE) -> str:
 def _row(version: str, modules: Mapping[str, Mapping[str, int | str]], every: Collection[str]) -> str:
     passed = sum(int(run["passed"]) for run in modules.values())
     missing = sorted(set(every) - set(modules))
-    files = f"all {len(every)}" if not missing else f"{len(modules)} of {len(every)}, not {', '.join(missing)}"
+    named = ", ".join(f"`{module}`" for module in missing)
+    files = f"all {len(every)}" if not missing else f"{len(modules)} of {len(every)}, not {named}"
     return f"| {version} | {passed} passed | {files} | {min(str(run['on']) for run in modules.values())} |"

@@ -1,6 +1,5 @@
 """The table of versions tells of what passed, by module, and of what did not."""
 
-import json
 from pathlib import Path
 
 from controlplane import pins, tried
@@ -9,7 +8,9 @@ VERSION = str(pins.kubernetes_version())
 
 
 def rows(file: Path) -> list[str]:
-    return [line for line in tried.page(file).splitlines() if line.startswith(f"| {VERSION} ")]
+    for name in ("one", "two"):
+        (file.parent / f"test_{name}.py").touch()
+    return [line for line in tried.page(file, file.parent).splitlines() if line.startswith(f"| {VERSION} ")]
 
 
 def test_a_run_of_some_modules_keeps_what_is_known_of_the_others(tmp_path: Path) -> None:
@@ -24,7 +25,5 @@ def test_a_module_that_failed_is_named_as_not_passed(tmp_path: Path) -> None:
     file = tmp_path / "tried.json"
     tried.note({"test_one": 3, "test_two": 4}, [], file)
     tried.note({"test_one": 2}, ["test_one"], file)
-    other = {"1.2.3": {"test_one": {"passed": 3, "on": "2026-01-02"}}}
-    file.write_text(json.dumps(json.loads(file.read_text()) | other))
     (row,) = rows(file)
-    assert row.startswith(f"| {VERSION} | 4 passed | 1 of 2, not test_one | ")
+    assert row.startswith(f"| {VERSION} | 4 passed | 1 of 2, not `test_one` | ")
