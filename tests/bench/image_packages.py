@@ -12,7 +12,7 @@ import venv
 from collections.abc import Callable
 from pathlib import Path
 
-from controlplane.binaries import cache_root
+from controlplane.binaries import cache_root, locked
 from harness.sources import ROOT
 
 
@@ -29,19 +29,20 @@ def python_of_the_image(say: Callable[[str], None]) -> Path:
     target = cache_root(os.environ) / f"run-{key}"
     python = target / "bin" / "python"
     done = target / "complete"
-    if not done.exists():
-        say("installing requirements/run.txt for the operator under measurement: half a minute, once")
-        venv.create(target, with_pip=True, clear=True)
-        install = (
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--require-hashes",
-            "-r",
-            str(lock),
-        )
-        subprocess.run([str(python), *install], check=True)
-        done.touch()
+    with locked(target.with_name(target.name + ".lock"), say):
+        if not done.exists():
+            say("installing requirements/run.txt for the operator under measurement: half a minute, once")
+            venv.create(target, with_pip=True, clear=True)
+            install = (
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--require-hashes",
+                "-r",
+                str(lock),
+            )
+            subprocess.run([str(python), *install], check=True)
+            done.touch()
     return python

@@ -120,7 +120,7 @@ def kept(target: Path, get: Source, say: Say) -> Path:
     """
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_name(target.name + ".lock"), say):
+        with locked(target.with_name(target.name + ".lock"), say):
             if not target.is_dir():
                 _fill(target, get, say)
     return target
@@ -144,7 +144,8 @@ def _empty(directory: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path, say: Say) -> Iterator[None]:
+def locked(path: Path, say: Say) -> Iterator[None]:
+    """Alone with what is made at this path, among all processes of this machine that ask."""
     with path.open("w") as file:
         _lock(file, path, say)
         yield
