@@ -1,6 +1,6 @@
 """Run the bench: `python -m bench [--quick] [--long] [--only NAME ...]`; exit code 1 when a limit is exceeded.
 
-Not for: measuring (`decision`, `plans`, `joins`, `crowds`, `fleets`).
+Not for: measuring (`decision`, `plans`, `joins`, `crowds`, `estate`, `fleets`).
 """
 
 import sys
@@ -10,8 +10,9 @@ from time import monotonic
 
 import click
 
-from bench import crowds, decision, fleets, joins, plans
-from bench.crowds import Crowd
+from bench import crowds, decision, estate, fleets, joins, plans
+from bench.crowds import Crowd, Race
+from bench.estate import Estate
 from bench.figures import Section, is_over, lines
 from bench.fleets import GIB, Fleet, Peer, lacks_memory
 from bench.joins import Join
@@ -34,7 +35,13 @@ _FLEETS = (
 )
 _JOINS = (Join(450), Join(2_000, max_parallel_jobs=2), Join(10_000, max_parallel_jobs=4))
 _CROWDS = (Crowd(1), Crowd(10), Crowd(300), Crowd(300, clusters=5))
-_LARGE_CROWD = Crowd(1000)
+_LARGE_CROWD = Crowd(1000, most=2.0)
+_RACE = Race(
+    Crowd(300, clusters=5, job=2.0, writes=120),
+    Crowd(1, ids=6_000, batch=20, parallel=10, job=2.0, writes=120),
+    most=1.5,
+)
+_ESTATE = Estate()
 _QUICK_JOIN = Join(450, job=1.5, poll=0.1, resync=2)
 
 Load = Callable[[], Section]
@@ -49,6 +56,14 @@ def _crowds_of(*, long: bool) -> tuple[Crowd, ...]:
     return (*_CROWDS, _LARGE_CROWD) if long else _CROWDS
 
 
+def _long(say: Say) -> Mapping[str, Load]:
+    """What takes long, and is not run by default."""
+    return {
+        _RACE.name: partial(crowds.measure_race, _RACE, say),
+        _ESTATE.name: partial(estate.measure, _ESTATE, say),
+    }
+
+
 def _loads(say: Say, *, quick: bool, long: bool) -> Mapping[str, Load]:
     if quick:
         return {"decide": partial(decision.measure, 15), _QUICK_JOIN.name: partial(joins.measure, _QUICK_JOIN, say)}
@@ -57,6 +72,7 @@ def _loads(say: Say, *, quick: bool, long: bool) -> Mapping[str, Load]:
         "plan": partial(plans.measure, say),
         **{load.name: partial(joins.measure, load, say) for load in _JOINS},
         **{load.name: partial(crowds.measure, load, say) for load in _crowds_of(long=long)},
+        **(_long(say) if long else {}),
         **{load.name: partial(fleets.measure, load, say) for load in _FLEETS},
     }
 
@@ -82,7 +98,7 @@ def _run(load: Load, *, counts_only: bool) -> bool:
 @click.command()
 @click.option("--quick", is_flag=True, help="450 ids with short jobs; only counts decide.")
 @click.option("--only", multiple=True, metavar="NAME", help="One of the loads by name; may be repeated.")
-@click.option("--long", is_flag=True, help="1,000 memberships that add on one cluster, too.")
+@click.option("--long", is_flag=True, help="Also what takes long: 1,000 that add on one cluster, a race, 100 clusters.")
 def main(quick: bool, only: tuple[str, ...], long: bool) -> None:
     """Figures as counts and ratios, each beside its limit; exit code 1 when one is exceeded or not measured."""
     loads = _loads(_say, quick=quick, long=long)

@@ -46,7 +46,7 @@ class Join:
         return (
             f"batchSize {_BATCH}, maxParallelJobs {self.max_parallel_jobs}, jobs of {self.job:g} s,"
             f" --poll-interval={self.poll:g}s, --resync-interval={self.resync}s,"
-            f" --writes-per-minute={_WRITES_PER_MINUTE}, no write limit in the simulator"
+            f" --writes-per-minute={_WRITES_PER_MINUTE}, --reads-per-second=1000, no write limit in the simulator"
         )
 
 
@@ -78,6 +78,7 @@ def measure(load: Join, say: Say) -> Section:
             f"--poll-interval={round(load.poll * 1000)}ms",
             f"--resync-interval={load.resync}s",
             f"--writes-per-minute={_WRITES_PER_MINUTE}",
+            "--reads-per-second=1000",
         )
         with here.operator(*options) as operator:
             operator.wait_ready()

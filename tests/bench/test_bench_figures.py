@@ -3,6 +3,7 @@
 import pytest
 
 from bench.apiserver import Writes, writes
+from bench.crowds import Crowd, is_alarm
 from bench.figures import Figure, Limit, Section, is_over, lines
 from bench.fleets import GIB, Fleet, lacks_memory
 
@@ -79,3 +80,17 @@ def test_a_load_that_does_not_fit_says_what_it_needs() -> None:
     fleet = Fleet(1000, 10_000, suspend=True, peak_mib=120, needs_bytes=1_000_000 * GIB)
     assert "fleet-1000x10000 needs 1000000 GiB" in str(lacks_memory(fleet))
     assert lacks_memory(Fleet(1000, 50, suspend=False, peak_mib=100)) is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "alarm"),
+    [("", False), (None, False), ("Pending", False), ("Progressing", False), ("ListingImplausible", True),
+     ("Throttled", True), ("MemberMissing", True)],
+)  # fmt: skip
+def test_a_reason_that_tells_of_trouble_is_an_alarm(reason: str | None, alarm: bool) -> None:
+    assert is_alarm({"Reason": reason}) is alarm
+
+
+def test_the_write_budget_alone_needs_the_time_of_all_calls_and_one_job() -> None:
+    many, one = Crowd(300, job=2.0, writes=120), Crowd(1, ids=6_000, batch=20, job=2.0, writes=120)
+    assert (many.batches, many.least) == (one.batches, one.least) == (300, 152.0)

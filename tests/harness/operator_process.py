@@ -103,11 +103,6 @@ class Operator(Program):
         """VmRSS of the process, MiB."""
         return self._status("VmRSS") / 1024
 
-    def cpu_seconds(self) -> float:
-        """User and system time used so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def _status(self, field: str) -> float:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):

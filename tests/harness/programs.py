@@ -3,6 +3,7 @@
 Not for: what the programs are (`operator_process`, `simulator_process`).
 """
 
+import os
 import signal
 import subprocess
 import time
@@ -73,6 +74,11 @@ class Program:
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
+
+    def cpu_seconds(self) -> float:
+        """User and system time used so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def output(self) -> str:
         """The whole lines that this run has written so far: what is being written while we read is no line yet."""
