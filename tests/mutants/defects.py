@@ -159,36 +159,6 @@ DEFECTS: Final = (
         (_UNIT + "test_cce_budget.py::test_never_more_than_n_in_any_minute_and_nobody_is_overtaken_twice",),
     ),
     Mutant(
-        "reads",
-        "the bound of reads in a second",
-        (
-            Edit(
-                "cce/reads.py",
-                "            await self._sleep(begins - now)\n",
-                "",
-            ),
-        ),
-        (_UNIT + "test_cce_reads.py::test_never_more_than_n_in_any_second",),
-    ),
-    Mutant(
-        "paused",
-        "the pause of all readers after one was throttled",
-        (Edit("cce/reads.py", "        if left > 0:\n            why", "        if left > 3600:\n            why"),),
-        (_UNIT + "test_cce_reads.py",),
-    ),
-    Mutant(
-        "polls",
-        "what was said of a job a moment ago",
-        (Edit("runtime/cloud/jobs.py", "if not report.is_over}", "if report.is_over}"),),
-        (_UNIT + "test_runtime_clouds.py::test_a_job_is_asked_for_at_most_once_a_poll_interval_until_it_is_over",),
-    ),
-    Mutant(
-        "locks",
-        "what another was told of a locked pool",
-        (Edit("runtime/cloud/locks.py", "            self._until[pool] = now + self._keep", "            pass"),),
-        (_UNIT + "test_runtime_clouds.py::test_who_shares_a_pool_that_is_locked_spends_no_write_on_it",),
-    ),
-    Mutant(
         "n",
         "the progress after which a deletion is let go",
         (

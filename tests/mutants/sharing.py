@@ -1,4 +1,4 @@
-"""What keeps a snapshot that others share from proving too much, taken out piece by piece.
+"""What memberships share of a cluster, and what keeps it from proving or costing too much, taken out piece by piece.
 
 Not for: the rules themselves, of which each has one mutant (`rules`).
 """
@@ -67,5 +67,35 @@ SHARING: Final = (
             ),
         ),
         ("tests/unit/test_core_waiting.py",),
+    ),
+    Mutant(
+        "reads",
+        "the bound of reads in a second",
+        (
+            Edit(
+                "cce/reads.py",
+                "            await self._sleep(begins - now)\n",
+                "",
+            ),
+        ),
+        ("tests/unit/test_cce_reads.py::test_never_more_than_n_in_any_second",),
+    ),
+    Mutant(
+        "paused",
+        "the pause of all readers after one was throttled",
+        (Edit("cce/reads.py", "        if left > 0:\n            why", "        if left > 3600:\n            why"),),
+        ("tests/unit/test_cce_reads.py",),
+    ),
+    Mutant(
+        "polls",
+        "what was said of a job a moment ago",
+        (Edit("runtime/cloud/jobs.py", "if not report.is_over}", "if report.is_over}"),),
+        ("tests/unit/test_runtime_clouds.py::test_a_job_is_asked_for_at_most_once_a_poll_interval_until_it_is_over",),
+    ),
+    Mutant(
+        "locks",
+        "what another was told of a locked pool",
+        (Edit("runtime/cloud/locks.py", "            self._until[pool] = now + self._keep", "            pass"),),
+        ("tests/unit/test_runtime_clouds.py::test_who_shares_a_pool_that_is_locked_spends_no_write_on_it",),
     ),
 )
