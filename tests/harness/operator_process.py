@@ -70,7 +70,7 @@ class Operator(Program):
         """GET a path such as `/healthz`."""
         return httpx.get(f"http://127.0.0.1:{self.port}{path}", trust_env=False, timeout=10)
 
-    def wait_ready(self, seconds: float = 30.0) -> None:
+    def wait_ready(self, seconds: float = 120.0) -> None:
         """Return when `/readyz` answers 200."""
 
         def ready() -> bool | None:
