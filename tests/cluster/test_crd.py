@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from controlplane import ControlPlane
+from harness.typist import Typist
 from nodepool_membership.api.membership import Membership, parse_membership, status_json
 from nodepool_membership.api.names import API_VERSION, KIND, MAX_BATCH, MAX_OBJECT_BYTES, MAX_SERVERS
 from nodepool_membership.api.reasons import FailureReason, Reason
@@ -68,22 +69,8 @@ def manifest(name: str, **changes: object) -> str:
     return json.dumps({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": present(spec)})
 
 
-class Client:
+class Client(Typist):
     """What a user types, in one namespace."""
-
-    def __init__(self, control_plane: ControlPlane, namespace: str) -> None:
-        self._control_plane = control_plane
-        self._namespace = namespace
-
-    def kubectl(self, *args: str, stdin: str | None = None) -> str:
-        """Run kubectl, which must succeed; returns what it printed."""
-        return self._control_plane.kubectl(f"--namespace={self._namespace}", *args, input=stdin).stdout
-
-    def refusal(self, *args: str, stdin: str | None = None) -> str:
-        """Run kubectl, which must fail; returns what it complained."""
-        result = self._control_plane.kubectl(f"--namespace={self._namespace}", *args, input=stdin, check=False)
-        assert result.returncode != 0, f"accepted: {args}"
-        return result.stderr
 
     def create(self, name: str, **changes: object) -> None:
         self.kubectl("create", "--filename=-", stdin=manifest(name, **changes))

@@ -12,6 +12,7 @@ import pytest
 from cluster.objects import manifest, server_ids
 from controlplane import ControlPlane
 from harness.identity import FEDERATION, STS
+from harness.typist import Typist
 
 pytestmark = pytest.mark.usefixtures("crd")
 
@@ -26,22 +27,8 @@ OF_ACCOUNT: Final = "domainName or domainID is needed with agencyName"
 NAMED: Final = "agencyName or agencyURN must be set, and not both"
 
 
-class Client:
+class Client(Typist):
     """What a user types, about one membership."""
-
-    def __init__(self, control_plane: ControlPlane, namespace: str) -> None:
-        self._control_plane = control_plane
-        self._namespace = namespace
-
-    def kubectl(self, *args: str, stdin: str | None = None) -> str:
-        """Run kubectl, which must succeed."""
-        return self._control_plane.kubectl(f"--namespace={self._namespace}", *args, input=stdin).stdout
-
-    def refusal(self, *args: str, stdin: str | None = None) -> str:
-        """Run kubectl, which must fail; returns its complaint."""
-        done = self._control_plane.kubectl(f"--namespace={self._namespace}", *args, input=stdin, check=False)
-        assert done.returncode != 0, f"accepted: {args}"
-        return done.stderr
 
     def spec(self) -> Mapping[str, object]:
         """Of the object as it is stored, without defaults of identityRef."""

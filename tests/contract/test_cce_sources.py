@@ -24,7 +24,7 @@ from nodepool_membership.cce.sources.exchange import TimedGrant, Via
 from nodepool_membership.cce.sources.federation import SECONDS, Federation
 from nodepool_membership.cce.sources.pod_identity import FILE_VARIABLE, URI_VARIABLE, PodIdentity
 from nodepool_membership.cce.sources.sts import AssumeWithOidc, Trust
-from nodepool_membership.cce.sources.wire import parse_time, read_grant
+from nodepool_membership.cce.sources.wire import parse_time, read_temporary_key
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 IAM, STS = "https://iam.example.com", "https://sts.cn-north-4.myhuaweicloud.com"
@@ -309,7 +309,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 def test_every_spelling_is_read_as_the_sdk_reads_it(wrapper: str, names: tuple[str, ...]) -> None:
     values = ("HSTAEXAMPLE", "the-temporary-secret", "the-security-token", "2026-08-10T07:15:09.084000Z")
     content = json.dumps({wrapper: dict(zip(names, values, strict=True))}).encode()
-    ours, theirs = read_grant(content), FederalAccessor._process_credential(content)
+    ours, theirs = read_temporary_key(content), FederalAccessor._process_credential(content)
     assert (ours.key.access_key, ours.key.secret_key, ours.key.security_token, int(ours.expires.timestamp())) == (
         theirs.access,
         theirs.secret,

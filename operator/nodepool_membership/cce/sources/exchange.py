@@ -19,7 +19,7 @@ from nodepool_membership import __version__
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.calls import Observe, nobody
 from nodepool_membership.cce.errors import IdentityError, from_transport, retry_after
-from nodepool_membership.cce.sources.wire import TemporaryKey, read_grant
+from nodepool_membership.cce.sources.wire import TemporaryKey, read_temporary_key
 from nodepool_membership.cce.transport import read_bounded
 
 SESSION_NAME: Final = "nodepool-membership"
@@ -112,7 +112,7 @@ class Exchange:
             IdentityError: it has none, or none that are good.
         """
         try:
-            grant = read_grant(answer.content)
+            grant = read_temporary_key(answer.content)
         except ValueError as error:
             raise self._unreachable(f"an answer whose keys cannot be read: {error}") from None
         # By the clock that set the expiry: ours may be wrong.

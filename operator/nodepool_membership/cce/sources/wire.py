@@ -37,7 +37,7 @@ class TemporaryKey:
     expires: datetime
 
 
-def read_grant(content: bytes) -> TemporaryKey:
+def read_temporary_key(content: bytes) -> TemporaryKey:
     """The keys of an answer.
 
     Raises:
