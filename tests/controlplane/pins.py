@@ -38,7 +38,7 @@ KUBERNETES_MODULE = _kubernetes_module(os.environ.get("KUBERNETES", ""))
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64", "ppc64le": "ppc64le", "s390x": "s390x"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class KubernetesVersion:
     """A Kubernetes release, such as 1.36.3."""
 
@@ -61,6 +61,12 @@ class KubernetesVersion:
 def kubernetes_version() -> KubernetesVersion:
     """The release that `kubernetes/go.mod` requires."""
     return KubernetesVersion.parse(_required(KUBERNETES_MODULE, "k8s.io/kubernetes"))
+
+
+def oldest_version() -> KubernetesVersion:
+    """The oldest release that is pinned: what the operator needs is its minor version, or a newer one."""
+    releases = [_required(path.parent, "k8s.io/kubernetes") for path in HERE.glob("kubernetes*/go.mod")]
+    return min(KubernetesVersion.parse(release) for release in releases)
 
 
 def etcd_version() -> str:

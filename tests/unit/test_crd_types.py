@@ -1,4 +1,4 @@
-"""The CRD's file by itself: it says what the Python types say, and is bounded, described and fit for Kubernetes 1.27.
+"""The CRD file by itself: it says what the Python types say, is bounded and described, and fits the oldest Kubernetes.
 
 Not for what an API server makes of it: `tests/cluster/test_crd.py`.
 """
@@ -182,8 +182,8 @@ def test_the_description_of_phase_names_every_phase() -> None:
 
 
 @pytest.mark.parametrize(("path", "rule"), RULES)
-def test_rule_is_of_kubernetes_1_27_and_its_message_begins_with_the_field(path: str, rule: Node) -> None:
-    """`reason` and `fieldPath` came with 1.28, `optionalOldSelf` with 1.29; sets and `format` functions later still."""
+def test_rule_is_of_the_oldest_kubernetes_and_its_message_begins_with_the_field(path: str, rule: Node) -> None:
+    """`optionalOldSelf` came with 1.29, sets and `format` functions later still."""
     assert rule.keys() == {"rule", "message"}
     assert "sets." not in str(rule["rule"])
     first_word = str(rule["message"]).split()[0]
