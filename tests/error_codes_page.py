@@ -1,7 +1,7 @@
 """Prints docs/error-codes.md from the catalogue: `python -m error_codes_page > docs/error-codes.md` (`make pages`).
 
-Not for: what the catalogue says (`core.observed.catalogue`); `unit/test_error_codes_page.py` holds that the page is
-current.
+Not for: what the catalogue says (`core.observed.catalogue`); `unit/house/test_error_codes_page.py` holds that the
+page is current.
 """
 
 import sys

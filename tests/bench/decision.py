@@ -14,7 +14,7 @@ from typing import Final
 
 from bench.figures import Figure, Limit, Section
 from nodepool_membership.api.membership import Membership, parse_membership
-from nodepool_membership.core.decide import Decision, decide
+from nodepool_membership.core.decision.decide import Decision, decide
 from nodepool_membership.core.observed.observation import (
     ACTIVE,
     ClusterReport,

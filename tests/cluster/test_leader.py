@@ -1,6 +1,6 @@
 """Two replicas on a real API server: one calls the cloud, the other one takes over, and what was frozen does nothing.
 
-Not for: the rules of the election (`tests/unit/test_runtime_election.py`).
+Not for: the rules of the election (`tests/unit/runtime/scheduling/test_runtime_election.py`).
 """
 
 import json

@@ -1,6 +1,6 @@
 """With the component `metrics-auth` only the bearer of a token that may get /metrics reads them. On a real API server.
 
-Not for: how often the API server is asked (`tests/unit/test_kube_reviews.py`).
+Not for: how often the API server is asked (`tests/unit/kube/test_kube_reviews.py`).
 """
 
 from pathlib import Path

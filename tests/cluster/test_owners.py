@@ -1,6 +1,6 @@
 """One list, one owner: memberships of different namespaces, pools and clusters that claim the same servers (rule P16).
 
-Not for: the index itself (`unit.test_runtime_claims`), or every interleaving (`property.test_claims`).
+Not for: the index itself (`unit.runtime.claims.test_runtime_claims`), or every interleaving (`property.test_claims`).
 """
 
 from collections.abc import Callable

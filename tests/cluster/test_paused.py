@@ -1,6 +1,7 @@
 """A stop that Git does not undo: the annotation stays through each kind of apply, and no call is made while it does.
 
-Not for: what a pause does to decisions (`unit/test_core_upcoming`, `unit/test_core_requests`).
+Not for: what a pause does to decisions (`unit/core/conditions/test_core_upcoming`,
+`unit/core/state/test_core_requests`).
 """
 
 import json

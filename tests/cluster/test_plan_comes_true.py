@@ -1,6 +1,6 @@
 """`kubectl npmem plan` and `approve` on a real API server, by the rights of a namespace's editor, and what comes of it.
 
-Not for: every case that a plan can tell (`unit.test_core_preview`), or that it comes true in any history
+Not for: every case that a plan can tell (`unit.core.decision.test_core_preview`), or that it comes true in any history
 (`property.test_preview`).
 """
 

@@ -1,6 +1,6 @@
 """`kubectl npmem` about a membership in a cluster, with the rights that a namespace's editor has, and without.
 
-Not for: every state that can be explained (`unit.test_plugin_explain`), or what a request leads to.
+Not for: every state that can be explained (`unit.plugin.test_plugin_explain`), or what a request leads to.
 """
 
 import json

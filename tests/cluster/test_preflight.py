@@ -1,6 +1,7 @@
 """Servers looked at before they are wiped, on a real API server and over the wire: what is sent, what is told.
 
-Not for: the checks one by one (tests/unit/test_preflight_rules.py), or the client (tests/contract/test_cce_servers.py).
+Not for: the checks one by one (tests/unit/core/preflight/test_preflight_rules.py), or the client
+(tests/contract/test_cce_servers.py).
 """
 
 from collections.abc import Callable

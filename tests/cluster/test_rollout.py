@@ -1,6 +1,7 @@
 """A new template meets one server first, and nothing is called that nobody approved: real API server, over the wire.
 
-Not for: each case of either (`unit.test_core_rollout`, `unit.test_core_approval`), or every history (tests/explore).
+Not for: each case of either (`unit.core.servers.test_core_rollout`, `unit.core.planning.test_core_approval`), or
+every history (tests/explore).
 """
 
 from collections.abc import Callable, Sequence

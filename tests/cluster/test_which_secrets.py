@@ -1,6 +1,6 @@
 """The right to edit memberships is not the right to use every Secret of the namespace. On a real API server.
 
-Not for: what stands in a Secret (`test_bad_input`), or the memory for Secrets (`tests/unit/test_kube_secrets.py`).
+Not for: what stands in a Secret (`test_bad_input`), or the memory for Secrets (`tests/unit/kube/test_kube_secrets.py`).
 """
 
 import base64

@@ -1,6 +1,7 @@
 """Keys that end between two calls, or during one: renewed before they are blamed; a call that changes is not repeated.
 
-Not for: the lockout's counting as such (`unit/test_cce_lockout.py`), or renewal in time (`unit/test_cce_renewal.py`).
+Not for: the lockout's counting as such (`unit/cce/test_cce_lockout.py`), or renewal in time
+(`unit/cce/test_cce_renewal.py`).
 """
 
 from collections.abc import Callable

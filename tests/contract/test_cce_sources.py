@@ -1,6 +1,6 @@
 """The ways to keys on the wire, held against the official SDK's requests and its reading of answers; and their errors.
 
-Not for: when keys are renewed (`unit/test_cce_renewal.py`).
+Not for: when keys are renewed (`unit/cce/test_cce_renewal.py`).
 """
 
 import json

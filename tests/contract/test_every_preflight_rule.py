@@ -1,6 +1,7 @@
 """Every rule of preflight over the wire: a server whose document breaks it, read by the client and judged.
 
-Not for: the checks themselves (`unit.test_preflight_rules`), or what becomes of a server (`unit.test_core_vetting`).
+Not for: the checks themselves (`unit.core.preflight.test_preflight_rules`), or what becomes of a server
+(`unit.core.planning.test_core_vetting`).
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """What counts as no answer of an endpoint, over real connections: then all but one request fail at once.
 
-Not for: the waits (`tests/unit/test_cce_breaker.py`).
+Not for: the waits (`tests/unit/cce/test_cce_breaker.py`).
 """
 
 import asyncio

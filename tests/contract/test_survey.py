@@ -1,6 +1,6 @@
 """One snapshot: pools, nodes, pools again, phase; and whose trouble it is when one of them cannot be read.
 
-Not for: pages of the listing (`test_cce_listing`), or sharing (`tests/unit/test_cce_snapshots.py`).
+Not for: pages of the listing (`test_cce_listing`), or sharing (`tests/unit/cce/test_cce_snapshots.py`).
 """
 
 from collections.abc import Mapping

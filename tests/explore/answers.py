@@ -6,9 +6,9 @@ Not for: what a call does (`physics`).
 from explore import physics
 from explore.objects import server_id
 from nodepool_membership.api.status import Batch, Operation
+from nodepool_membership.core.decision.record import Accepted, Answer, NotSent, Refused, Unknown
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase, JobReport
-from nodepool_membership.core.record import Accepted, Answer, NotSent, Refused, Unknown
 
 
 def said(told: physics.Answer, intent: Batch) -> Answer:

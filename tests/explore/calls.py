@@ -1,8 +1,8 @@
 """A call on its way to the cloud: in one step, or, where keys end and are renewed, as the operator's own code makes it.
 
-Not for: what it does to servers (`physics`), or what its answer means (`core.record`). Where keys end, time may pass
-between the begin of a call and its leaving: for a renewal, or for a connection. All from the sender to the signature is
-the operator's; the source of keys and the gateway are of this small world.
+Not for: what it does to servers (`physics`), or what its answer means (`core.decision.record`). Where keys end, time
+may pass between the begin of a call and its leaving: for a renewal, or for a connection. All from the sender to the
+signature is the operator's; the source of keys and the gateway are of this small world.
 """
 
 import asyncio
@@ -28,8 +28,8 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.errors import IdentityError
 from nodepool_membership.cce.snapshots import SnapshotKey
+from nodepool_membership.core.decision.record import Answer, NotSent, too_late
 from nodepool_membership.core.program import effects as fx
-from nodepool_membership.core.record import Answer, NotSent, too_late
 from nodepool_membership.runtime.cloud.clouds import Access
 from nodepool_membership.runtime.reconcile.send import Sender
 

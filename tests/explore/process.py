@@ -20,6 +20,7 @@ from explore.world import Paused, World
 from nodepool_membership.api.membership import Membership, Metadata, UnreadableStatus, parse_membership, status_json
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Operation
+from nodepool_membership.core.decision.record import Answer
 from nodepool_membership.core.observed.observation import JobReport, NamespaceState, Trouble
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.preflight.facts import Inspection, Server
@@ -27,7 +28,6 @@ from nodepool_membership.core.program import effects as fx
 from nodepool_membership.core.program.memory import Memory
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
-from nodepool_membership.core.record import Answer
 from nodepool_membership.core.state.ledger import Ledger
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.runtime.claims.claims import Claims

@@ -20,14 +20,14 @@ DEFECTS: Final = (
                 "    return tuple(b.job_id for b in state.open_batches if b.job_id and b.settling_since is None)\n",
             ),
         ),
-        (_UNIT + "test_core_jobs.py::test_one_404_for_a_job_is_not_believed_when_it_runs_again",),
+        (_UNIT + "core/servers/test_core_jobs.py::test_one_404_for_a_job_is_not_believed_when_it_runs_again",),
     ),
     Mutant(
         "b",
         "the hold of a failed server whose node vanished",
         (Edit("core/planning/eligibility.py", " - named - state.holds.keys()", " - named"),),
         (
-            _UNIT + "test_core_eligibility.py::"
+            _UNIT + "core/planning/test_core_eligibility.py::"
             "test_a_server_whose_node_vanished_waits_for_the_settle_window_whatever_is_told_of_it",
         ),
     ),
@@ -42,7 +42,7 @@ DEFECTS: Final = (
             ),
         ),
         (
-            _UNIT + "test_core_drift.py::"
+            _UNIT + "core/observed/test_core_drift.py::"
             "test_under_rejoin_a_member_is_added_again_a_settle_window_after_the_first_look_without_its_node",
         ),
     ),
@@ -56,7 +56,10 @@ DEFECTS: Final = (
                 "        if before == (node.server_id, code):\n            return True\n",
             ),
         ),
-        (_UNIT + "test_core_nodes.py::test_a_node_on_two_pages_is_counted_once_so_that_the_one_left_out_shows",),
+        (
+            _UNIT + "core/observed/test_core_nodes.py::"
+            "test_a_node_on_two_pages_is_counted_once_so_that_the_one_left_out_shows",
+        ),
     ),
     Mutant(
         "e",
@@ -68,7 +71,10 @@ DEFECTS: Final = (
                 "            halt=status.halt if status.conditions else None,\n",
             ),
         ),
-        (_UNIT + "test_core_late_records.py::test_conditions_that_somebody_cleared_change_nothing_but_what_is_read",),
+        (
+            _UNIT + "core/decision/test_core_late_records.py::"
+            "test_conditions_that_somebody_cleared_change_nothing_but_what_is_read",
+        ),
     ),
     Mutant(
         "f",
@@ -80,7 +86,7 @@ DEFECTS: Final = (
         "g",
         "adding up the failures of small batches",
         (Edit("core/servers/batches.py", "        failed += fresh\n", "        failed = fresh\n"),),
-        (_UNIT + "test_core_handed_over.py::test_servers_that_fail_one_by_one_pull_the_brake",),
+        (_UNIT + "core/decision/test_core_handed_over.py::test_servers_that_fail_one_by_one_pull_the_brake",),
     ),
     Mutant(
         "h",
@@ -92,7 +98,10 @@ DEFECTS: Final = (
                 "    stays = several or spec.removal_policy is RemovalPolicy.RETAIN\n",
             ),
         ),
-        (_UNIT + "test_core_removing.py::test_who_left_under_retain_is_not_owed_when_remove_is_seen_together_with_it",),
+        (
+            _UNIT + "core/planning/test_core_removing.py::"
+            "test_who_left_under_retain_is_not_owed_when_remove_is_seen_together_with_it",
+        ),
     ),
     Mutant(
         "i",
@@ -105,7 +114,7 @@ DEFECTS: Final = (
             ),
         ),
         (
-            _UNIT + "test_runtime_owners.py::"
+            _UNIT + "runtime/reconcile/test_runtime_owners.py::"
             "test_nothing_is_removed_that_a_list_names_which_changed_while_its_key_is_worked",
         ),
     ),
@@ -114,12 +123,15 @@ DEFECTS: Final = (
         "telling that a count disagrees while a batch is open",
         (
             Edit(
-                "core/decide.py",
+                "core/decision/decide.py",
                 "            watch_blocker=gates.implausible() if uncertain else None,\n",
                 "            watch_blocker=gates.implausible() if uncertain and not late else None,\n",
             ),
         ),
-        (_UNIT + "test_core_handed_over.py::test_a_count_that_disagrees_is_told_while_an_open_batch_waits_for_it",),
+        (
+            _UNIT + "core/decision/test_core_handed_over.py::"
+            "test_a_count_that_disagrees_is_told_while_an_open_batch_waits_for_it",
+        ),
     ),
     Mutant(
         "k",
@@ -132,9 +144,10 @@ DEFECTS: Final = (
             ),
         ),
         (
-            _UNIT + "test_core_jobs.py::"
+            _UNIT + "core/servers/test_core_jobs.py::"
             "test_a_job_that_cannot_be_read_keeps_its_active_servers_from_nobody_and_frees_none",
-            _UNIT + "test_runtime_clouds.py::test_a_job_that_cannot_be_read_is_on_its_way_and_stops_nothing_else",
+            _UNIT + "runtime/cloud/test_runtime_clouds.py::"
+            "test_a_job_that_cannot_be_read_is_on_its_way_and_stops_nothing_else",
         ),
     ),
     Mutant(
@@ -148,7 +161,7 @@ DEFECTS: Final = (
             ),
         ),
         (
-            _UNIT + "test_core_narrowing.py::"
+            _UNIT + "core/planning/test_core_narrowing.py::"
             "test_a_server_in_use_is_tried_again_for_ever_with_growing_waits_and_no_attempt",
         ),
     ),
@@ -156,7 +169,7 @@ DEFECTS: Final = (
         "m",
         "the turn of one whose look takes long",
         (),
-        (_UNIT + "test_cce_budget.py::test_never_more_than_n_in_any_minute_and_nobody_is_overtaken_twice",),
+        (_UNIT + "cce/test_cce_budget.py::test_never_more_than_n_in_any_minute_and_nobody_is_overtaken_twice",),
     ),
     Mutant(
         "n",
@@ -168,7 +181,10 @@ DEFECTS: Final = (
                 "    last = deleted\n",
             ),
         ),
-        (_UNIT + "test_core_handed_over.py::test_a_deletion_is_not_let_go_while_its_removals_make_progress",),
+        (
+            _UNIT
+            + "core/decision/test_core_handed_over.py::test_a_deletion_is_not_let_go_while_its_removals_make_progress",
+        ),
     ),
     Mutant(
         "o",
@@ -180,13 +196,16 @@ DEFECTS: Final = (
                 " + findings.BYTES if wanted.operation else 0\n",
             ),
         ),
-        (_UNIT + "test_core_handed_over.py::test_adds_leave_room_for_the_removal_that_would_make_the_object_smaller",),
+        (
+            _UNIT + "core/decision/test_core_handed_over.py::"
+            "test_adds_leave_room_for_the_removal_that_would_make_the_object_smaller",
+        ),
     ),
     Mutant(
         "p",
         "the place that an overdue job gives up",
         (Edit("core/servers/batches.py", " and not is_overdue(b, spec, now))\n", ")\n"),),
-        (_UNIT + "test_core_jobs.py::test_an_overdue_job_keeps_no_other_server_from_being_added",),
+        (_UNIT + "core/servers/test_core_jobs.py::test_an_overdue_job_keeps_no_other_server_from_being_added",),
     ),
     Mutant(
         "q",
@@ -198,7 +217,7 @@ DEFECTS: Final = (
                 "    return any(bool(pool_id or node) for",
             ),
         ),
-        (_UNIT + "test_core_narrowing.py::test_a_node_in_another_pool_says_nothing_of_a_refused_call",),
+        (_UNIT + "core/planning/test_core_narrowing.py::test_a_node_in_another_pool_says_nothing_of_a_refused_call",),
     ),
     Mutant(
         "r",
@@ -210,7 +229,7 @@ DEFECTS: Final = (
                 "    if done and not (status.joining or facts.reads_fail):\n",
             ),
         ),
-        (_UNIT + "test_core_conditions.py::test_suspended_with_members_gone_is_not_ready",),
+        (_UNIT + "core/conditions/test_core_conditions.py::test_suspended_with_members_gone_is_not_ready",),
     ),
     Mutant(
         "s",
@@ -222,7 +241,10 @@ DEFECTS: Final = (
                 "    add = frozenset() if membership.metadata.deleting else frozenset(fresh - back)\n",
             ),
         ),
-        (_UNIT + "test_core_handed_over.py::test_the_preview_counts_vanished_members_that_resuming_would_add_again",),
+        (
+            _UNIT + "core/decision/test_core_handed_over.py::"
+            "test_the_preview_counts_vanished_members_that_resuming_would_add_again",
+        ),
     ),
     Mutant(
         "t",
@@ -234,7 +256,7 @@ DEFECTS: Final = (
                 "    told = (status.open_batches, status.halt, status.recovery, status.failures)\n",
             ),
         ),
-        (_UNIT + "test_core_conditions.py::test_one_failed_read_during_a_wait_leaves_its_cause_told",),
+        (_UNIT + "core/conditions/test_core_conditions.py::test_one_failed_read_during_a_wait_leaves_its_cause_told",),
     ),
     Mutant(
         "u",
@@ -244,7 +266,7 @@ DEFECTS: Final = (
                 "core/planning/removing.py", "    if wait is not None and any(", "    if wait is not None and not any("
             ),
         ),
-        (_UNIT + "test_core_handed_over.py::test_what_a_removal_waits_for_is_told_as_long_as_it_waits",),
+        (_UNIT + "core/decision/test_core_handed_over.py::test_what_a_removal_waits_for_is_told_as_long_as_it_waits",),
     ),
     Mutant(
         "v",
@@ -256,7 +278,10 @@ DEFECTS: Final = (
                 "    text = _GONE\n",
             ),
         ),
-        (_UNIT + "test_core_handed_over.py::test_a_vanished_node_promises_no_retry_with_attempts_used_up",),
+        (
+            _UNIT
+            + "core/decision/test_core_handed_over.py::test_a_vanished_node_promises_no_retry_with_attempts_used_up",
+        ),
     ),
     Mutant(
         "w",
@@ -268,7 +293,10 @@ DEFECTS: Final = (
                 "    _reads_failed,\n    _suspended,\n",
             ),
         ),
-        (_UNIT + "test_core_conditions.py::test_a_suspended_object_with_the_cloud_away_is_not_reconciling",),
+        (
+            _UNIT
+            + "core/conditions/test_core_conditions.py::test_a_suspended_object_with_the_cloud_away_is_not_reconciling",
+        ),
     ),
     Mutant(
         "x",
@@ -280,6 +308,9 @@ DEFECTS: Final = (
                 "        return known\n",
             ),
         ),
-        (_UNIT + "test_core_conditions.py::test_a_server_that_somebody_else_is_installing_is_waited_for",),
+        (
+            _UNIT
+            + "core/conditions/test_core_conditions.py::test_a_server_that_somebody_else_is_installing_is_waited_for",
+        ),
     ),
 )

@@ -35,20 +35,20 @@ MUTANTS: Final = (
         "P3",
         "the resourceVersion that guards an intent",
         (Edit("kube/patch.py", "    return [guard(resource_version), *edits]", "    return [*edits]"),),
-        ("tests/unit/test_kube_patch.py",),
+        ("tests/unit/kube/test_kube_patch.py",),
     ),
     Mutant(
         "P4",
         "the check that the worst outcome still fits",
         (Edit("core/planning/eligibility.py", "    return worst + spare <= MAX_OBJECT_BYTES", "    return worst > 0"),),
-        ("tests/unit/test_core_eligibility.py",),
+        ("tests/unit/core/planning/test_core_eligibility.py",),
     ),
     Mutant(
         "P5",
         "the limit of 60 s between intent and call",
         (
             Edit(
-                "core/record.py",
+                "core/decision/record.py",
                 "    if abs(now - signed_at) > SEND_WITHIN:",
                 "    if abs(now - signed_at) > 90 * SEND_WITHIN:",
             ),
@@ -77,7 +77,7 @@ MUTANTS: Final = (
                 "    if reconcile_requested(membership) is not None:",
             ),
         ),
-        ("tests/unit/test_core_requests.py",),
+        ("tests/unit/core/state/test_core_requests.py",),
     ),
     Mutant(
         "P8",
@@ -96,12 +96,12 @@ MUTANTS: Final = (
         "the record of an answer after a status was lost meanwhile",
         (
             Edit(
-                "core/record.py",
+                "core/decision/record.py",
                 "replace(state.with_batch(running), last_job_id=job_id)",
                 "replace(state, last_job_id=job_id)",
             ),
         ),
-        ("tests/unit/test_core_records.py",),
+        ("tests/unit/core/decision/test_core_records.py",),
     ),
     Mutant(
         "P10",
@@ -113,7 +113,7 @@ MUTANTS: Final = (
                 "    if node.pool_id == '':",
             ),
         ),
-        ("tests/unit/test_core_batches.py",),
+        ("tests/unit/core/servers/test_core_batches.py",),
     ),
     Mutant(
         "P11",
@@ -161,7 +161,7 @@ MUTANTS: Final = (
                 'snapshot_key=SnapshotKey(endpoint, pool.project_id, pool.cluster_id, "")',
             ),
         ),
-        ("tests/unit/test_runtime_clouds.py",),
+        ("tests/unit/runtime/cloud/test_runtime_clouds.py",),
     ),
     Mutant(
         "P15",
@@ -191,7 +191,7 @@ MUTANTS: Final = (
         "P17",
         "the report of a job that is not ours",
         (Edit("core/observed/provenance.py", "    strange = made - known\n", "    strange = made - made\n"),),
-        ("tests/unit/test_core_provenance.py",),
+        ("tests/unit/core/observed/test_core_provenance.py",),
     ),
     Mutant(
         "P18",
@@ -215,7 +215,7 @@ MUTANTS: Final = (
                 "        if node.uid\n",
             ),
         ),
-        ("tests/unit/test_core_removing.py",),
+        ("tests/unit/core/planning/test_core_removing.py",),
     ),
     Mutant(
         "P20",
@@ -227,7 +227,7 @@ MUTANTS: Final = (
                 "    if spec.suspend or seen.listing is None",
             ),
         ),
-        (*_MACHINE, "tests/unit/test_core_requests.py"),
+        (*_MACHINE, "tests/unit/core/state/test_core_requests.py"),
     ),
     Mutant(
         "P21",
@@ -239,13 +239,13 @@ MUTANTS: Final = (
                 "self.clock_offset_seconds > 1e9",
             ),
         ),
-        ("tests/unit/test_core_clock.py",),
+        ("tests/unit/core/observed/test_core_clock.py",),
     ),
     Mutant(
         "P22",
         "the look at the lease before a call",
         (Edit("runtime/reconcile/send.py", "        if not self._may_call():\n", "        if self._closing:\n"),),
-        ("tests/unit/test_runtime_send.py",),
+        ("tests/unit/runtime/reconcile/test_runtime_send.py",),
     ),
     Mutant(
         "P23",
@@ -257,7 +257,7 @@ MUTANTS: Final = (
                 "        leaving = len(self._held) + ahead + 1 - self._per_minute",
             ),
         ),
-        ("tests/unit/test_cce_budget.py",),
+        ("tests/unit/cce/test_cce_budget.py",),
     ),
     Mutant(
         "P24",
@@ -269,7 +269,7 @@ MUTANTS: Final = (
                 "    rest = _WITHOUT_STATUS.validate_json(raw)\n    return Membership(rest.metadata, rest.spec)\n",
             ),
         ),
-        ("tests/unit/test_api_membership.py",),
+        ("tests/unit/api/test_api_membership.py",),
     ),
     Mutant(
         "P25",
@@ -287,7 +287,7 @@ MUTANTS: Final = (
         "P26",
         "the brake",
         (Edit("core/servers/batches.py", "    for batch in adds:\n", "    for batch in adds[:0]:\n"),),
-        ("tests/unit/test_core_brake.py",),
+        ("tests/unit/core/planning/test_core_brake.py",),
     ),
     Mutant(
         "P27",
@@ -311,18 +311,18 @@ MUTANTS: Final = (
                 "state.last_batch >= 0:\n        return spec.batch_size\n",
             ),
         ),
-        ("tests/unit/test_core_rollout.py",),
+        ("tests/unit/core/servers/test_core_rollout.py",),
     ),
     Mutant(
         "P29",
         "the cover of an approval",
         (
             Edit(
-                "core/decide.py",
+                "core/decision/decide.py",
                 "server_ids=own.spec.server_ids & standing.covered",
                 "server_ids=own.spec.server_ids",
             ),
         ),
-        ("tests/unit/test_core_approval.py",),
+        ("tests/unit/core/planning/test_core_approval.py",),
     ),
 )

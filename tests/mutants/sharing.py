@@ -30,7 +30,7 @@ SHARING: Final = (
                 "        if (freed := self.freed(membership)) is not None and listed < freed - self._linger:",
             ),
         ),
-        ("tests/unit/test_runtime_claims_freed.py",),
+        ("tests/unit/runtime/claims/test_runtime_claims_freed.py",),
     ),
     Mutant(
         "begun-after",
@@ -42,7 +42,7 @@ SHARING: Final = (
                 "        if pool_id in shared.again:",
             ),
         ),
-        ("tests/unit/test_cce_snapshots.py",),
+        ("tests/unit/cce/test_cce_snapshots.py",),
     ),
     Mutant(
         "not-looked",
@@ -54,19 +54,19 @@ SHARING: Final = (
                 "        memory = replace(memory)",
             ),
         ),
-        ("tests/unit/test_program_snapshots.py",),
+        ("tests/unit/core/program/test_program_snapshots.py",),
     ),
     Mutant(
         "no-resync",
         "the look at each resync of who waits for a place in the write budget",
         (
             Edit(
-                "core/decide.py",
+                "core/decision/decide.py",
                 "    return lately and _may_call(membership, state, now, settings)",
                 "    return _may_call(membership, state, now, settings)",
             ),
         ),
-        ("tests/unit/test_core_waiting.py",),
+        ("tests/unit/core/program/test_core_waiting.py",),
     ),
     Mutant(
         "reads",
@@ -78,24 +78,28 @@ SHARING: Final = (
                 "",
             ),
         ),
-        ("tests/unit/test_cce_reads.py::test_never_more_than_n_in_any_second",),
+        ("tests/unit/cce/test_cce_reads.py::test_never_more_than_n_in_any_second",),
     ),
     Mutant(
         "paused",
         "the pause of all readers after one was throttled",
         (Edit("cce/reads.py", "        if left > 0:\n            why", "        if left > 3600:\n            why"),),
-        ("tests/unit/test_cce_reads.py",),
+        ("tests/unit/cce/test_cce_reads.py",),
     ),
     Mutant(
         "polls",
         "what was said of a job a moment ago",
         (Edit("runtime/cloud/jobs.py", "if not report.is_over}", "if report.is_over}"),),
-        ("tests/unit/test_runtime_clouds.py::test_a_job_is_asked_for_at_most_once_a_poll_interval_until_it_is_over",),
+        (
+            "tests/unit/runtime/cloud/test_runtime_clouds.py::test_a_job_is_asked_for_at_most_once_a_poll_interval_until_it_is_over",
+        ),
     ),
     Mutant(
         "locks",
         "what another was told of a locked pool",
         (Edit("runtime/cloud/locks.py", "            self._until[pool] = now + self._keep", "            pass"),),
-        ("tests/unit/test_runtime_clouds.py::test_who_shares_a_pool_that_is_locked_spends_no_write_on_it",),
+        (
+            "tests/unit/runtime/cloud/test_runtime_clouds.py::test_who_shares_a_pool_that_is_locked_spends_no_write_on_it",
+        ),
     ),
 )

@@ -61,7 +61,7 @@ def test_a_mutant_that_the_code_has_outgrown_is_told_of(tmp_path: Path) -> None:
 def test_a_mutant_that_no_test_notices_is_told_of() -> None:
     same = Edit("core/state/settings.py", "class Settings:", "class Settings:  # the same")
     with pytest.raises(MutantError, match="no test failed"):
-        Mutant("P0", "nothing", (same,), ("tests/unit/test_core_drift.py",)).killer()
+        Mutant("P0", "nothing", (same,), ("tests/unit/core/observed/test_core_drift.py",)).killer()
 
 
 @pytest.mark.parametrize("rule", SAMPLE)

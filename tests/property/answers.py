@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from nodepool_membership.cce import wire
 from nodepool_membership.cce.errors import CloudError, OutcomeUnknownError, from_answer, from_transport
-from nodepool_membership.core.record import Accepted, Answer
+from nodepool_membership.core.decision.record import Accepted, Answer
 from nodepool_membership.runtime.cloud import error_mapping
 
 

@@ -12,7 +12,7 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, PREFLIGHT, VANISHED, Reason
 from nodepool_membership.api.spec import Approval, RemovalPolicy, Spec
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.decide import Decision
+from nodepool_membership.core.decision.decide import Decision
 from nodepool_membership.core.observed.drift import LISTINGS_WITHOUT
 from nodepool_membership.core.observed.observation import NamespaceState, NodeTable, Observation
 from nodepool_membership.core.observed.provenance import is_older

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.reasons import FailureReason
+from nodepool_membership.core.decision.record import Answer, Refused
 from nodepool_membership.core.observed.catalogue import About
 from nodepool_membership.core.observed.observation import (
     ACTIVE,
@@ -24,7 +25,6 @@ from nodepool_membership.core.observed.observation import (
     PoolReport,
 )
 from nodepool_membership.core.preflight.facts import Network, Template
-from nodepool_membership.core.record import Answer, Refused
 from property import answers
 from property.answers import Reply
 from property.inventory import NETWORK, Inventory

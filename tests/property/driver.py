@@ -14,10 +14,11 @@ from nodepool_membership.api.membership import Membership, Metadata, UnreadableS
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
-from nodepool_membership.core.decide import Decision, decide
+from nodepool_membership.core.decision.decide import Decision, decide
+from nodepool_membership.core.decision.preview import Preview
+from nodepool_membership.core.decision.record import Answer, NotSent, too_late
 from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.preview import Preview
 from nodepool_membership.core.program.effects import (
     AddFinalizer,
     AskJobs,
@@ -62,7 +63,6 @@ from nodepool_membership.core.program.foreseeing import foresee
 from nodepool_membership.core.program.memory import Known, Memory
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals
-from nodepool_membership.core.record import Answer, NotSent, too_late
 from nodepool_membership.core.state.ledger import Ledger
 from nodepool_membership.core.state.settings import Settings
 from property.checks import check_decision, check_status, check_words

@@ -1,6 +1,6 @@
 """What is foreseen is what is done then: id by id, over generated histories, lists, servers and policies.
 
-Not for: what is told of it (`unit.test_core_preview`), or what a person has said yes to.
+Not for: what is told of it (`unit.core.decision.test_core_preview`), or what a person has said yes to.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,9 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason, Reason
 from nodepool_membership.api.spec import DriftPolicy, NodePoolRef, RemovalPolicy, SecretRef, Spec
 from nodepool_membership.api.status import OPEN_PHASES, Batch, Condition, Failure, Hold, Operation, Phase, Status, Wait
-from nodepool_membership.core.decide import Decision, decide
+from nodepool_membership.core.decision.decide import Decision, decide
+from nodepool_membership.core.decision.preview import Preview, preview
+from nodepool_membership.core.decision.record import Accepted, Answer, record
 from nodepool_membership.core.observed.drift import LISTINGS_WITHOUT, Absences
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
@@ -30,8 +32,6 @@ from nodepool_membership.core.observed.observation import (
 )
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.preflight.facts import Inspection, ReadFailure, Server
-from nodepool_membership.core.preview import Preview, preview
-from nodepool_membership.core.record import Accepted, Answer, record
 from nodepool_membership.core.state.settings import Settings
 from told import condition_of
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.core.decision.record import Accepted, Refused
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase
-from nodepool_membership.core.record import Accepted, Refused
 from unit.core_builders import JOB, Run, a_job, a_spec, active, an_object
 
 REFUSED = refusal(400, "CCE.01400001")

@@ -18,6 +18,7 @@ from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.snapshots import SnapshotKey
+from nodepool_membership.core.decision.record import Accepted, Answer
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     NamespaceState,
@@ -28,7 +29,6 @@ from nodepool_membership.core.observed.observation import (
 )
 from nodepool_membership.core.preflight.facts import Inspection, Server
 from nodepool_membership.core.program.effects import ClusterView, InspectServers, ReadCluster
-from nodepool_membership.core.record import Accepted, Answer
 from nodepool_membership.kube.events import Events
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.claims.claims import Claims

@@ -6,6 +6,7 @@ Not for: which answers there are (`test_program`, `test_program_snapshots`).
 from collections.abc import Callable
 
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.core.decision.record import Accepted, Answer
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     NamespaceState,
@@ -37,7 +38,6 @@ from nodepool_membership.core.program.effects import (
 from nodepool_membership.core.program.memory import Memory
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Requeue
-from nodepool_membership.core.record import Accepted, Answer
 from unit.core_builders import JOB, NOW, SETTINGS, server, well
 
 KEY = ("cce-system", "gpu-workers")

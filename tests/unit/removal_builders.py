@@ -7,8 +7,8 @@ from typing import Final
 
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Operation, Status
+from nodepool_membership.core.decision.record import Answer
 from nodepool_membership.core.observed.observation import Freshness, Query
-from nodepool_membership.core.record import Answer
 from unit.core_builders import (
     SETTINGS,
     Cloud,

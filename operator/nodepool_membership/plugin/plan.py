@@ -1,13 +1,13 @@
 """A preview as people and programs read it: server by server, and what is in the way.
 
-Not for: making it (`core.preview`), or looking at the cloud for it (`planning`). Pure.
+Not for: making it (`core.decision.preview`), or looking at the cloud for it (`planning`). Pure.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nodepool_membership.api.status import Finding
-from nodepool_membership.core.preview import Preview
+from nodepool_membership.core.decision.preview import Preview
 from nodepool_membership.core.wording import counted, them
 
 

@@ -1,7 +1,7 @@
 """A preview by the rights of the person who types: the cloud is read with the membership's own credentials.
 
-Not for: what would be done (`core.preview`), or how it is printed (`plan`). Writes nothing, calls nothing: the cloud's
-client is the operator's, and only looks are performed with it (`runtime.reconcile.previewing`).
+Not for: what would be done (`core.decision.preview`), or how it is printed (`plan`). Writes nothing, calls nothing:
+the cloud's client is the operator's, and only looks are performed with it (`runtime.reconcile.previewing`).
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from typing import Final
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook
+from nodepool_membership.core.decision.preview import Preview
 from nodepool_membership.core.observed.observation import NamespaceState, Trouble
-from nodepool_membership.core.preview import Preview
 from nodepool_membership.core.program.foreseeing import foresee
 from nodepool_membership.core.program.memory import Known
 from nodepool_membership.core.state.settings import Settings

@@ -1,6 +1,6 @@
 """From a plan to its record: finalizer, reservation, intent, call, record, each only after the one before is done.
 
-Not for: what is planned, or what an answer means (`core.record`). Rules P2, P3, P9, P15, P16, P22.
+Not for: what is planned, or what an answer means (`core.decision.record`). Rules P2, P3, P9, P15, P16, P22.
 """
 
 from typing import Final
@@ -9,7 +9,8 @@ from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation, Status
-from nodepool_membership.core.decide import Schedule, acknowledge
+from nodepool_membership.core.decision.decide import Schedule, acknowledge
+from nodepool_membership.core.decision.record import Answer, NotSent, Unknown, is_doubtful, record
 from nodepool_membership.core.observed.observation import Observation
 from nodepool_membership.core.program.effects import (
     AskLease,
@@ -30,7 +31,6 @@ from nodepool_membership.core.program.effects import (
 from nodepool_membership.core.program.observer import whole_second
 from nodepool_membership.core.program.requeue import NOW, Requeue
 from nodepool_membership.core.program.storing import hold, key_of, store
-from nodepool_membership.core.record import Answer, NotSent, Unknown, is_doubtful, record
 from nodepool_membership.core.state.settings import Settings
 
 FIRST_WAIT: Final = 1.0

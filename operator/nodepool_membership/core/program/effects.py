@@ -14,7 +14,8 @@ from nodepool_membership.api.membership import Membership, Metadata, UnreadableS
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import NodePoolRef, PreflightMode
 from nodepool_membership.api.status import Batch, Condition, Status
-from nodepool_membership.core.decide import Decision
+from nodepool_membership.core.decision.decide import Decision
+from nodepool_membership.core.decision.record import Answer
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     Freshness,
@@ -28,7 +29,6 @@ from nodepool_membership.core.observed.observation import (
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.preflight.facts import Inspection
 from nodepool_membership.core.program.memory import Memory
-from nodepool_membership.core.record import Answer
 from nodepool_membership.core.state.ledger import Ledger
 
 Key: TypeAlias = tuple[str, str]

@@ -1,13 +1,13 @@
 """A preview as a program: the looks of a reconcile, and nothing of what follows one.
 
-Not for: what would be done (`core.preview`). It has no effect that writes or calls.
+Not for: what would be done (`core.decision.preview`). It has no effect that writes or calls.
 """
 
 from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.core.decision.preview import Preview, preview
 from nodepool_membership.core.observed.observation import Trouble
-from nodepool_membership.core.preview import Preview, preview
 from nodepool_membership.core.program.effects import Program
 from nodepool_membership.core.program.memory import Known, Memory
 from nodepool_membership.core.program.observer import Observer

@@ -1,6 +1,6 @@
 """The looks of one reconcile: what a decision has to know first is found out, until it is made or has to be waited for.
 
-Not for: deciding what is looked at (`core.decide`).
+Not for: deciding what is looked at (`core.decision.decide`).
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.core.decide import Decision, acknowledge, decide
+from nodepool_membership.core.decision.decide import Decision, acknowledge, decide
 from nodepool_membership.core.observed.observation import Freshness, Observation, Query, Trouble
 from nodepool_membership.core.preflight.facts import subnets_of
 from nodepool_membership.core.program.effects import (

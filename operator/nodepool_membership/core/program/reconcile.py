@@ -1,7 +1,7 @@
 """One reconcile of one membership: read, look, decide, store, call, record - in the write-ahead order.
 
-Not for: what is decided (`core.decide`), or how an effect is performed. The order is the promise: the intent is stored
-before the call is made, the answer is recorded before the program ends (rules P2, P3, P9).
+Not for: what is decided (`core.decision.decide`), or how an effect is performed. The order is the promise: the intent
+is stored before the call is made, the answer is recorded before the program ends (rules P2, P3, P9).
 """
 
 from dataclasses import replace
@@ -13,7 +13,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Status
 from nodepool_membership.core.conditions import verdict
 from nodepool_membership.core.conditions.finalizer import Finalizer
-from nodepool_membership.core.decide import Decision, Schedule, acknowledge, remembered
+from nodepool_membership.core.decision.decide import Decision, Schedule, acknowledge, remembered
 from nodepool_membership.core.observed.observation import Observation
 from nodepool_membership.core.program import requeue
 from nodepool_membership.core.program.calling import carry_out

@@ -11,7 +11,7 @@ from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.spec import NodePoolRef
-from nodepool_membership.core.decide import Decision, Schedule
+from nodepool_membership.core.decision.decide import Decision, Schedule
 from nodepool_membership.core.program.memory import Memory
 
 _SPREAD: Final = 0.05

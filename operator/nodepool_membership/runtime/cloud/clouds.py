@@ -20,10 +20,10 @@ from nodepool_membership.cce.errors import CloudError
 from nodepool_membership.cce.servers import ServersClient
 from nodepool_membership.cce.snapshots import Outcome, Snapshot, SnapshotKey, Snapshots
 from nodepool_membership.cce.survey import SurveyError, survey
+from nodepool_membership.core.decision.record import SEND_WITHIN, Answer
 from nodepool_membership.core.observed.observation import Freshness, JobReport, Trouble
 from nodepool_membership.core.preflight.facts import Inspection
 from nodepool_membership.core.program.effects import Awaited, ClusterView, InspectServers, ReadCluster
-from nodepool_membership.core.record import SEND_WITHIN, Answer
 from nodepool_membership.kube.errors import KubeForbiddenError, RejectedError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.runtime.cloud import error_mapping, inspecting

@@ -24,10 +24,10 @@ from nodepool_membership.cce.errors import (
     WithheldError,
     is_gateways,
 )
+from nodepool_membership.core.decision.record import Answer, NotNow, NotSent, Refused, Unknown
 from nodepool_membership.core.observed import catalogue, clock
 from nodepool_membership.core.observed.catalogue import About, Entry
 from nodepool_membership.core.observed.observation import Trouble
-from nodepool_membership.core.record import Answer, NotNow, NotSent, Refused, Unknown
 
 UNEXPECTED: Final = Unknown("an unexpected error, see the operator's log; looking for the servers in the node list")
 

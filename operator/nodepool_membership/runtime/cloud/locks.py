@@ -1,6 +1,6 @@
 """Pools that a call found locked: all who share its credentials spend no writes on them for a while.
 
-Not for: the wait of the membership that was refused, which is stored (`core.record`).
+Not for: the wait of the membership that was refused, which is stored (`core.decision.record`).
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.snapshots import SnapshotKey
-from nodepool_membership.core.record import Accepted, Answer, NotNow
+from nodepool_membership.core.decision.record import Accepted, Answer, NotNow
 
 _POLLS: Final = 1.5
 """Poll intervals; whoever was refused itself waits for two at least."""

@@ -1,11 +1,12 @@
 """The cloud as one program uses it: credentials, looks, and a place in the write budget that it may hold.
 
-Not for: deciding what is looked at (`core.decide`), or how (`clouds`).
+Not for: deciding what is looked at (`core.decision.decide`), or how (`clouds`).
 """
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.budget import Taken
+from nodepool_membership.core.decision.record import Answer
 from nodepool_membership.core.program.effects import (
     AskJobs,
     AskTurn,
@@ -17,7 +18,6 @@ from nodepool_membership.core.program.effects import (
     TakeWriteSlot,
     WriteSlot,
 )
-from nodepool_membership.core.record import Answer
 from nodepool_membership.runtime.cloud.clouds import Access, Clouds
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 

@@ -1,6 +1,6 @@
 """What the log says of nodes that the operator leaves behind: status holds no ids beside its own (rules P19, P20).
 
-Not for: deciding what is left behind (`core.decide`).
+Not for: deciding what is left behind (`core.decision.decide`).
 """
 
 import logging

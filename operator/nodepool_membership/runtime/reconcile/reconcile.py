@@ -1,6 +1,7 @@
 """Runs the program of a reconcile: performs its effects one after another, with what they need of the process.
 
-Not for: their order (`core.program`), what is decided (`core.decide`), or when keys are worked (`queue`, `process`).
+Not for: their order (`core.program`), what is decided (`core.decision.decide`), or when keys are worked (`queue`,
+`process`).
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from datetime import datetime
 from typing import Final, Self, TypeVar
 
 from nodepool_membership.api.membership import InvalidObjectError, Membership, UnreadableStatus
+from nodepool_membership.core.decision.record import Accepted, Answer
 from nodepool_membership.core.program.effects import (
     AskLease,
     Call,
@@ -49,7 +51,6 @@ from nodepool_membership.core.program.effects import (
 )
 from nodepool_membership.core.program.reconcile import reconcile
 from nodepool_membership.core.program.requeue import Intervals, Requeue
-from nodepool_membership.core.record import Accepted, Answer
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.claims.claims import Claims

@@ -15,7 +15,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import NodePoolRef
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.cce.errors import CloudError, RefusedError, ThrottledError
-from nodepool_membership.core.record import Accepted, Answer, NotNow, NotSent, Refused, Unknown, too_late
+from nodepool_membership.core.decision.record import Accepted, Answer, NotNow, NotSent, Refused, Unknown, too_late
 from nodepool_membership.runtime.cloud import error_mapping
 from nodepool_membership.runtime.cloud.clouds import Access
 from nodepool_membership.runtime.reconcile import audit

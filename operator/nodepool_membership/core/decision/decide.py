@@ -1,0 +1,389 @@
+"""What is to be stored and done next, as one pipeline: each stage is visited once, in this order.
+
+    edits and requests applied    state.edits
+    live calls advanced           servers.batches, servers.removals
+    servers held against nodes    servers.members
+    what is called next           planning.adding, planning.removing, behind planning.gates
+    told                          conditions.verdict
+
+Not for: doing it (`runtime`). Pure: the time is an argument, and what has to be known first is asked for with a
+`Query`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import Approval, Spec
+from nodepool_membership.api.status import Batch, Halt, Plan, Status
+from nodepool_membership.core.conditions import finalizer, texts, upcoming
+from nodepool_membership.core.conditions.finalizer import Finalizer
+from nodepool_membership.core.conditions.verdict import Facts, Verdict, conditions, verdict_of
+from nodepool_membership.core.decision import comparing
+from nodepool_membership.core.observed import clock, drift, rivals
+from nodepool_membership.core.observed.drift import Absences
+from nodepool_membership.core.observed.observation import Freshness, NodeTable, Observation, Query
+from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.planning import adding, approval, eligibility, gates, removing, vetting
+from nodepool_membership.core.planning.gates import Step
+from nodepool_membership.core.servers import batches
+from nodepool_membership.core.state.edits import apply_edits_and_requests, is_lost
+from nodepool_membership.core.state.ledger import Ledger, regained
+from nodepool_membership.core.state.requests import reconcile_requested, reset_requested
+from nodepool_membership.core.state.settings import Settings
+from nodepool_membership.core.state.state import State, to_status
+
+TOLD_FROM: Final = 15.0
+"""Seconds: a call that waits for less is not told of, since to tell costs a write."""
+
+
+class Schedule(StrEnum):
+    """When to look again."""
+
+    NOW = "Now"
+    POLL = "Poll"
+    WATCH = "Watch"
+    """Nodes are watched for an outcome: a listing is dearer than a job."""
+    RESYNC = "Resync"
+    BACKOFF = "Backoff"
+    """Something was in the way: with growing waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The status to store, the batch in it that is then to be sent, the finalizer, and when to look again.
+
+    `delay` is in seconds and outranks `schedule`.
+    """
+
+    status: Status
+    intent: Batch | None
+    finalizer: Finalizer
+    schedule: Schedule
+    delay: float | None = None
+    waits_since: datetime | None = None
+    """What `Observation.waits_since` is to be next time, unless the object is edited."""
+    absences: Absences = field(default_factory=dict)
+    """What `Observation.absences` is to hold next time; kept in memory, losing it costs time only."""
+    doubted: bool = False
+    """A refused call was carried out in part: no later refusal of this pool is to be trusted (rule P15)."""
+    withheld: Rivals = field(default_factory=dict)
+    """Servers that were owed removal and are not any more, since another membership names them (rule P18)."""
+    refused: Mapping[str, datetime] = field(default_factory=dict)
+    """What `Observation.refused` is to hold next time; as `absences`."""
+
+    @property
+    def keeps_finalizer(self) -> bool:
+        return self.finalizer is not Finalizer.OFF
+
+
+def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
+    """The status for a generation not seen before, from what is recorded alone, before the cloud is looked at."""
+    state = apply_edits_and_requests(membership, now, settings)
+    if membership.spec.suspend or membership.spec.approval is Approval.MANUAL:
+        # What the last look said would be done was about another spec.
+        membership = replace(membership, status=replace(membership.status, plan=None))
+    status = _about_now(membership, to_status(membership.status, membership.spec, state, membership.wire_bytes))
+    # A request is answered by looking, not by this: an unanswered one must survive a crash. But a reset found beside
+    # a lost status may be an old one whose answer was lost too: it must not end the wait.
+    reset = reset_requested(membership) if is_lost(membership) else None
+    handled = reset.token if reset is not None else status.last_handled_reset_at
+    status = replace(status, last_handled_reset_at=handled)
+    return _told(membership, Facts(membership, status, now, settings))
+
+
+def remembered(membership: Membership, known: Ledger, now: datetime, settings: Settings) -> Status:
+    """The status in place of one that was lost, or of an older one that was restored, while the process runs (P2)."""
+    state = regained(membership, known, now, settings)
+    status = _about_now(membership, to_status(membership.status, membership.spec, state))
+    # As after any loss: a reset that was there before it was found does not end the wait.
+    reset = reset_requested(membership)
+    status = replace(status, last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at)
+    return _told(membership, Facts(membership, status, now, settings))
+
+
+def recorded(membership: Membership, state: State, now: datetime, settings: Settings) -> Status:
+    """The status with a call's answer in it. It is about the generation that the call was decided for."""
+    status = to_status(membership.status, membership.spec, state, membership.wire_bytes)
+    status = replace(status, observed_generation=max(status.observed_generation, 0))
+    return _told(membership, Facts(membership, status, now, settings))
+
+
+def _about_now(membership: Membership, status: Status) -> Status:
+    return replace(status, observed_generation=membership.metadata.generation)
+
+
+def _told(membership: Membership, facts: Facts) -> Status:
+    """The status with its conditions."""
+    status, verdict = facts.status, verdict_of(facts)
+    told = conditions(membership.status, verdict, status.observed_generation, facts.now)
+    return replace(status, conditions=told, next_time=facts.next_time)
+
+
+def decide(membership: Membership, seen: Observation, now: datetime, settings: Settings) -> Decision | Query:
+    """Decide what is to be stored and done, or ask for what has to be known first.
+
+    Rules: P1..P3, P7, P8, P10..P13, P15, P16, P18..P20, P25, P26. `now` is aware, whole seconds.
+    """
+    state = apply_edits_and_requests(membership, now, settings)
+    if seen.trouble is not None:
+        return _in_trouble(membership, state, seen, now, settings)
+    unknown_jobs = tuple(j for j in batches.jobs_to_ask(state) if j not in seen.jobs)
+    if unknown_jobs:
+        return Query(jobs=unknown_jobs)
+    wanted = _listing_wanted(membership, state, seen, now, settings)
+    if wanted is not None and _is_for_a_call(membership, state, seen, now, settings):
+        if seen.turn is None:
+            return Query(turn=True)
+        wanted = None if seen.turn > 0 else wanted
+    if wanted is not None:
+        return Query(listing=wanted)
+    if seen.is_set_back(now):
+        return _in_trouble(membership, state, replace(seen, trouble=clock.SET_BACK), now, settings)
+    return _Pipeline(membership, seen, now, settings).decision(state)
+
+
+class _Pipeline:
+    """The stages that follow once what has to be seen was seen."""
+
+    def __init__(self, membership: Membership, seen: Observation, now: datetime, settings: Settings) -> None:
+        self._membership = membership
+        self._spec = membership.spec
+        self._seen = seen
+        self._now = now
+        self._settings = settings
+        self._absences = seen.absences
+        self._withheld: Rivals = {}
+        told = membership.spec.suspend or membership.spec.approval is Approval.MANUAL
+        self._plan: Plan | None = membership.status.plan if told else None
+
+    def decision(self, state: State) -> Decision | Query:
+        spec, seen, now, adding_before = self._spec, self._seen, self._now, state.adding
+        state = comparing.advanced(self._membership, state, seen, now, self._settings)
+        self._absences = drift.from_now(seen.absences, adding_before - state.adding, now)
+        seen = self._seen = replace(seen, absences=self._absences)
+        state = vetting.with_findings(self._braked(state), spec, seen)
+        standing = self._standing(state)
+        if seen.listing is None and seen.turn and _may_call(self._membership, standing.state, now, self._settings):
+            return self._concluded(gates.until_turn(standing.state, seen, seen.turn), Step(standing.state))
+        own, awaited = self._own(), standing.blocker
+        if standing.covered is not None:
+            own = replace(own, spec=replace(own.spec, server_ids=own.spec.server_ids & standing.covered))
+        added = adding.next_add(own, standing.state, seen, now, self._settings)
+        if isinstance(added, Query) or added.intent is not None:
+            return added if isinstance(added, Query) else self._concluded(added, Step(added.state))
+        if awaited is not None and added.blocker is None:
+            added = replace(added, blocker=awaited)
+        removed = removing.next_removal(self._membership, added.state, seen, now, self._settings, awaited)
+        if isinstance(removed, Query):
+            return removed
+        if awaited is not None and not (removed.state.surplus or (self._plan is not None and self._plan.add)):
+            # All that waited for a word was let go of.
+            self._plan = None
+        return self._concluded(added, removed)
+
+    def _standing(self, before: State) -> approval.Standing:
+        """What a person has said yes to, by a look that shows what there is to be done."""
+        spec, seen, listing = self._spec, self._seen, self._seen.listing
+        if listing is None or seen.rivals is None:
+            return approval.Standing(before)
+        found = comparing.compared(self._membership, before, listing, seen, self._now, self._settings)
+        # While suspended nothing comes of what is seen but the plan.
+        state = before if spec.suspend else found.state
+        if not spec.suspend:
+            self._absences, self._withheld = found.absences, found.withheld
+            if spec.approval is Approval.AUTOMATIC:
+                return approval.Standing(replace(state, approved=None))
+            if not seen.is_fresh:
+                return approval.Standing(state)
+        what = approval.foreseen(self._membership, self._own().spec, before, found.state, listing)
+        if not spec.suspend:
+            # Who was to be adopted is a member by now.
+            what = replace(what, adopt=frozenset())
+        standing = approval.Standing(state)
+        if seen.pool is not None and (spec.suspend or seen.proves_absence(spec.node_pool.node_pool_id)):
+            standing = approval.standing(self._membership, state, what, seen.pool)
+            self._plan = standing.plan
+        elif spec.approval is Approval.MANUAL:
+            # What is not certain to be absent is not planned, and nothing is called.
+            standing = replace(standing, covered=frozenset())
+        if spec.suspend:
+            self._plan = approval.plan_of(self._membership, standing.state, what, seen.pool)
+        return standing
+
+    def _own(self) -> Membership:
+        """The membership without the servers that others have the right to, or an earlier call for."""
+        return replace(self._membership, spec=rivals.ours(self._spec, self._seen.rivals or {}))
+
+    def _waits_since(self, *steps: Step) -> datetime | None:
+        """When the cluster was looked at last, if a call waits for a place in the write budget."""
+        if all(step.turn is None for step in steps):
+            return None
+        return self._seen.waits_since if self._seen.listing is None else self._seen.listing.begun
+
+    def _turn(self, *steps: Step) -> datetime | None:
+        """When the write budget has a place, if that takes long enough for a person to ask, or was told already."""
+        waits = [step.turn for step in steps if step.turn is not None]
+        if not waits:
+            return None
+        told = self._membership.status.next_time
+        turn = upcoming.rounded(self._now + timedelta(seconds=min(waits)), told)
+        return turn if min(waits) >= TOLD_FROM or turn == told else None
+
+    def _braked(self, state: State) -> State:
+        failed = batches.must_brake(state) if state.halt is None else None
+        if failed is None:
+            return state
+        return replace(state, halt=Halt(Reason.TOO_MANY_FAILURES, texts.braked(*failed), self._now))
+
+    def _concluded(self, added: Step, removed: Step) -> Decision:
+        membership, spec, seen, now = self._membership, self._spec, self._seen, self._now
+        state = removed.state
+        status = to_status(membership.status, spec, state, membership.wire_bytes)
+        status = _about_now(membership, replace(status, plan=self._plan))
+        overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, spec, now))
+        late = [b for b in status.open_batches if b.settling_since is not None]
+        uncertain = late and seen.is_fresh and not seen.proves_absence(spec.node_pool.node_pool_id)
+        reset = reset_requested(membership)
+        facts = Facts(
+            membership,
+            status,
+            now,
+            self._settings,
+            looked=seen.listing is not None,
+            add_blocker=added.blocker,
+            remove_blocker=removed.blocker,
+            watch_blocker=gates.implausible() if uncertain else None,
+            more=added.more or removed.more or added.intent is not None or removed.intent is not None,
+            turn=self._turn(added, removed),
+            overdue=overdue,
+            theirs=rivals.withheld(spec, state, seen.rivals or {}),
+            vanished=len(_unseen(state, spec, seen.listing)),
+            problem=reset.problem if reset is not None else None,
+        )
+        verdict = verdict_of(facts)
+        answered = seen.listing is not None or membership.metadata.deleting
+        status = _answered(membership, facts, verdict, answered=answered)
+        # How long ago it was deleted, a clock that is off cannot say. Between two calls it stays on: to take it off
+        # and put it on again would be two writes a batch.
+        stays = seen.is_skewed and bool(status.open_batches)
+        stays = stays or (verdict.abnormal == "Reconciling" and finalizer.is_held(membership))
+        blocked = facts.blocker is not None
+        rests = spec.suspend or gates.paused_object(membership) is not None
+        delays = [delay for delay in (added.delay, removed.delay) if delay is not None]
+        return Decision(
+            status,
+            added.intent or removed.intent,
+            finalizer.decided(membership, status, now, self._settings, stays=stays),
+            _schedule(status, verdict, blocked=blocked, rests=rests),
+            min(delays) if delays else None,
+            waits_since=self._waits_since(added, removed),
+            absences=self._absences,
+            doubted=added.doubted,
+            withheld=self._withheld,
+            refused=vetting.refused(state, seen),
+        )
+
+
+def _unseen(state: State, spec: Spec, table: NodeTable | None) -> frozenset[str]:
+    """Recorded members on the list that the listing does not show as Active."""
+    if table is None or not spec.suspend:
+        return frozenset()
+    listed = state.members & spec.server_ids
+    return frozenset(listed - table.active_in(spec.node_pool.node_pool_id, listed))
+
+
+def _in_trouble(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> Decision:
+    """The cloud could not be looked at: what is known stays, and what is told depends on how often that was so."""
+    trouble = seen.trouble
+    if trouble is None:
+        raise ValueError("called without a trouble")
+    status = _about_now(membership, to_status(membership.status, membership.spec, state, membership.wire_bytes))
+    overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, membership.spec, now))
+    facts = Facts(membership, status, now, settings, trouble=trouble, failed_reads=seen.failed_reads, overdue=overdue)
+    status = _answered(membership, facts, verdict_of(facts), answered=False)
+    # Nobody looked, so the finalizer stays where it is; a deletion is let go when its limit has passed.
+    held = finalizer.decided(membership, status, now, settings, trouble, stays=finalizer.is_held(membership))
+    kept = Decision(status, None, held, Schedule.BACKOFF, trouble.retry_after, absences=seen.absences)
+    return replace(kept, refused=seen.refused)
+
+
+def _listing_wanted(  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
+    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
+) -> Freshness | None:
+    """The listing that has to be there: none, a recent one that shows who is there, or one that proves absence."""
+    spec = membership.spec
+    mine = rivals.ours(spec, seen.rivals or {})
+    if _must_look(membership, state, seen, now) or removing.may_remove(membership, state, now, settings):
+        return None if seen.is_fresh else Freshness.AFTER_READ
+    if membership.metadata.deleting:
+        # What an earlier call may still do to a server is over only when a listing has shown it.
+        waits = any(held.since is not None for i, held in state.holds.items() if i not in state.members)
+        return Freshness.AFTER_READ if waits and not seen.is_fresh else None
+    asked = reconcile_requested(membership) is not None or reset_requested(membership) is not None
+    resting = vetting.resting(seen, now, settings)
+    free = [i for i in eligibility.candidates(state, mine) if not eligibility.rests(i, state, resting)]
+    if seen.listing is None:
+        coming = state.queued or any(eligibility.may_come(i, state, mine) for i in free)
+        if state.open_batches and not asked and not (coming and adding.may_add(membership, state, now)):
+            return None
+        return Freshness.AFTER_READ if asked else Freshness.RECENT
+    if seen.is_fresh or (spec.suspend and spec.approval is Approval.AUTOMATIC):
+        return None
+    if state.queued or any(server_id not in seen.listing for server_id in state.holds):
+        # All there, parts are the proof that the refused call was carried out: planning must see it (rule P15).
+        return Freshness.AFTER_READ
+    listed = mine.server_ids - state.called
+    all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, listed)) == len(listed)
+    return None if all_there else Freshness.AFTER_READ
+
+
+def _must_look(membership: Membership, state: State, seen: Observation, now: datetime) -> bool:
+    """Whether only the nodes tell what became of a call, or a look whether a clock was off."""
+    follows = any(batches.needs_nodes(b, membership.spec, seen, now) for b in state.open_batches)
+    return follows or removing.is_surplus_since_the_future(state, now)
+
+
+def _may_call(membership: Membership, state: State, now: datetime, settings: Settings) -> bool:
+    """Whether a call could start now as far as the membership itself is concerned."""
+    return adding.may_add(membership, state, now) or removing.may_remove(membership, state, now, settings)
+
+
+def _is_for_a_call(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> bool:
+    """Whether a look would be for nothing but a call that waits for its turn: it would be too old when that comes.
+
+    Now and then it is looked at all the same: what is missing by then is told.
+    """
+    since = seen.waits_since
+    if since is None or seen.listing is not None or _must_look(membership, state, seen, now):
+        return False
+    lately = timedelta() <= now - since.replace(microsecond=0) < settings.resync_interval / 2
+    return lately and _may_call(membership, state, now, settings)
+
+
+def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answered: bool) -> Status:
+    """The status with its conditions, and with the requests that it answers."""
+    status = facts.status
+    look, reset = reconcile_requested(membership), reset_requested(membership)
+    return replace(
+        status,
+        conditions=conditions(membership.status, verdict, status.observed_generation, facts.now),
+        next_time=facts.next_time,
+        last_handled_reconcile_at=look if answered and look else status.last_handled_reconcile_at,
+        # The reset has been worked into the state above, so it is answered with it.
+        last_handled_reset_at=reset.token if reset is not None else status.last_handled_reset_at,
+    )
+
+
+def _schedule(status: Status, verdict: Verdict, *, blocked: bool, rests: bool) -> Schedule:
+    """`rests`: nothing is called before the object is changed, which wakes it."""
+    if status.open_batches:
+        watched = all(batches.is_watched(b) for b in status.open_batches)
+        return Schedule.WATCH if watched else Schedule.POLL
+    if rests or verdict.abnormal != "Reconciling":
+        return Schedule.RESYNC
+    return Schedule.BACKOFF if blocked else Schedule.WATCH

@@ -1,0 +1,196 @@
+"""NEXT: empty where nothing is planned or no time is known, and otherwise the time at which something happens."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from nodepool_membership.api.names import PAUSED_ANNOTATION
+from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.status import Halt, Hold, Phase, Status
+from nodepool_membership.core.decision.decide import Schedule
+from nodepool_membership.core.decision.record import Accepted, NotNow, Unknown
+from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, Trouble
+from nodepool_membership.core.observed.rivals import Rival
+from unit.core_builders import (
+    JOB,
+    NOW,
+    SECOND,
+    SETTINGS,
+    WINDOW,
+    Run,
+    a_batch,
+    a_failure,
+    a_job,
+    a_node,
+    a_spec,
+    active,
+    an_object,
+    running,
+    servers,
+)
+
+A, B, C = servers(3)
+
+
+def refused_for_the_moment() -> Run:
+    run = Run(an_object(a_spec(A, B)))
+    run.step(NotNow(Reason.LOCKED, "another task is under way", 60.0))
+    return run
+
+
+def test_nothing_is_planned_while_a_job_runs_and_when_all_is_done() -> None:
+    run = running(A)
+    assert run.status.next_time is None
+    run.step()
+    assert run.status.next_time is None
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
+    run.step()
+    assert (run.ready.status, run.status.next_time) == ("True", None)
+
+
+def test_the_next_add_is_when_its_wait_is_over_and_then_it_is_made() -> None:
+    run = refused_for_the_moment()
+    assert run.status.next_time == run.status.waits[0].until == NOW + timedelta(seconds=60)
+    run.wait(timedelta(seconds=59))
+    assert run.step().intent is None
+    assert run.status.next_time == NOW + timedelta(seconds=60)
+    run.wait(SECOND)
+    assert run.step(Accepted(JOB)).intent is not None
+    assert run.status.next_time is None
+
+
+def test_the_next_attempt_of_a_failed_server_is_one_and_what_is_used_up_is_none() -> None:
+    retry = NOW + timedelta(minutes=1)
+    batch = a_batch(Phase.FAILED, finished=NOW)
+    failures = (
+        a_failure(FailureReason.NEVER_APPEARED, A, retry=retry),
+        a_failure(FailureReason.NEVER_APPEARED, B, attempts=3),
+    )
+    run = Run(an_object(a_spec(A, B), Status(1, last_batch=1, jobs=(batch,), failures=failures)))
+    run.step()
+    assert run.status.next_time == retry
+
+
+def test_a_settle_window_ends_at_a_known_time() -> None:
+    run = Run(an_object(a_spec(A)))
+    run.step(Unknown("no answer"))
+    assert run.status.next_time == NOW + WINDOW
+    run = running(A)
+    run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+    run.wait(SECOND)
+    run.step()
+    assert run.status.next_time == NOW + SECOND + WINDOW
+
+
+def test_servers_whose_nodes_are_waited_for_count_as_failed_at_a_known_time() -> None:
+    run = Run(an_object(a_spec(A, B)))
+    run.cloud.nodes = [a_node(A), a_node(B, "Installing", created=NOW)]
+    run.step()
+    assert run.status.next_time == NOW + timedelta(hours=1)
+
+
+def owing() -> Run:
+    spec = a_spec(A, B, removal=RemovalPolicy.REMOVE)
+    run = Run(an_object(spec, Status(1, last_batch=1, members=(A, B))))
+    run.cloud.nodes = active([A, B])
+    run.step()
+    run.wait(SECOND)
+    run.edit(replace(spec, server_ids=frozenset({A})))
+    run.step()
+    return run
+
+
+def test_a_removal_begins_after_its_delay() -> None:
+    run = owing()
+    assert run.status.next_time == NOW + SECOND + SETTINGS.removal_delay
+    run.wait(SETTINGS.removal_delay)
+    assert run.step(Accepted(JOB)).intent is not None
+    assert run.status.next_time is None
+
+
+@pytest.mark.parametrize("run", [refused_for_the_moment(), owing()], ids=["add", "removal"])
+def test_whoever_pauses_sees_that_nothing_is_planned_any_more(run: Run) -> None:
+    run.annotate({PAUSED_ANNOTATION: "incident 42"})
+    run.step()
+    assert run.ready.reason is Reason.PAUSED
+    assert run.status.next_time is None
+    assert "incident 42" in run.ready.message
+
+
+def test_a_paused_object_is_not_worked_before_it_changes_or_the_resync_is_due() -> None:
+    run = Run(an_object(a_spec(A)))
+    run.annotate({PAUSED_ANNOTATION: "incident 42"})
+    assert run.step().schedule is Schedule.RESYNC
+    run.rivals = {A: Rival("team/other", better=True)}
+    assert run.step().schedule is Schedule.RESYNC
+
+
+def test_a_paused_namespace_plans_nothing() -> None:
+    run = Run(an_object(a_spec(A)))
+    run.cloud.namespace_state = NamespaceState(paused="incident 42")
+    run.step()
+    assert (run.ready.reason, run.status.next_time) == (Reason.PAUSED, None)
+
+
+def test_a_suspended_or_halted_one_plans_nothing() -> None:
+    run = refused_for_the_moment()
+    run.store(replace(run.status, halt=Halt(Reason.TOO_MANY_FAILURES, "3 of 10", NOW)))
+    run.step()
+    assert run.status.next_time is None
+    run = refused_for_the_moment()
+    run.membership = replace(run.membership, spec=replace(run.membership.spec, suspend=True))
+    run.step()
+    assert run.status.next_time is None
+
+
+def test_what_only_a_person_ends_plans_nothing() -> None:
+    run = refused_for_the_moment()
+    run.cloud.trouble = Trouble(Reason.ENDPOINT_NOT_ALLOWED, "not on the allow list")
+    for _ in range(3):
+        run.step()
+    assert run.status.next_time is None
+
+
+def test_a_place_in_the_write_budget_is_told_once_not_at_each_look() -> None:
+    run = Run(an_object(a_spec(A)))
+    run.cloud.write_wait = 40.4
+    run.step()
+    told = run.status.next_time
+    assert told is not None
+    assert timedelta(seconds=40) < told - NOW < timedelta(seconds=42)
+    run.wait(10 * SECOND)
+    run.cloud.write_wait = 30.9
+    before = run.status
+    run.step()
+    assert run.status == before
+    run.cloud.write_wait = 5.0
+    run.wait(25 * SECOND)
+    run.step()
+    assert run.status == before, "what was told stays until it is over, or is not so any more"
+    run.cloud.write_wait = 12.0
+    run.step()
+    assert run.status.next_time is None, "who waits for seconds need not be told"
+
+
+@pytest.mark.parametrize("earlier", [9, 2])
+def test_a_place_in_the_write_budget_is_told_only_while_nothing_comes_before_it(earlier: int) -> None:
+    """Or nearly at the same time: the next look would not know it again."""
+    run = Run(an_object(a_spec(A, B)))
+    run.cloud.write_wait = 20.4
+    run.step()
+    told = run.status.next_time
+    assert told is not None
+    assert "1 more call, it is made at" in run.ready.message
+    run.wait(10 * SECOND)
+    run.cloud.write_wait = 10.4
+    until = told - earlier * SECOND
+    waited_for = a_failure(FailureReason.INSTALLING, B, attempts=0, retry=until)
+    run.store(replace(run.status, failures=(waited_for,), holds=(Hold((B,)),)))
+    run.step()
+    before = run.status
+    assert before.next_time == until
+    assert "more call" not in run.ready.message
+    run.step()
+    assert run.status == before

@@ -1,0 +1,181 @@
+"""Nothing is called before a person has said yes, what an approval covers, and what voids it (P29).
+
+Not for: who is named in a call; test_core_eligibility.
+"""
+
+from dataclasses import replace
+
+from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.spec import Approval, DriftPolicy, RemovalPolicy, Spec
+from nodepool_membership.api.status import Plan, Status
+from nodepool_membership.core.decision.record import Accepted
+from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, PoolReport
+from nodepool_membership.core.preflight.facts import Template
+from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_job, a_spec, active, an_object, servers
+
+ANNOTATION = "cce.nodepools.dev/approved-plan"
+A, B, C, D = servers(4)
+
+
+def manual(spec: Spec) -> Spec:
+    return replace(spec, approval=Approval.MANUAL)
+
+
+def a_run(
+    *ids: str,
+    status: Status | None = None,
+    drift: DriftPolicy = DriftPolicy.REPORT,
+    removal: RemovalPolicy = RemovalPolicy.RETAIN,
+) -> Run:
+    spec = manual(a_spec(*ids, batch_size=1, drift=drift, removal=removal))
+    return Run(an_object(spec, status), Cloud(pool=PoolReport("", template=Template("one"))))
+
+
+def waits(run: Run) -> Plan:
+    """It waits for a word, and calls nothing meanwhile."""
+    assert run.step(Accepted(JOB)).intent is None
+    assert run.ready.reason is Reason.AWAITING_APPROVAL
+    plan = run.status.plan
+    assert plan is not None
+    assert plan.id in run.ready.message
+    return plan
+
+
+def approve(run: Run, plan: Plan) -> None:
+    run.annotate({ANNOTATION: plan.id})
+
+
+def call(run: Run) -> tuple[str, ...]:
+    intent = run.step(Accepted(JOB)).intent
+    run.cloud.jobs = a_job(JobPhase.RUNNING)
+    return () if intent is None else intent.server_ids
+
+
+def join(run: Run) -> None:
+    run.cloud.nodes += active(i for batch in run.status.open_batches for i in batch.server_ids)
+    run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+    run.wait(SETTINGS.poll_interval)
+
+
+def test_nothing_is_called_before_the_plan_is_approved_and_all_of_it_afterwards() -> None:
+    run = a_run(A, B, C)
+    plan = waits(run)
+    assert (plan.add, plan.calls, plan.adopt, plan.remove) == (3, 3, 0, 0)
+    run.wait(SETTINGS.resync_interval)
+    before = run.status
+    assert waits(run) == plan
+    assert run.status == before
+    approve(run, plan)
+    for server in (A, B, C):
+        assert call(run) == (server,)
+        assert run.status.plan is None
+        join(run)
+    run.step()
+    assert run.ready.status == "True"
+
+
+def test_an_edit_that_names_another_server_needs_another_word_and_one_that_does_not_needs_none() -> None:
+    run = a_run(A, B)
+    approve(run, waits(run))
+    assert call(run) == (A,)
+    run.edit(replace(run.membership.spec, join_timeout_seconds=7200))
+    run.step()
+    assert run.status.approved_plan is not None
+    run.edit(replace(run.membership.spec, server_ids=frozenset({A, B, C})))
+    join(run)
+    plan = waits(run)
+    assert plan.add == 2
+    approve(run, plan)
+    assert call(run) == (B,)
+
+
+def test_a_server_that_leaves_the_list_voids_it_too() -> None:
+    run = a_run(A, B, C)
+    approve(run, waits(run))
+    run.edit(replace(run.membership.spec, server_ids=frozenset({A, B})))
+    assert waits(run).add == 2
+
+
+def test_a_word_for_an_older_plan_or_for_another_object_counts_for_nothing() -> None:
+    run, other = a_run(A), a_run(A)
+    other.membership = replace(other.membership, metadata=replace(other.membership.metadata, uid="another"))
+    first = waits(run)
+    assert waits(other).id != first.id
+    approve(run, waits(other))
+    waits(run)
+    run.edit(replace(run.membership.spec, server_ids=frozenset({A, B})))
+    waits(run)
+    approve(run, first)
+    waits(run)
+    assert "which is no plan that waits" in run.ready.message
+
+
+def test_a_word_that_is_taken_back_stops_what_is_not_called_yet() -> None:
+    run = a_run(A, B)
+    plan = waits(run)
+    approve(run, plan)
+    assert call(run) == (A,)
+    join(run)
+    run.annotate({})
+    rest = waits(run)
+    assert (rest.add, rest.id != plan.id, run.status.approved_plan) == (1, True, None)
+
+
+def test_another_template_needs_another_word() -> None:
+    run = a_run(A)
+    approve(run, waits(run))
+    run.cloud.pool = PoolReport("", template=Template("two"))
+    waits(run)
+
+
+def test_it_never_covers_a_member() -> None:
+    run = a_run(A, B, drift=DriftPolicy.REJOIN)
+    run.cloud.nodes = active([A])
+    approve(run, waits(run))
+    assert call(run) == (B,)
+    join(run)
+    run.step()
+    run.cloud.nodes = active([B])
+    run.step_thrice()
+    run.wait(SETTINGS.settle_window * 2)
+    assert waits(run).add == 1
+
+
+def test_a_removal_waits_too_and_goes_with_its_word() -> None:
+    status = Status(1, last_batch=1, members=(A, B))
+    run = a_run(A, status=status, removal=RemovalPolicy.REMOVE)
+    run.cloud.nodes = active([A, B])
+    run.step()
+    run.wait(SETTINGS.removal_delay * 2)
+    plan = waits(run)
+    assert (plan.add, plan.remove) == (0, 1)
+    approve(run, plan)
+    assert call(run) == (B,)
+
+
+def test_a_word_that_is_given_while_it_is_suspended_holds_when_it_is_resumed() -> None:
+    run = a_run(A)
+    run.edit(replace(run.membership.spec, suspend=True))
+    run.step()
+    assert run.status.plan is not None
+    approve(run, run.status.plan)
+    run.step()
+    run.edit(replace(run.membership.spec, suspend=False))
+    assert call(run) == (A,)
+
+
+def test_a_plan_to_remove_those_who_were_let_go_of_is_none() -> None:
+    """A deletion with its namespace keeps all servers, whatever was asked for."""
+    status = Status(1, last_batch=1, members=(A, B))
+    run = a_run(A, B, status=status)
+    run.cloud.nodes = active([A, B])
+    spec = replace(run.membership.spec, deletion_policy=RemovalPolicy.REMOVE)
+    run.membership = replace(run.membership, spec=spec)
+    run.delete()
+    run.step()
+    run.wait(SETTINGS.removal_delay * 2)
+    assert run.step().intent is None
+    assert [plan.remove for plan in (run.status.plan,) if plan is not None] == [2]
+    run.cloud.namespace_state = NamespaceState("the namespace is being deleted, too")
+    run.step()
+    assert (run.status.surplus, run.status.plan) == (0, None)
