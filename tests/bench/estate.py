@@ -9,7 +9,7 @@ from time import monotonic, sleep
 from typing import Final
 
 from bench.figures import Figure, Limit, Section
-from bench.world import NAMESPACE, Say, World, looks, world
+from bench.world import NAMESPACE, Looked, Say, World, looks, world
 from cce_simulator.config import Behaviour, ClusterConfig, NodePoolConfig, SimulatorConfig, generated_id, server_id
 from harness import MembershipSpec, Operator, wait_for
 
@@ -169,7 +169,7 @@ def _figures(
     load: Estate,
     here: World,
     adopted: float,
-    looked: int,
+    looked: Looked,
     resync: _Used,
     adding: _Used,
     peaks: tuple[float, float],
@@ -180,7 +180,9 @@ def _figures(
     return (
         Figure("time from process start until all are adopted", adopted, "s"),
         Figure("peak memory (VmHWM) of adoption and resync", peaks[0], "MiB", Limit(load.peak_mib)),
-        Figure("looks in one resync", looked, "", None, f"{load.clusters} memberships"),
+        Figure("snapshots in one resync", looked.snapshots, "", Limit(load.clusters, "exactly", counted=True)),
+        Figure("looks at memberships in one resync", looked.decided, "", Limit(load.clusters, "exactly", counted=True),
+               f"each was also worked once to order its snapshot: {looked.runs} runs"),
         Figure("CPU of one resync", resync.cpu, "s", None, f"{resync.cpu / load.resync * 1000:.1f} ms/s"),
         Figure("cloud reads of one resync", resync.reads, "", None, f"{resync.listings} node pages"),
         Figure("bytes read in one resync", resync.bytes / _MIB, "MiB"),

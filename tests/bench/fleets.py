@@ -200,7 +200,7 @@ def _resync(load: Fleet, here: World, idle_ms: float, say: Say) -> _Second:
 
         def all_seen() -> bool | None:
             operator.check()
-            return True if looks(operator) >= load.memberships else None
+            return True if looks(operator).decided >= load.memberships else None
 
         wait_for(f"all of {load.name} are seen", all_seen, seconds=_HANDLED_SECONDS, every=0.5)
         # Moments are periodic; one that is due in less than a tenth of the interval after a look is left out.
@@ -210,7 +210,7 @@ def _resync(load: Fleet, here: World, idle_ms: float, say: Say) -> _Second:
         sleep(load.resync)
         return _Second(
             cpu_seconds=operator.cpu_seconds() - busy - idle_ms / 1000 * load.resync,
-            looks=looks(operator) - seen,
+            looks=(looks(operator) - seen).decided,
             reads=here.cloud_reads() - reads,
             writes=(here.writes() - before).total,
             start_writes=(before - start).total,

@@ -128,20 +128,20 @@ def _job_seconds(here: World) -> Sequence[float]:
 
 
 def _idle(load: Join, here: World, operator: Operator) -> _Idle:
-    """Two looks at the settled membership; the first one seen only marks the beginning."""
+    """Two resyncs of the settled membership, a snapshot each; the first one seen only marks the beginning."""
 
-    def looks_after(count: int) -> int:
+    def next_snapshot(count: int) -> int:
         def more() -> int | None:
             operator.check()
-            seen = looks(operator)
+            seen = looks(operator).snapshots
             return seen if seen > count else None
 
         return wait_for(f"an idle resync of {load.name}", more, seconds=4 * load.resync + 30)
 
-    seen = looks_after(looks(operator))
+    seen = next_snapshot(looks(operator).snapshots)
     before, reads = here.quiet(60), here.cloud_reads()
     for _ in range(2):
-        seen = looks_after(seen)
+        seen = next_snapshot(seen)
     return _Idle(here.quiet(60) - before, here.cloud_reads() - reads)
 
 

@@ -6,6 +6,7 @@ from bench.apiserver import Writes, writes
 from bench.crowds import Crowd, is_alarm
 from bench.figures import Figure, Limit, Section, is_over, lines
 from bench.fleets import GIB, Fleet, lacks_memory
+from bench.world import Looked, looked
 
 _REQUESTS = "apiserver_request_total"
 _BYTES = "apiserver_request_body_size_bytes_sum"
@@ -94,3 +95,16 @@ def test_a_reason_that_tells_of_trouble_is_an_alarm(reason: str | None, alarm: b
 def test_the_write_budget_alone_needs_the_time_of_all_calls_and_one_job() -> None:
     many, one = Crowd(300, job=2.0, writes=120), Crowd(1, ids=6_000, batch=20, job=2.0, writes=120)
     assert (many.batches, many.least) == (one.batches, one.least) == (300, 152.0)
+
+
+def test_ordering_a_snapshot_is_no_look() -> None:
+    told = """
+nodepool_membership_reconcile_duration_seconds_count{outcome="ok"} 199.0
+nodepool_membership_reconcile_duration_seconds_count{outcome="error"} 1.0
+nodepool_membership_snapshots_total{outcome="whole"} 60.0
+nodepool_membership_snapshots_total{outcome="again"} 40.0
+nodepool_membership_snapshot_waits_total 100.0
+"""
+    seen = looked(told)
+    assert seen == Looked(runs=200, waits=100, snapshots=100)
+    assert ((seen - Looked(10, 5, 5)).decided, seen.decided) == (95, 100)

@@ -20,7 +20,9 @@ from controlplane import ControlPlane
 from harness import Cluster, Operator, SimulatorProcess, wait_for
 
 NAMESPACE: Final = "bench"
-_LOOKS: Final = "nodepool_membership_reconcile_duration_seconds_count"
+_RUNS: Final = "nodepool_membership_reconcile_duration_seconds_count"
+_WAITS: Final = "nodepool_membership_snapshot_waits_total"
+_SNAPSHOTS: Final = "nodepool_membership_snapshots_total"
 _QUIET_LOOKS: Final = 3
 _QUIET_SECONDS: Final = 1.0
 
@@ -78,11 +80,41 @@ class World:
         return int(str(self.simulator.get("summary")["reads"]))
 
 
-def looks(operator: Operator) -> int:
-    """How often the operator has looked at a membership, by its own count."""
-    families = text_string_to_metric_families(operator.get("/metrics").text)
-    samples = (sample for family in families for sample in family.samples)
-    return int(sum(sample.value for sample in samples if sample.name == _LOOKS))
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """How often the operator has looked at memberships and at clusters, by its own count.
+
+    A membership whose cluster has to be read first is worked twice: once to order a snapshot, which holds neither a
+    worker nor the object, and once to decide from it. Only the second is a look.
+    """
+
+    runs: int
+    waits: int
+    snapshots: int
+
+    def __sub__(self, before: "Looked") -> "Looked":
+        return Looked(self.runs - before.runs, self.waits - before.waits, self.snapshots - before.snapshots)
+
+    @property
+    def decided(self) -> int:
+        """Looks at memberships that came to a decision; one that waits for its snapshot counts already."""
+        return self.runs - self.waits
+
+
+def looked(exposition: str) -> Looked:
+    """Read the counts out of the operator's metrics."""
+    families = text_string_to_metric_families(exposition)
+    samples = [sample for family in families for sample in family.samples]
+
+    def total(name: str) -> int:
+        return int(sum(sample.value for sample in samples if sample.name == name))
+
+    return Looked(total(_RUNS), total(_WAITS), total(_SNAPSHOTS))
+
+
+def looks(operator: Operator) -> Looked:
+    """The counts as they are now."""
+    return looked(operator.get("/metrics").text)
 
 
 @contextmanager
