@@ -40,3 +40,13 @@ async def test_a_throttled_read_stops_all_readers_and_no_writer() -> None:
     accepted = await other.add_nodes(CLUSTER, POOL, SERVERS, signed_at=INTENT)
     assert accepted.job_id == JOB
     assert outcomes == [("getJob", "Throttled"), ("listNodes", "Paused"), ("addNodes", "ok")]
+
+
+async def test_who_has_no_read_budget_is_neither_bounded_nor_paused() -> None:
+    wire = always(429, THROTTLED)
+    alone = CloudClient(httpx.AsyncClient(transport=wire), ENDPOINT, PROJECT, KEY, now=lambda: NOW, timeout_seconds=5)
+    for _ in range(2):
+        with pytest.raises(ThrottledError) as told:
+            await alone.get_job(JOB)
+        assert (type(told.value), told.value.retry_after) == (ThrottledError, None)
+    assert len(wire.seen) == 2

@@ -8,12 +8,14 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 import httpx
 import pytest
 
 from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.errors import ForbiddenError, ThrottledError, UnavailableError
+from nodepool_membership.cce.reads import ReadBudget
 from nodepool_membership.cce.servers import IDS_PER_CALL, ServerEndpoints, ServersClient, ServersRead
 from scripted_cloud import HTML, KEY, NOW, PROJECT, Wire
 
@@ -89,7 +91,10 @@ def client(
     wire: Wire, credentials: Credentials = KEY, places: ServerEndpoints = PLACES, now: datetime = NOW
 ) -> ServersClient:
     http = httpx.AsyncClient(transport=wire)
-    return ServersClient(http, places, PROJECT, credentials, now=lambda: now, timeout_seconds=60)
+    budget = ReadBudget(1_000, clock=monotonic)
+    return ServersClient(
+        http, places, PROJECT, credentials, now=lambda: now, timeout_seconds=60, reads=lambda _: budget
+    )
 
 
 async def read(wire: Wire, wanted: Sequence[str], places: ServerEndpoints = PLACES) -> ServersRead:

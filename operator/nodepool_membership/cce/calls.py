@@ -40,9 +40,6 @@ T = TypeVar("T")
 
 _USER_AGENT: Final = f"nodepool-membership/{__version__}"
 
-_UNBOUNDED: Final = 1_000
-"""Reads a second of who shares no budget with others."""
-
 Fence = Callable[[], str | None]
 """Asked right before bytes of a call leave: why it must not be sent, None if it may."""
 _LEAVING: Final = ("send_request_headers.started", "send_request_body.started")
@@ -128,7 +125,10 @@ class Caller:
         reads: ReadBudget | None = None,
         observe: Observe = nobody,
     ) -> None:
-        """`base` is what every path follows: scheme, host and port, without a slash at the end, or more."""
+        """`base` is what every path follows: scheme, host and port, without a slash at the end, or more.
+
+        Without `reads` nothing bounds how many reads there are in a second.
+        """
         self._http = http
         self._base = base
         self._source = source
@@ -137,7 +137,7 @@ class Caller:
         self._timeout = timeout_seconds
         self._lockout = lockout or Lockout(clock=monotonic)
         self._breaker = breaker or Breaker(clock=monotonic)
-        self._reads = reads or ReadBudget(_UNBOUNDED, clock=monotonic)
+        self._reads = reads
         self._observe = observe
         self.clock_offset_seconds: float | None = None
         """The cloud's clock (its last `Date` header) minus ours (rule P21); None before the first answer."""
@@ -193,7 +193,7 @@ class Caller:
             raise
 
     async def _send(self, wanted: Request, credentials: Credentials) -> ApiAnswer:
-        if wanted.method != "GET":
+        if wanted.method != "GET" or self._reads is None:
             return await self._sent(wanted, credentials)
         async with self._reads.read():
             return await self._sent(wanted, credentials)
