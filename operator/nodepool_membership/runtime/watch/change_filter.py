@@ -8,12 +8,23 @@ from typing import Final
 
 import kopf
 
-from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
+from nodepool_membership.api.names import (
+    APPROVED_PLAN_ANNOTATION,
+    PAUSED_ANNOTATION,
+    RECONCILE_ANNOTATIONS,
+    RESET_ANNOTATIONS,
+)
 from nodepool_membership.runtime.scheduling.queue import Key
 
 Fingerprint = tuple[object, ...]
 
-_WAKING_ANNOTATIONS: Final = (*RECONCILE_ANNOTATIONS, *RESET_ANNOTATIONS)
+_WAKING_ANNOTATIONS: Final = (
+    *RECONCILE_ANNOTATIONS,
+    *RESET_ANNOTATIONS,
+    APPROVED_PLAN_ANNOTATION,
+    PAUSED_ANNOTATION,
+)
+"""Whoever waits for one of them does not look before it comes, or goes."""
 
 
 def fingerprint_of(body: kopf.Body) -> Fingerprint:

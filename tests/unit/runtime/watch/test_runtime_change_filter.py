@@ -1,6 +1,17 @@
 """Which objects wake us, and how one that went unseen is found."""
 
-from nodepool_membership.runtime.watch.change_filter import ChangeFilter
+from typing import cast
+
+import kopf
+import pytest
+
+from nodepool_membership.api.names import (
+    APPROVED_PLAN_ANNOTATION,
+    PAUSED_ANNOTATION,
+    RECONCILE_ANNOTATIONS,
+    RESET_ANNOTATIONS,
+)
+from nodepool_membership.runtime.watch.change_filter import ChangeFilter, fingerprint_of, needed_of
 
 A, B, C = ("ns", "a"), ("ns", "b"), ("other", "c")
 
@@ -56,3 +67,21 @@ def test_with_its_type_every_object_is_gone() -> None:
     marks.begin_list("ns")
     assert marks.clear() == {A, B, C}
     assert marks.clear() == set()
+
+
+WAKING = (*RECONCILE_ANNOTATIONS, *RESET_ANNOTATIONS, APPROVED_PLAN_ANNOTATION, PAUSED_ANNOTATION)
+
+
+def mark(annotations: dict[str, str]) -> object:
+    """That of an object of which the watch kept what it needs."""
+    metadata = {"name": "a", "uid": "u", "generation": 1, "annotations": annotations}
+    return fingerprint_of(kopf.Body(cast("kopf.RawBody", {"metadata": needed_of(metadata)})))
+
+
+@pytest.mark.parametrize("name", WAKING)
+def test_a_request_a_word_or_a_pause_wakes_when_it_comes_and_when_it_goes(name: str) -> None:
+    marks = known()
+    assert marks.changed(A, (mark({}),))
+    assert marks.changed(A, (mark({name: "1"}),))
+    assert not marks.changed(A, (mark({name: "1", "of.another/controller": "2"}),))
+    assert marks.changed(A, (mark({}),))
