@@ -87,8 +87,6 @@ class Sent(NamedTuple):
     """No server had become Active by a call of this template."""
     tried: bool = False
     """A server had been wiped with this template since somebody last said something."""
-    shows: bool = False
-    """That may still do something, or a node that is not Active shows it."""
 
 
 class Cloud(NamedTuple):
@@ -172,10 +170,8 @@ def _met(
 ) -> Cloud:
     nodes = tuple(cloud.nodes[s] is not None for s in servers)
     acted_on = tuple(is_acting(cloud, s, now) for s in servers)
-    unwell = any(n is not None and n.pool == POOL and n.phase != ACTIVE for n in cloud.nodes)
-    shows = unwell or any(is_acting(cloud, s, now) for s in range(len(cloud.nodes)))
     unproven = cloud.template not in cloud.proven
-    sent = Sent(adds, servers, nodes, acted_on, late, burns, unproven, cloud.tried, shows)
+    sent = Sent(adds, servers, nodes, acted_on, late, burns, unproven, cloud.tried)
     met = (*cloud.met, *((adds, server) for server in servers))
     return cloud._replace(sent=(*cloud.sent, sent), met=met)
 

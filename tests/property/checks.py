@@ -150,7 +150,8 @@ def check_words(membership: Membership, intent: Batch, covered: frozenset[str], 
         assert set(intent.server_ids) <= covered, "servers are added that no approval covers (P29)"
     if spec.rollout.canary and membership.status.proven_template != (template or "-"):
         assert len(intent.server_ids) <= spec.rollout.canary, "more than the canary is added (P28)"
-        open_ones = [b for b in others if b.operation is Operation.ADD and b.template == intent.template]
+        of_template = [b for b in others if b.operation is Operation.ADD and b.template == intent.template]
+        open_ones = [b for b in of_template if (b.pardoned or 0) < b.servers]
         assert not open_ones, "an add beside the canary (P28)"
 
 

@@ -11,6 +11,7 @@ from typing import Final
 from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import HOLDS_NODE
+from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Failure, Operation, Plan, Status
 from nodepool_membership.core.conditions import finalizer, upcoming
 from nodepool_membership.core.observed.rivals import ELSEWHERE, Rivals
@@ -151,22 +152,15 @@ def deleting(membership: Membership, status: Status, settings: Settings, why: Se
     return "; ".join([*parts, *why])
 
 
-def overdue(batches: Sequence[Batch], membership: Membership) -> str:
-    """Jobs that do not end."""
-    spec = membership.spec
-    which = some([str(batch.batch) for batch in batches], "status.jobs")
-    unproven = any(batch.template != membership.status.proven_template for batch in batches)
-    others = "other servers are added meanwhile"
-    if spec.rollout.canary and unproven:
-        others = (
-            "no other server is added before one of them joins: set spec.rollout.canary to 0 to add them all the same"
-        )
+def overdue(batches: Sequence[int], spec: Spec) -> str:
+    """A job that does not end."""
+    which = some([str(number) for number in batches], "status.jobs")
     one = len(batches) == 1
     subject = f"the job of batch {which} runs" if one else f"the jobs of batches {which} run"
     follow = "it is followed until it ends, its" if one else "they are followed until they end, their"
     return (
         f"{subject} longer than spec.joinTimeoutSeconds ({spec.join_timeout_seconds} s): look at {them(len(batches))}"
-        f" in the CCE console; {follow} servers are not named in another call, and {others}"
+        f" in the CCE console; {follow} servers are not named in another call, and other servers are added meanwhile"
     )
 
 

@@ -246,7 +246,7 @@ def _overdue(facts: Facts) -> Verdict | None:
     late = [b for b in facts.status.open_batches if b.batch in facts.overdue and not members.issuperset(b.server_ids)]
     if not late:
         return None
-    return stalled(Reason.JOB_OVERDUE, texts.overdue(late, facts.membership))
+    return stalled(Reason.JOB_OVERDUE, texts.overdue([b.batch for b in late], facts.membership.spec))
 
 
 def _progressing(facts: Facts) -> Verdict | None:

@@ -81,8 +81,7 @@ def _planned(  # noqa: C901, PLR0911 - a chain of questions: the first that has 
         return Step(state, delay=gates.seconds(chosen.moment - now))
     most = rollout.most(state, spec, evidence.pool)
     if not most:
-        # Nothing goes on where the job of the canary does not end: that is told.
-        return Step(state, more=batches.in_flight(state, spec, now) > 0)
+        return Step(state, more=True)
     servers = min(most, len(chosen.ids))
     # Of the parts of a refused call only the nodes tell whether it was carried out (rule P15).
     wanted = gates.Wanted(Operation.ADD, servers, by_tag=vetted is not None and chosen.part is None)

@@ -338,7 +338,7 @@ def must_brake(state: State) -> tuple[int, int] | None:
     adds += [b for b in reversed(finished(state.batches)) if b.operation is Operation.ADD and _was_accepted(b)]
     failed = servers = 0
     for batch in adds:
-        fresh = (batch.failed or 0) - (batch.pardoned or 0)
+        fresh = max((batch.failed or 0) - (batch.pardoned or 0), 0)
         if batch.pardoned and not fresh:
             continue
         if fresh >= BRAKE_AT and 5 * fresh > batch.servers:

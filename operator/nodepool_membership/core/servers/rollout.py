@@ -4,14 +4,15 @@ Not for: which servers they are (`eligibility`), or the brake on many failures (
 """
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Spec
-from nodepool_membership.api.status import Batch, Halt, Operation
+from nodepool_membership.api.status import Batch, Halt, Operation, Phase
 from nodepool_membership.core.observed.observation import PoolReport
-from nodepool_membership.core.state.state import State, finished
+from nodepool_membership.core.state.settings import JOB_GRACE
+from nodepool_membership.core.state.state import State
 
 _UNTOLD: Final = "-"
 """Stands for the template of a pool that tells none."""
@@ -23,10 +24,14 @@ def template_digest(pool: PoolReport) -> str:
 
 
 def proven(state: State, batch: Batch, pool: PoolReport | None, *, joined: bool) -> State:
-    """The template has proven itself if a server joined by a call that was made after it was read as it is now."""
+    """The template has proven itself if a server joined by a call that was made after it was read as it is now.
+
+    That ends a halt by a canary that was only late.
+    """
     if not joined or pool is None or batch.template != template_digest(pool):
         return state
-    return replace(state, proven_template=batch.template)
+    late = state.halt is not None and state.halt.reason is Reason.CANARY_FAILED
+    return replace(state, proven_template=batch.template, halt=None if late else state.halt)
 
 
 def most(state: State, spec: Spec, pool: PoolReport) -> int:
@@ -34,22 +39,52 @@ def most(state: State, spec: Spec, pool: PoolReport) -> int:
     template = template_digest(pool)
     if not spec.rollout.canary or state.proven_template == template:
         return spec.batch_size
-    if any(b.operation is Operation.ADD and b.template == template for b in state.open_batches):
+    adds = (b for b in state.open_batches if b.operation is Operation.ADD and b.template == template)
+    if any((b.pardoned or 0) < b.servers for b in adds):
         return 0
     return min(spec.rollout.canary, spec.batch_size)
 
 
 def failed(state: State, spec: Spec, pool: PoolReport, now: datetime) -> Halt | None:
-    """The halt of adds after a canary that was wiped and did not join; what an edit or a reset answered is over."""
+    """The halt of adds after a canary that did not join, or not in time; what a person has answered is over."""
     template = template_digest(pool)
     if not spec.rollout.canary or state.proven_template == template:
         return None
-    adds = (b for b in finished(state.batches) if b.operation is Operation.ADD and b.template == template)
-    lost = sum((b.failed or 0) - (b.pardoned or 0) for b in adds)
-    if lost <= 0:
-        return None
-    text = (
-        f"the canary was WIPED and did not join ({lost} of it failed), so the node pool's template is tried on no other"
-        " server: look at the template and at status.failures"
-    )
-    return Halt(Reason.CANARY_FAILED, text, now)
+    for batch in reversed(state.batches):
+        if batch.operation is not Operation.ADD or batch.template != template:
+            continue
+        if (lost := _lost(batch, spec, now)) > 0:
+            text = (
+                f"the canary, batch {batch.batch}, {_fate(batch, spec, lost)}, so the node pool's template is tried on"
+                " no other server: look at the template, status.jobs and status.failures"
+            )
+            return Halt(Reason.CANARY_FAILED, text, now)
+    return None
+
+
+def _lost(batch: Batch, spec: Spec, now: datetime) -> int:
+    """How many servers of a canary did not join, as far as nobody has answered for them."""
+    if batch.is_open:
+        lost = batch.servers if _is_late(batch, spec, now) else 0
+    elif batch.phase is Phase.FAILED:
+        # Also of a call that nobody heard the answer of: no node showed, but whom it has wiped nobody knows.
+        lost = batch.servers - (batch.adopted or 0)
+    else:
+        lost = batch.failed or 0
+    return lost - (batch.pardoned or 0)
+
+
+def _is_late(batch: Batch, spec: Spec, now: datetime) -> bool:
+    """Whether the time is over in which a canary is to join, whatever its call still does."""
+    limit = timedelta(seconds=spec.join_timeout_seconds) + JOB_GRACE
+    return batch.submit_time is not None and now > batch.submit_time + limit
+
+
+def _fate(batch: Batch, spec: Spec, lost: int) -> str:
+    if batch.is_open:
+        return f"did not join within spec.joinTimeoutSeconds ({spec.join_timeout_seconds} s), and may still be WIPED"
+    if not batch.failed:
+        return (
+            f"may have been WIPED and did not join: its call was not answered, and no node showed ({lost} looked for)"
+        )
+    return f"was WIPED and did not join ({lost} failed)"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import (
     ApprovedPlan,
@@ -175,10 +176,18 @@ class State:
         return self.recovery is not None and self.recovery.until > now
 
     def pardoned(self) -> "State":
-        """Lift the halt: what failed so far no longer counts for the next one (rule P26)."""
-        batches = tuple(replace(b, pardoned=b.failed) if b.failed != b.pardoned else b for b in self.batches)
+        """Lift the halt: what failed so far no longer counts for the next one (rules P26, P28)."""
+        canary = self.halt is not None and self.halt.reason is Reason.CANARY_FAILED
+        batches = tuple(_pardoned(b, canary=canary and b.template != self.proven_template) for b in self.batches)
         search = None if self.search is None else replace(self.search, singles=0, in_a_row=0)
         return replace(self, halt=None, batches=batches, search=search)
+
+
+def _pardoned(batch: Batch, *, canary: bool) -> Batch:
+    """`canary`: a person has answered for all of it, whatever is still to come."""
+    all_of_it = batch.phase is Phase.FAILED or (canary and batch.is_open)
+    answered = batch.servers if all_of_it and batch.operation is Operation.ADD else batch.failed or 0
+    return replace(batch, pardoned=answered) if answered > (batch.pardoned or 0) else batch
 
 
 def ended(batch: Batch) -> datetime:

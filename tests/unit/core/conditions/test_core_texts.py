@@ -70,7 +70,7 @@ RENDERED: dict[str, Callable[[int], str]] = {
     "conflict": lambda n: texts.conflict({i: Rival("team/other", better=True) for i in servers(max(n, 1))}, "team/me"),
     "preview": lambda n: "; ".join(texts.preview(Plan("p", n, n, n, n), of(n))),
     "deleting": lambda n: texts.deleting(owner(n, deleted=True), of(n), SETTINGS, ["why"]),
-    "overdue": lambda n: texts.overdue([a_batch(Phase.RUNNING, number=i + 1) for i in range(max(n, 1))], owner(n)),
+    "overdue": lambda n: texts.overdue(range(1, max(n, 1) + 1), a_spec()),
     "braked": lambda n: texts.braked(max(n, 1), max(n, 1)),
     "results": lambda n: texts.results([("NodeError", servers(n))] if n else []) or "nothing",
 }

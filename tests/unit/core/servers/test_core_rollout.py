@@ -10,7 +10,9 @@ import pytest
 
 from nodepool_membership.api.reasons import FindingReason, Reason
 from nodepool_membership.api.spec import Rollout, Spec
-from nodepool_membership.core.decision.record import Accepted
+from nodepool_membership.api.status import Phase
+from nodepool_membership.core.decision.record import Accepted, Answer, NotSent, Refused
+from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase, PoolReport
 from nodepool_membership.core.preflight.facts import Template
 from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_job, a_node, a_spec, active, an_object, servers
@@ -74,15 +76,133 @@ def test_where_nothing_installs_nobody_else_is_wiped_until_somebody_says_so() ->
     assert call(run) == IDS[1:2]
 
 
-def test_a_canary_whose_job_does_not_end_is_told_and_nobody_else_is_wiped_until_somebody_says_so() -> None:
-    run = a_run()
-    assert call(run) == IDS[:1]
-    run.wait(timedelta(seconds=run.membership.spec.join_timeout_seconds + 301))
+def late(run: Run) -> timedelta:
+    return timedelta(seconds=run.membership.spec.join_timeout_seconds + 301)
+
+
+def halts(run: Run, why: str) -> None:
+    """Nothing is added beside the canary, however long, and the status says since when and why."""
     assert call(run) == ()
-    assert run.ready.reason is Reason.JOB_OVERDUE
-    assert "set spec.rollout.canary to 0 to add them all the same" in run.ready.message
+    halt, stalled = run.status.halt, run.condition("Stalled")
+    assert halt is not None
+    assert stalled is not None
+    assert (halt.reason, halt.time, stalled.reason) == (Reason.CANARY_FAILED, run.now, Reason.CANARY_FAILED)
+    assert why in halt.message
+    run.wait(SETTINGS.resync_interval)
+    run.annotate({"cce.nodepools.dev/reconcile-requested-at": str(run.now)})
+    assert call(run) == ()
+    assert run.status.halt == halt
+
+
+def goes_on_with_a_canary(run: Run) -> None:
+    """Once somebody says so: one again, not all."""
+    run.annotate({"cce.nodepools.dev/reset-requested-at": str(run.now)})
+    assert len(call(run)) == 1
+    assert run.status.halt is None
+    assert call(run) == ()
+
+
+@pytest.mark.parametrize("job", [JobPhase.RUNNING, JobPhase.UNREADABLE])
+def test_a_canary_whose_job_does_not_end_in_time_halts(job: JobPhase) -> None:
+    run = a_run()
+    call(run)
+    run.cloud.jobs = a_job(job)
+    run.wait(late(run))
+    halts(run, "did not join within spec.joinTimeoutSeconds (3600 s), and may still be WIPED")
+    goes_on_with_a_canary(run)
+    # A person has answered for the one that hangs, not for the one that went after it.
+    run.wait(late(run))
+    halts(run, "batch 2, did not join")
     run.edit(with_canary(run.membership.spec, 0))
+    assert call(run) == IDS[2:6]
+
+
+def test_a_canary_whose_answer_nobody_heard_and_whose_node_never_shows_halts() -> None:
+    run = a_run()
+    run.step(None)
+    assert call(run) == ()
+    run.wait(SETTINGS.settle_window + SETTINGS.poll_interval)
+    halts(run, "may have been WIPED and did not join: its call was not answered, and no node showed")
+    goes_on_with_a_canary(run)
+
+
+def test_a_canary_of_which_the_list_proves_nothing_halts_in_time() -> None:
+    run = a_run(pool=replace(FIRST, current_nodes=1))
+    run.cloud.nodes = active(IDS[-1:])
+    run.step(None)
+    run.cloud.pool = replace(FIRST, current_nodes=9)
+    run.wait(late(run))
+    halts(run, "did not join within spec.joinTimeoutSeconds")
+
+
+def test_a_canary_whose_node_installs_for_ever_halts_in_time() -> None:
+    run = a_run()
+    call(run)
+    end(run, "Installing")
+    assert run.step().intent is None
+    assert run.status.halt is None
+    run.wait(late(run))
+    halts(run, "was WIPED and did not join (1 failed)")
+
+
+@pytest.mark.parametrize("way", ["job fails", "node vanishes", "node moves", "node is broken"])
+def test_a_canary_that_fails_halts_in_every_way(way: str) -> None:
+    run = a_run()
+    call(run)
+    if way == "job fails":
+        run.cloud.jobs = a_job(JobPhase.FAILED, "why")
+    elif way == "node vanishes":
+        end(run, "Installing")
+        run.step()
+        run.cloud.nodes = []
+    else:
+        run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+        node = a_node(IDS[0]) if way == "node moves" else a_node(IDS[0], "Error")
+        run.cloud.nodes = [replace(node, pool_id="another") if way == "node moves" else node]
+    if way in {"job fails", "node vanishes"}:
+        run.wait(SETTINGS.poll_interval)
+        assert run.step().intent is None
+        run.wait(SETTINGS.settle_window)
+    halts(run, "was WIPED and did not join (1 failed)")
+    goes_on_with_a_canary(run)
+
+
+def test_a_canary_that_joins_late_proves_the_template_and_ends_its_halt() -> None:
+    run = a_run()
+    call(run)
+    run.wait(late(run))
+    run.step()
+    assert run.status.halt is not None
+    end(run)
     assert call(run) == IDS[1:5]
+    ended = run.status
+    assert (ended.halt, ended.proven_template) == (None, "one")
+
+
+def test_whatever_comes_of_a_canary_that_a_person_has_answered_for_halts_nothing_again() -> None:
+    run = a_run()
+    call(run)
+    run.wait(late(run))
+    run.step()
+    run.annotate({"cce.nodepools.dev/reset-requested-at": "1"})
+    run.cloud.jobs = a_job(JobPhase.RUNNING)
+    run.step()
+    run.cloud.nodes = [a_node(IDS[0], "Error")]
+    run.cloud.jobs = a_job(JobPhase.FAILED, "why")
+    run.wait(SETTINGS.poll_interval)
+    run.step()
+    assert run.status.halt is None
+    first = run.status.jobs[0]
+    assert (first.phase, first.failed, first.pardoned) == (Phase.FAILED, 1, 1)
+
+
+def test_a_canary_whose_server_somebody_else_made_a_node_halts_nothing() -> None:
+    run = a_run()
+    run.step(None)
+    run.cloud.nodes = [a_node(IDS[0], created=run.now - timedelta(days=1))]
+    run.wait(SETTINGS.poll_interval)
+    assert call(run) == IDS[1:2]
+    assert run.status.halt is None
 
 
 def test_a_template_that_changes_has_to_prove_itself_again() -> None:
@@ -109,13 +229,12 @@ def test_a_server_that_somebody_else_added_proves_nothing() -> None:
     assert run.status.proven_template is None
 
 
-def test_a_canary_that_was_refused_wiped_nothing_and_the_next_one_goes() -> None:
+@pytest.mark.parametrize(
+    "answer", [Refused(refusal(400, "CCE.01400001"), f"no: {IDS[0]}", f"no: {IDS[0]}"), NotSent("why")]
+)
+def test_a_canary_that_was_certainly_not_taken_up_wiped_nothing_and_the_next_one_goes(answer: Answer) -> None:
     run = a_run()
-    run.step(None)
-    decided = run.newest
-    run.wait(SETTINGS.settle_window * 2)
-    run.cloud.jobs = {}
-    assert decided.template == "one"
-    run.step()
-    run.wait(SETTINGS.settle_window)
+    run.step(answer)
+    run.wait(SETTINGS.resync_interval)
+    assert len(call(run)) == 1
     assert run.status.halt is None
