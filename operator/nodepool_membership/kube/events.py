@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from time import monotonic
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -84,6 +85,7 @@ class Events:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
+        self._made = count()
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._post_all(), name="events")
@@ -175,7 +177,7 @@ class Events:
         self._failing = True
 
     async def _create(self, series: _Series) -> None:
-        name = f"{series.object_name[:_MAX_NAME].rstrip('.-')}.{uuid4().hex}"
+        name = f"{series.object_name[:_MAX_NAME].rstrip('.-')}.{self._suffix(series.first)}"
         body: dict[str, Json] = {
             "apiVersion": "v1",
             "kind": "Event",
@@ -207,6 +209,11 @@ class Events:
             accept=METADATA_ONLY,
         )
         series.name = name
+
+    def _suffix(self, moment: datetime) -> str:
+        """Unique, and in the order of time: by name kubectl sorts what happened within the same second."""
+        microseconds = int(moment.timestamp() * 1_000_000)
+        return f"{microseconds:014x}{next(self._made) % 65_536:04x}{uuid4().hex[:14]}"
 
     async def _count(self, series: _Series) -> bool:
         """Store the count in the Event that is there; False if the API server has forgotten it."""

@@ -44,6 +44,11 @@ def post(events: Events, note: str = "batch 1", reason: str = "BatchSubmitted", 
     events.post(about(name), reason, "Normal", "Submit", note)
 
 
+def a_table(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)
+    return value
+
+
 async def settled(events: Events) -> None:
     async with asyncio.timeout(5):
         await events._idle.wait()
@@ -80,6 +85,18 @@ async def test_an_event_says_all_that_kubernetes_wants() -> None:
             "uid": "uid-pool",
         },
     }
+
+
+async def test_names_are_in_the_order_of_what_happened_in_the_same_second() -> None:
+    """`kubectl describe` sorts by seconds, and what is equal by name."""
+    server = Server()
+    moments = [NOW, NOW, NOW.replace(microsecond=5_000), NOW.replace(microsecond=999_999), NOW.replace(second=6)]
+    async with Events(server, instance="pod-1", now=iter(moments).__next__) as events:
+        for number in range(len(moments)):
+            post(events, f"batch {number}")
+        await settled(events)
+    named = {str(table["name"]): event["message"] for event in server.posted if (table := a_table(event["metadata"]))}
+    assert [named[name] for name in sorted(named)] == [f"batch {number}" for number in range(len(moments))]
 
 
 async def test_repeats_are_counted_in_one_event() -> None:
