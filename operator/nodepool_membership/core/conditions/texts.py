@@ -39,17 +39,34 @@ def members(status: Status) -> str:
     return f"{status.joined} of {counted(status.desired, 'server')} {are(status.desired)} {what} of the pool"
 
 
-def progress(membership: Membership, status: Status, settings: Settings, turn: datetime | None = None) -> str:
-    """Where the servers are, and what comes at a known time. `turn`: when the write budget has a place."""
+def progress(
+    membership: Membership, status: Status, settings: Settings, turn: datetime | None = None, theirs: int = 0
+) -> str:
+    """Where the servers are, and what comes at a known time. `turn`: when the write budget has a place.
+
+    `theirs`: how many of the pending wait for another membership.
+    """
     parts = [counts(status)]
     if status.surplus:
         parts.append(surplus(membership, status, settings))
     parts += [text for batch in status.open_batches if (text := _settling(batch, settings)) is not None]
-    if turn is not None and status.pending:
-        calls = -(-status.pending // membership.spec.batch_size)
-        next_one = "it is" if calls == 1 else "the next is"
-        parts.append(f"{counted(calls, 'more call')}, {next_one} made at {rfc3339(turn)}: the write budget is used up")
+    if turn is not None and (next_one := _next_call(membership, status, theirs)) is not None:
+        parts.append(f"{next_one} at {rfc3339(turn)}: the write budget has no place before")
     return "; ".join(parts)
+
+
+def _next_call(membership: Membership, status: Status, theirs: int) -> str | None:
+    """Which call comes next: of all since the last edit, where their number is known."""
+    adds = status.pending - theirs
+    operation, servers = (Operation.ADD, adds) if adds > 0 else (Operation.REMOVE, status.surplus)
+    if servers <= 0:
+        return None
+    what = "call" if operation is Operation.ADD else "removal call"
+    left = -(-servers // membership.spec.batch_size)
+    made = upcoming.made_since_edit(membership, status, operation)
+    if made is not None:
+        return f"{what} {made + 1} of {made + left}"
+    return f"the next of {left} more {what}s" if left > 1 else f"1 more {what}"
 
 
 def counts(status: Status) -> str:

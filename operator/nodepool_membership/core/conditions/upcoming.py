@@ -13,6 +13,7 @@ from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.state.requests import paused
 from nodepool_membership.core.state.settings import Settings
 
+_NOT_MADE: Final = frozenset({Phase.QUEUED, Phase.REFUSED, Phase.WITHDRAWN})
 _SAME: Final = timedelta(seconds=2)
 """A time that is computed anew at each look is the same time within so much."""
 
@@ -92,6 +93,19 @@ def next_time(
         calls = [removal(status, settings), None if deleting else add(membership, status, theirs, now)]
         moments += [moment for moment in calls if moment is not None]
     return min((moment for moment in moments if moment > now), default=None)
+
+
+def made_since_edit(membership: Membership, status: Status, operation: Operation) -> int | None:
+    """How many calls of a kind were accepted, or may have been, since the spec was edited; None: nobody knows."""
+    edit = membership.metadata.last_edit
+    if edit is None or edit.time is None or not status.jobs:
+        return None if status.last_batch else 0
+    since = edit.time
+    oldest = min(status.jobs, key=lambda batch: batch.batch)
+    if oldest.batch > 1 and (oldest.submit_time is None or oldest.submit_time >= since):
+        return None
+    calls = [b for b in status.jobs if b.operation is operation and b.phase not in _NOT_MADE]
+    return sum(1 for b in calls if b.submit_time is not None and b.submit_time >= since)
 
 
 def is_first(turn: datetime, first: datetime | None, now: datetime) -> bool:

@@ -195,7 +195,8 @@ def _reads_failed(facts: Facts) -> Verdict | None:
         return stalled(trouble.reason, facts.why)
     if facts.all_joined and not facts.status.halt:
         text = f"{READS_BEFORE_UNKNOWN} consecutive reads of the cloud API failed: {facts.why}"
-        return Verdict("Unknown", Reason.CLOUD_UNREACHABLE, text, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+        reason = Reason.CLOUD_UNREACHABLE if trouble.reason in PASSING else trouble.reason
+        return Verdict("Unknown", reason, text, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
     return waiting(trouble.reason, facts.why)
 
 
@@ -261,7 +262,8 @@ def _progressing(facts: Facts) -> Verdict | None:
 
 
 def _progress(facts: Facts) -> Verdict:
-    message = texts.progress(facts.membership, facts.status, facts.settings, facts.told_turn)
+    theirs = len(facts.theirs)
+    message = texts.progress(facts.membership, facts.status, facts.settings, facts.told_turn, theirs)
     return Verdict("False", Reason.PROGRESSING, message, "Reconciling", Reason.PROGRESSING)
 
 

@@ -132,6 +132,13 @@ def unreachable() -> Run:
     return run
 
 
+def locked_out() -> Run:
+    run = unreachable()
+    run.cloud.trouble = Trouble(Reason.UNAUTHENTICATED, "the cloud does not accept the key")
+    run.step()
+    return run
+
+
 def deleting() -> Run:
     batch = a_batch(Phase.RUNNING, A, job_id=JOB)
     status = Status(1, last_batch=1, jobs=(batch,))
@@ -157,6 +164,7 @@ ROWS = [
     (done, "True", Reason.SUCCEEDED, None, None),
     (empty, "True", Reason.SUCCEEDED, None, None),
     (unreachable, "Unknown", Reason.CLOUD_UNREACHABLE, "Reconciling", Reason.PROGRESSING_WITH_RETRY),
+    (locked_out, "Unknown", Reason.UNAUTHENTICATED, "Reconciling", Reason.PROGRESSING_WITH_RETRY),
     (deleting, "False", Reason.DELETING, "Reconciling", Reason.DELETING),
 ]
 ROW_NAMES = [row[0].__name__ for row in ROWS]

@@ -1,14 +1,15 @@
 """NEXT: empty where nothing is planned or no time is known, and otherwise the time at which something happens."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
+from nodepool_membership.api.membership import FieldsOwner
 from nodepool_membership.api.names import PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.api.status import Halt, Hold, Phase, Status
+from nodepool_membership.api.status import Batch, Halt, Hold, Phase, Status
 from nodepool_membership.core.decision.decide import Schedule
 from nodepool_membership.core.decision.record import Accepted, NotNow, Unknown
 from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, Trouble
@@ -174,6 +175,60 @@ def test_a_place_in_the_write_budget_is_told_once_not_at_each_look() -> None:
     assert run.status.next_time is None, "who waits for seconds need not be told"
 
 
+def calls(*times: datetime, **more: object) -> tuple[Batch, ...]:
+    """Finished ones, by when they were sent."""
+    made = [a_batch(Phase.SUCCEEDED, number=n, submitted=t, finished=t) for n, t in enumerate(times, 1)]
+    return tuple(replace(batch, **more) for batch in made)  # type: ignore[arg-type]
+
+
+def waiting_for_a_place(status: Status, edited: datetime | None = NOW, **spec: int) -> str:
+    """The message about the write budget of one with five servers to add, two a call."""
+    mine = an_object(a_spec(*servers(5), batch_size=spec.get("batch_size", 2)), status)
+    if edited is not None:
+        owner = FieldsOwner("kubectl", edited, fields_v1={"f:spec": {}})
+        mine = replace(mine, metadata=replace(mine.metadata, managed_fields=(owner,)))
+    run = Run(mine)
+    run.cloud.write_wait = 20.4
+    run.step()
+    return run.ready.message.partition("; ")[2]
+
+
+@pytest.mark.parametrize(
+    ("made", "last", "told"),
+    [
+        ((), 0, "call 1 of 3"),
+        (calls(NOW), 1, "call 2 of 4"),
+        (calls(NOW, NOW), 2, "call 3 of 5"),
+        (calls(NOW - SECOND, NOW), 2, "call 2 of 4"),
+        (calls(NOW, phase=Phase.REFUSED), 1, "call 1 of 3"),
+        (calls(NOW - SECOND, NOW - SECOND)[1:], 2, "call 1 of 3"),
+        (calls(NOW, NOW)[1:], 2, "the next of 3 more calls"),
+        ((), 2, "the next of 3 more calls"),
+    ],
+)
+def test_which_call_comes_next_is_told_as_of_those_since_the_last_edit(
+    made: tuple[Batch, ...], last: int, told: str
+) -> None:
+    """Where older ones are not stored any more, only those that are still to be made are counted."""
+    text = waiting_for_a_place(Status(1, last_batch=last, jobs=made))
+    assert text == f"{told} at 2026-01-02T03:00:21Z: the write budget has no place before"
+
+
+def test_which_call_comes_next_is_told_without_a_known_edit_and_of_one() -> None:
+    one = Status(1, last_batch=1, jobs=calls(NOW))
+    assert waiting_for_a_place(one, None).startswith("the next of 3 more calls at")
+    assert waiting_for_a_place(one, None, batch_size=5).startswith("1 more call at")
+    assert waiting_for_a_place(one, batch_size=5).startswith("call 2 of 2 at")
+
+
+def test_a_removal_that_waits_for_a_place_is_told_with_its_number() -> None:
+    run = owing()
+    run.wait(SETTINGS.removal_delay)
+    run.cloud.write_wait = 20.4
+    run.step()
+    assert "; 1 more removal call at 2026-01-02T03:02:22Z: the write budget has no place before" in run.ready.message
+
+
 @pytest.mark.parametrize("earlier", [9, 2])
 def test_a_place_in_the_write_budget_is_told_only_while_nothing_comes_before_it(earlier: int) -> None:
     """Or nearly at the same time: the next look would not know it again."""
@@ -182,7 +237,7 @@ def test_a_place_in_the_write_budget_is_told_only_while_nothing_comes_before_it(
     run.step()
     told = run.status.next_time
     assert told is not None
-    assert "1 more call, it is made at" in run.ready.message
+    assert "call 1 of 1 at" in run.ready.message
     run.wait(10 * SECOND)
     run.cloud.write_wait = 10.4
     until = told - earlier * SECOND
@@ -191,6 +246,6 @@ def test_a_place_in_the_write_budget_is_told_only_while_nothing_comes_before_it(
     run.step()
     before = run.status
     assert before.next_time == until
-    assert "more call" not in run.ready.message
+    assert "write budget" not in run.ready.message
     run.step()
     assert run.status == before
