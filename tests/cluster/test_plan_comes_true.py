@@ -181,7 +181,7 @@ def test_a_plan_that_waits_is_approved_by_the_id_that_was_looked_at(
     assert f"kubectl npmem approve -n {editor.namespace} m" in explained
     unasked = editor.npmem("approve", "m")
     assert (unasked.returncode, unasked.stdout) == (1, "")
-    assert "6 server(s) would be added in 3 call(s), which WIPES them" in unasked.stderr
+    assert "6 servers would be added in 3 calls, which WIPES them" in unasked.stderr
     wrong = editor.npmem("approve", "m", "--plan", "another", "--yes")
     assert f"the plan that waits is {plan['id']}, not another" in wrong.stderr
     assert scene.adds() == []

@@ -43,7 +43,7 @@ def test_an_editor_stops_a_membership_and_lets_it_go_on(stage: Stage, editor: Pe
     assert scene.calls("addNodes") == []
     done = editor.npmem("resume", "m")
     assert (done.returncode, done.stdout) == (0, f"{editor.namespace}/m resumed\n")
-    assert "note: by the last look 5 server(s) will be added, which WIPES them" in done.stderr
+    assert "note: by the last look 5 servers will be added, which WIPES them" in done.stderr
     scene.until_joined(IDS)
     told = editor.npmem("explain", "m")
     assert "Doing:     Ready: 5 of 5 servers are Active members of the pool" in told.stdout

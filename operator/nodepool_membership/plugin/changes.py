@@ -18,6 +18,7 @@ from nodepool_membership.api.names import (
 )
 from nodepool_membership.api.spec import Approval
 from nodepool_membership.core.state.requests import counting, reset_only
+from nodepool_membership.core.wording import are, counted, them
 
 _OWNERS: Final = (
     ("labels", "kustomize.toolkit.fluxcd.io/name", "Flux"),
@@ -45,8 +46,9 @@ class Change:
 def suspend(document: Mapping[str, Json]) -> Change:
     """Stop calls until `resume`; what is under way is followed."""
     notes = []
-    if joining := _table(document, "status").get("joining"):
-        notes.append(f"{joining} server(s) are named in calls that were made before: these are followed to their end")
+    if joining := _number(_table(document, "status"), "joining"):
+        named = f"{counted(joining, 'server')} {are(joining)} named in calls that were made before"
+        notes.append(f"{named}: these are followed to their end")
     return _suspended(document, "suspended: no call is made", notes, wanted=True)
 
 
@@ -56,8 +58,7 @@ def resume(document: Mapping[str, Json]) -> Change:
     plan = _table(document, "status").get("plan")
     if isinstance(plan, dict):
         notes.append(
-            f"by the last look {plan.get('add')} server(s) will be added, which WIPES them,"
-            f" {plan.get('adopt')} adopted, {plan.get('remove')} removed"
+            f"by the last look {_wiped(plan, 'will be added')}, {_number(plan, 'adopt')} adopted, {_reinstalled(plan)}"
         )
     if PAUSED_ANNOTATION in _annotations(document):
         notes.append(f"it is still paused by the annotation {PAUSED_ANNOTATION}")
@@ -119,8 +120,8 @@ def approve(document: Mapping[str, Json], wanted: str | None) -> Change:
         raise UselessError(f"the plan that waits is {found}, not {wanted}: look at it with plan, or explain")
     if _annotations(document).get(APPROVED_PLAN_ANNOTATION) == found:
         return Change(None, f"plan {found} is approved already: nothing was changed")
-    texts = [f"{plan.get('add')} server(s) would be added in {plan.get('calls')} call(s), which WIPES them"]
-    texts.append(f"{plan.get('adopt')} adopted, {plan.get('remove')} removed, which REINSTALLS them")
+    texts = [_wiped(plan, f"would be added in {counted(_number(plan, 'calls'), 'call')}")]
+    texts.append(f"{_number(plan, 'adopt')} adopted, {_reinstalled(plan)}")
     patch: Json = {"metadata": {"annotations": {APPROVED_PLAN_ANNOTATION: found}}}
     return Change(patch, f"approved plan {found}", asks=f"plan {found}: {'; '.join(texts)}")
 
@@ -142,6 +143,21 @@ def _narrowed(document: Mapping[str, Json], only: Sequence[str]) -> Sequence[str
     if unknown := ids - known_ids:
         raise UselessError(f"--only: {min(unknown)} is no server of this membership")
     return [*sorted(reasons), *sorted(ids)]
+
+
+def _wiped(plan: Mapping[str, Json], how: str) -> str:
+    number = _number(plan, "add")
+    return f"{counted(number, 'server')} {how}" + (f", which WIPES {them(number)}" if number else "")
+
+
+def _reinstalled(plan: Mapping[str, Json]) -> str:
+    number = _number(plan, "remove")
+    return f"{number} removed" + (f", which REINSTALLS {them(number)}" if number else "")
+
+
+def _number(table: Mapping[str, Json], name: str) -> int:
+    found = table.get(name)
+    return found if isinstance(found, int) else 0
 
 
 def _ids(value: Json) -> set[str]:

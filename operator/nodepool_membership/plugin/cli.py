@@ -13,6 +13,7 @@ import click
 from click.shell_completion import ShellComplete
 
 from nodepool_membership import __version__
+from nodepool_membership.core.wording import counted
 from nodepool_membership.plugin import verbs
 from nodepool_membership.plugin.output import coloured, extra, output, show
 
@@ -45,7 +46,7 @@ def lint(sources: Sequence[str], since: str | None, form: str) -> None:
         colours = {checks.Level.ERROR: "red", checks.Level.WARNING: "yellow", checks.Level.NOTE: None}
         for remark in remarks:
             click.echo(coloured(str(remark), colours[remark.level]))
-        click.echo(f"{len(now)} membership(s), {errors} error(s)", err=True)
+        click.echo(f"{counted(len(now), 'membership')}, {counted(errors, 'error')}", err=True)
     else:
         fields = ("level", "where", "text")
         rows = [{name: str(getattr(r, name)) for name in fields} | {"serverIDs": list(r.server_ids)} for r in remarks]

@@ -13,15 +13,17 @@ from typing import Final
 from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import COMPONENT
+from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
-from nodepool_membership.core.conditions import texts
+from nodepool_membership.core.conditions import texts, upcoming
 from nodepool_membership.core.state import requests
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
-from nodepool_membership.core.wording import counted
+from nodepool_membership.core.wording import counted, them
 
 _WINDOW: Final = Settings().settle_window
 _SHOWN_WAITS: Final = 3
+_UNLESS: Final = "unless something in the way is told above"
 _REFUSED: Final = frozenset({Phase.REFUSED, Phase.WITHDRAWN, Phase.QUEUED})
 
 Command = Callable[..., str]
@@ -196,7 +198,8 @@ class _Explainer:
             case Doing.UNSEEN if status.last_batch is None:
                 return meta.creation_timestamp
             case Doing.READY | Doing.FAILED | Doing.SEARCHING | Doing.WAITING | Doing.RETRYING | Doing.PENDING:
-                return max((b.finish_time for b in status.jobs if b.finish_time is not None), default=None)
+                over = [b.finish_time for b in status.jobs] + [hold.since for hold in status.holds]
+                return max((moment for moment in over if moment is not None), default=None)
         return None
 
     def _waits(self) -> Iterator[WaitedFor]:
@@ -209,14 +212,19 @@ class _Explainer:
             if wait.until > self._now:
                 what = "add" if wait.operation is Operation.ADD else "removal"
                 yield WaitedFor(f"the next {what}: {wait.reason}: {wait.message}", wait.until)
+        removal = upcoming.removal(status, Settings())
+        if removal is not None and removal > self._now and not self._spec.suspend and self._paused is None:
+            yield WaitedFor(f"{counted(status.surplus, 'member')} to be removed and REINSTALLED", removal)
         for group in status.failures:
             if group.retry_time is not None and group.retry_time > self._now:
                 yield WaitedFor(f"{counted(group.count, 'server')}: {group.reason}: {group.message}", group.retry_time)
-        gone = [hold for hold in status.holds if hold.since is not None]
+        told = {i for g in status.failures if g.reason is FailureReason.NODE_VANISHED for i in g.server_ids}
+        gone = [hold for hold in status.holds if hold.since is not None and not told.issuperset(hold.server_ids)]
         if gone:
             count = sum(len(hold.server_ids) for hold in gone)
             since = max(hold.since for hold in gone if hold.since is not None)
-            text = f"{counted(count, 'server')} whose nodes are gone, to be sure that no earlier call acts on them"
+            whose = "whose node is gone" if count == 1 else "whose nodes are gone"
+            text = f"{counted(count, 'server')} {whose}, to be sure that no earlier call acts on {them(count)}"
             yield WaitedFor(text, since + _WINDOW)
 
     def _wait_of(self, batch: Batch) -> WaitedFor:
@@ -232,7 +240,7 @@ class _Explainer:
         late = ", which should long be over: look at it in the CCE console" if until < self._now else ""
         return WaitedFor(f"{subject}: job {batch.job_id}{late}", until)
 
-    def _next(self, doing: Doing) -> Next:  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
+    def _next(self, doing: Doing) -> Next:  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
         name, namespace = self._membership.metadata.name, self._membership.metadata.namespace
         servers = self._command("servers", name)
         if doing is Doing.UNSEEN:
@@ -254,9 +262,19 @@ class _Explainer:
             return Next(self._command("reconcile", name), "ends the wait, once its cause is gone")
         if doing is Doing.FAILED:
             return Next(servers, f"names them with causes; once these are gone: {self._reset_of_most()}")
+        if doing in {Doing.REMOVING, Doing.DELETING} and self._status.surplus:
+            return self._next_of_removal("removalPolicy" if doing is Doing.REMOVING else "deletionPolicy")
+        if doing is Doing.RETRYING and all(g.reason is FailureReason.NODE_VANISHED for g in self._status.failures):
+            return Next("", "nothing: it goes on by itself, and nobody can shorten a settle window")
         if doing in {Doing.PENDING, Doing.RETRYING}:
             return Next(self._command("reconcile", name), "looks at once; what is in the way is told above")
-        return Next("", "nothing: it is done" if doing is Doing.READY else "nothing: it goes on by itself")
+        return Next("", "nothing: it is done" if doing is Doing.READY else f"nothing: it goes on by itself, {_UNLESS}")
+
+    def _next_of_removal(self, field: str) -> Next:
+        meta = self._membership.metadata
+        patch = f'--type=merge -p \'{{"spec": {{"{field}": "Retain"}}}}\''
+        why = "keeps all that are in no call yet; change it in Git, too"
+        return Next(f"kubectl patch npmem {meta.name} -n {meta.namespace} {patch}", why)
 
     def _plan(self) -> str:
         return self._command("plan", self._membership.metadata.name)

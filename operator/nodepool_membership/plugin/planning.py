@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.services import PUBLIC_ONLY, ServiceBook
 from nodepool_membership.core.decision.preview import Preview
 from nodepool_membership.core.observed.observation import NamespaceState, Trouble
@@ -89,8 +90,15 @@ async def plan(cluster: Cluster, name: str, reach: Reach, *, everywhere: bool) -
         except KubeError as error:
             raise UnusableError(f"the API server {cluster.api.login.server} does not answer: {error}") from None
     if isinstance(preview, Trouble):
-        raise UnusableError(f"the cloud cannot be looked at: {preview.reason}: {preview.message}")
+        raise UnusableError(f"the cloud cannot be looked at: {preview.reason}: {preview.message}{_hint(preview)}")
     return Planned(found, preview, notes)
+
+
+def _hint(trouble: Trouble) -> str:
+    """The message is about the operator's options: here the same ones are given to the verb."""
+    if trouble.reason is not Reason.ENDPOINT_NOT_ALLOWED:
+        return ""
+    return "; give plan the --allow-endpoint or --endpoints that the operator has"
 
 
 async def _may_use(membership: Membership, secrets: Secrets, accounts: ServiceAccounts) -> None:

@@ -37,10 +37,26 @@ def written(change: changes.Change) -> dict[str, Json]:
 def test_suspend_and_resume_write_one_field() -> None:
     stopped = changes.suspend(an_object_with())
     assert stopped.patch == {"spec": {"suspend": True}}
-    assert stopped.notes == ("2 server(s) are named in calls that were made before: these are followed to their end",)
+    assert stopped.notes == ("2 servers are named in calls that were made before: these are followed to their end",)
     resumed = changes.resume(an_object_with(suspend=True))
     assert resumed.patch == {"spec": {"suspend": False}}
-    assert "3 server(s) will be added, which WIPES them" in resumed.notes[0]
+    assert "3 servers will be added, which WIPES them" in resumed.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "servers", "wiped"),
+    [
+        (0, "0 servers", "0 servers will be added, 0 adopted, 0 removed"),
+        (1, "1 server is", "1 server will be added, which WIPES it, 0 adopted, 1 removed, which REINSTALLS it"),
+        (2, "2 servers are", "2 servers will be added, which WIPES them, 0 adopted, 2 removed, which REINSTALLS them"),
+    ],
+)
+def test_numbers_agree_with_their_nouns(number: int, servers: str, wiped: str) -> None:
+    document = an_object_with(suspend=True)
+    document["status"] = {"joining": number, "plan": {"add": number, "calls": 1, "adopt": 0, "remove": number}}
+    assert wiped in changes.resume(document).notes[0]
+    noted = changes.suspend({**document, "spec": {}}).notes
+    assert [note.startswith(servers) for note in noted] == [True] * bool(number)
 
 
 def test_what_is_so_already_is_not_written() -> None:

@@ -18,6 +18,7 @@ from nodepool_membership.api.status import (
     Recovery,
     Status,
 )
+from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State, count, to_status
 from nodepool_membership.plugin.cluster import Target
 from nodepool_membership.plugin.explain import Doing, Explanation, explain, lines, wiped
@@ -31,10 +32,12 @@ from unit.core_builders import (
     a_spec,
     a_wait,
     an_object,
+    server,
     servers,
 )
 
 IDS: Final = servers(6)
+ELSE: Final = server(7)
 SPEC: Final = a_spec(*IDS)
 SEEN: Final = Status(observed_generation=1, last_batch=0)
 HOUR: Final = timedelta(hours=1)
@@ -43,7 +46,10 @@ PLACE: Final = Target("cce-system", "prod")
 
 def counted(status: Status) -> Status:
     """With the counts that the operator stores."""
-    return status if status.last_batch is None else to_status(status, SPEC, State.of(status))
+    if status.last_batch is None:
+        return status
+    stored = to_status(status, SPEC, State.of(status))
+    return replace(stored, surplus=status.surplus, surplus_since=status.surplus_since)
 
 
 def explained(found: Membership | UnreadableStatus, now: datetime = NOW, paused: str | None = None) -> Explanation:
@@ -56,6 +62,12 @@ FAILED: Final = replace(
     SEEN, members=IDS[1:], failures=(a_failure(FailureReason.INSTALL_FAILED, IDS[0], attempts=3),), last_batch=1
 )
 RETRIED: Final = a_failure(FailureReason.NEVER_APPEARED, IDS[0], retry=NOW + HOUR)
+VANISHED: Final = replace(
+    SEEN,
+    failures=(a_failure(FailureReason.NODE_VANISHED, IDS[0], attempts=0, retry=NOW + HOUR),),
+    holds=(Hold((IDS[0],), NOW - SECOND),),
+)
+OWED: Final = replace(SEEN, members=(*IDS, ELSE), last_batch=1, surplus=1, surplus_since=NOW - SECOND)
 HALTED: Final = replace(SEEN, halt=Halt(Reason.TOO_MANY_FAILURES, "3 of 4 were WIPED", NOW - HOUR))
 
 
@@ -82,6 +94,8 @@ HALTED: Final = replace(SEEN, halt=Halt(Reason.TOO_MANY_FAILURES, "3 of 4 were W
             "goes on by itself",
         ),
         (Doing.RETRYING, replace(SEEN, failures=(RETRIED,)), None, "6 pending", "npmem reconcile"),
+        (Doing.RETRYING, VANISHED, NOW - SECOND, "6 pending", "nobody can shorten a settle window"),
+        (Doing.REMOVING, OWED, NOW - SECOND, "1 member to be removed and REINSTALLED", '"removalPolicy": "Retain"'),
         (Doing.PENDING, SEEN, None, "6 pending", "npmem reconcile"),
         (Doing.FAILED, FAILED, None, "1 failed", "--only=InstallFailed"),
         (Doing.READY, JOINED, NOW, "6 of 6 servers are Active members", "it is done"),
@@ -142,7 +156,7 @@ def test_what_is_waited_for_and_until_when() -> None:
         ("batch 3 (1 server)", NOW + HOUR / 3),
         ("the next add", NOW + HOUR),
         ("1 server", NOW + HOUR),
-        ("1 server whose nodes are gone, to be sure that no earlier call acts on them", NOW + HOUR * 5 / 12),
+        ("1 server whose node is gone, to be sure that no earlier call acts on it", NOW + HOUR * 5 / 12),
     ]
     told = list(lines(found, NOW))
     assert len(told) <= 10
@@ -150,6 +164,24 @@ def test_what_is_waited_for_and_until_when() -> None:
     overdue = explained(an_object(SPEC, counted(replace(SEEN, jobs=(RUNNING,)))), NOW + HOUR)
     assert "look at it in the CCE console" in overdue.waits[0].what
     assert "due since 2026-01-02T03:30:00Z" in dict(lines(overdue, NOW + HOUR))["Waits for"]
+
+
+def test_a_settle_window_of_servers_is_told_once() -> None:
+    waits = explained(an_object(SPEC, counted(VANISHED))).waits
+    assert [(wait.what.partition(":")[0], wait.until) for wait in waits] == [("1 server", NOW + HOUR)]
+
+
+def test_a_removal_is_waited_for_while_nothing_keeps_it_from_being_made() -> None:
+    status = counted(OWED)
+    delay = Settings().removal_delay
+    owed = [("1 member to be removed and REINSTALLED", NOW - SECOND + delay)]
+    told = [(an_object(SPEC, status), owed), (an_object(replace(SPEC, suspend=True), status), [])]
+    for membership, expected in told:
+        assert [(wait.what, wait.until) for wait in explained(membership).waits] == expected
+    assert explained(an_object(SPEC, status), paused="why").waits == ()
+    assert explained(an_object(SPEC, status), NOW + delay).waits == ()
+    deleted = explained(an_object(SPEC, status, deleted=NOW))
+    assert deleted.next.command.endswith("""'{"spec": {"deletionPolicy": "Retain"}}'""")
 
 
 @pytest.mark.parametrize(

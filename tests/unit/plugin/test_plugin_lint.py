@@ -46,7 +46,7 @@ def write(path: Path, *documents: dict[str, object]) -> None:
 
 def test_what_is_right_passes() -> None:
     result = linted(membership("a", A, B), membership("b", C), {"kind": "Secret", "apiVersion": "v1"})
-    assert (result.exit_code, result.output) == (0, "2 membership(s), 0 error(s)\n")
+    assert (result.exit_code, result.output) == (0, "2 memberships, 0 errors\n")
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_an_edit_tells_what_it_would_wipe_and_forget(repository: Path) -> None:
     commit(repository)
     write(repository / "m.yaml", membership("m", B, C))
     assert since(repository) == [
-        f"note ns/m: 1 server(s) would be added, WIPED if no nodes yet: {C}",
-        f"note ns/m: they left the list: 1 server(s) stay in the pool and are forgotten: {A}",
+        f"note ns/m: 1 server would be added, WIPED if no nodes yet: {C}",
+        f"note ns/m: they left the list: 1 server stays in the pool and is forgotten: {A}",
     ]
     write(repository / "m.yaml", membership("m", B, removalPolicy="Remove"))
-    removed = "1 member(s) would be REMOVED from the cluster and wiped"
+    removed = "1 member would be REMOVED from the cluster and wiped"
     assert since(repository) == [f"warning ns/m: they left the list: {removed}: {A}"]
 
 
@@ -143,7 +143,7 @@ def test_a_membership_that_goes_tells_what_becomes_of_its_members(repository: Pa
     commit(repository)
     (repository / "m.yaml").unlink()
     assert since(repository) == [
-        f"warning ns/m: the membership is gone: 1 member(s) would be REMOVED from the cluster and wiped: {A}"
+        f"warning ns/m: the membership is gone: 1 member would be REMOVED from the cluster and wiped: {A}"
     ]
 
 

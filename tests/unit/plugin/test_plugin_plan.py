@@ -94,8 +94,8 @@ def waiting(**more: Json) -> dict[str, Json]:
 def test_to_approve_is_to_write_the_id_of_the_plan_that_waits() -> None:
     change = changes.approve(waiting(), None)
     assert change.patch == {"metadata": {"annotations": {APPROVED_PLAN_ANNOTATION: "abc"}}}
-    assert "2 server(s) would be added in 1 call(s), which WIPES them" in change.asks
-    assert "1 removed, which REINSTALLS them" in change.asks
+    assert "2 servers would be added in 1 call, which WIPES them" in change.asks
+    assert "1 removed, which REINSTALLS it" in change.asks
     assert changes.approve(waiting(), "abc").patch == change.patch
 
 

@@ -5,11 +5,12 @@ would be wiped is held against what was read of it, too.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeAlias
 
+from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.status import Finding, Operation, Plan
@@ -18,13 +19,14 @@ from nodepool_membership.core.decision import comparing
 from nodepool_membership.core.observed import rivals
 from nodepool_membership.core.observed.observation import Freshness, NodeTable, Observation, PoolReport, Query, Trouble
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.planning import approval, gates, vetting
+from nodepool_membership.core.planning import approval, gates, removing, vetting
 from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.preflight.judge import Judged
 from nodepool_membership.core.servers import batches, rollout
 from nodepool_membership.core.state.edits import apply_edits_and_requests
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
+from nodepool_membership.core.wording import counted
 
 AnyReason: TypeAlias = FailureReason | FindingReason | Reason
 
@@ -119,7 +121,10 @@ class _Evidence:
             tuple(sorted(remove)),
             tuple(self._left(state, verdict, what.add | remove, others)),
             told.findings,
-            tuple(self._stops(state, standing.blocker, suspended=suspended, by_tag=by_tag)),
+            (
+                *self._stops(state, standing.blocker, suspended=suspended, by_tag=by_tag),
+                *self._delays(state, verdict.passed, remove, settings),
+            ),
             len(state.called),
         )
 
@@ -166,4 +171,15 @@ class _Evidence:
             yield unusable
         for operation in Operation:
             if (wait := state.waits_until(operation, self.now)) is not None:
-                yield Blocker(wait.reason, wait.message)
+                yield Blocker(wait.reason, f"{wait.message}; until {rfc3339(wait.until)}")
+
+    def _delays(self, state: State, add: Set[str], remove: Set[str], settings: Settings) -> Iterator[Blocker]:
+        """Times before which some of these are not named in a call, whatever is in the way of the others."""
+        retries = {i: c.retry_at for i in add if (c := state.failures.get(i)) is not None and c.retry_at is not None}
+        later = [moment for moment in retries.values() if moment > self.now]
+        if later:
+            what = f"{counted(len(later), 'server')} to add {'waits' if len(later) == 1 else 'wait'}"
+            yield Blocker(Reason.PENDING, f"{what} for another attempt, until {rfc3339(min(later))} at the earliest")
+        begin = removing.settled_at(state, self.now, settings)
+        if remove and begin > self.now:
+            yield Blocker(Reason.PENDING, f"{counted(len(remove), 'removal')} from {rfc3339(begin)} on")

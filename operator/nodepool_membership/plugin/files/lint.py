@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.core.wording import counted
 from nodepool_membership.plugin.files import schema
 from nodepool_membership.plugin.files.manifests import Manifest, table
 
@@ -97,7 +98,8 @@ def _changes(now: Sequence[Manifest], before: Sequence[Manifest]) -> Iterator[Re
     for key, came in gained.items():
         fresh = tuple(sorted(came - moved))
         if fresh:
-            text = f"{later[key].name}: {len(fresh)} server(s) would be added, WIPED if no nodes yet: {_some(fresh)}"
+            would = f"{counted(len(fresh), 'server')} would be added, WIPED if no nodes yet"
+            text = f"{later[key].name}: {would}: {_some(fresh)}"
             yield Remark(Level.NOTE, later[key].where, text, fresh)
     for key, left in lost.items():
         gone = tuple(sorted(left - moved))
@@ -127,9 +129,11 @@ def _loss(old: Manifest, new: Manifest | None, ids: tuple[str, ...]) -> Remark:
         policy, what = new.spec.get("removalPolicy"), "they left the list"
     manifest = new or old
     if policy == RemovalPolicy.REMOVE:
-        text = f"{old.name}: {what}: {len(ids)} member(s) would be REMOVED from the cluster and wiped: {_some(ids)}"
+        would = f"{counted(len(ids), 'member')} would be REMOVED from the cluster and wiped"
+        text = f"{old.name}: {what}: {would}: {_some(ids)}"
         return Remark(Level.WARNING, manifest.where, text, ids)
-    text = f"{old.name}: {what}: {len(ids)} server(s) stay in the pool and are forgotten: {_some(ids)}"
+    stay = "1 server stays in the pool and is" if len(ids) == 1 else f"{len(ids)} servers stay in the pool and are"
+    text = f"{old.name}: {what}: {stay} forgotten: {_some(ids)}"
     return Remark(Level.NOTE, manifest.where, text, ids)
 
 

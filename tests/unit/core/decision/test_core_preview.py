@@ -4,6 +4,7 @@ Not for: that it comes true (`property.test_preview`), or how it is printed (`te
 """
 
 from dataclasses import replace
+from datetime import timedelta
 
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, Preflight, PreflightMode, RemovalPolicy, RequiredTag
@@ -76,6 +77,24 @@ def test_a_member_off_the_list_would_be_removed_unless_its_node_is_gone_or_its_a
     found = told(run)
     assert (found.remove, found.plan.remove) == ((B,), 1)
     assert [(left.reason, left.server_ids) for left in found.left] == [(FailureReason.REMOVAL_FAILED, (C,))]
+
+
+def test_what_comes_later_by_itself_is_told_with_its_time() -> None:
+    later = NOW + timedelta(minutes=5)
+    failures = (a_failure(FailureReason.NEVER_APPEARED, A, retry=later), a_failure(FailureReason.NEVER_APPEARED, B))
+    run = Run(an_object(a_spec(A, B), Status(1, last_batch=1, failures=failures)))
+    assert [stop.message for stop in told(run).stops] == [
+        "1 server to add waits for another attempt, until 2026-01-02T03:05:00Z at the earliest"
+    ]
+    owed = Status(1, last_batch=1, members=(A, C, D), surplus=2, surplus_since=NOW)
+    run = Run(an_object(a_spec(A, removal=RemovalPolicy.REMOVE), owed))
+    run.cloud.nodes = active([A, C, D])
+    assert [stop.message for stop in told(run).stops] == ["2 removals from 2026-01-02T03:02:00Z on"]
+    run.wait(timedelta(minutes=2))
+    assert told(run).stops == ()
+    waits = (a_wait(later, Reason.QUOTA_EXCEEDED, "no quota"),)
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, waits=waits)))
+    assert [stop.message for stop in told(run).stops] == ["no quota; until 2026-01-02T03:05:00Z"]
 
 
 def test_who_would_not_be_sent_is_told_with_the_cause_and_what_stops_nothing_is_a_finding() -> None:
