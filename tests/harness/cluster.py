@@ -122,9 +122,9 @@ class Cluster:
         path = f"{_GROUP}/nodepoolmemberships"
         wait_for("memberships are served", lambda: True if self._http.get(path).is_success else None)
 
-    def operator_kubeconfig(self) -> Path:
-        """A kubeconfig with a token of the service account that `deploy/` made: its rights, no more."""
-        token = self.control_plane.service_account_token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT)
+    def operator_kubeconfig(self, *, seconds: int = 3600) -> Path:
+        """A kubeconfig with a token of the service account that `deploy/` made: its rights, no more, for so long."""
+        token = self.control_plane.service_account_token(OPERATOR_NAMESPACE, OPERATOR_ACCOUNT, seconds=seconds)
         return self.control_plane.kubeconfig_for_token(token, name="operator")
 
     def create_secret(

@@ -47,7 +47,7 @@ class Operator(Program):
         python: Path = Path(sys.executable),
     ) -> None:
         (self.port,) = free_ports(1)
-        services = workdir / f"{name}-endpoints.json"
+        self.endpoints = services = workdir / f"{name}-endpoints.json"
         # Beside its CCE, a simulator is all other services that are asked.
         others = ("iam", "sts", "ecs", "bms", "evs", "vpc")
         services.write_text(json.dumps([{"cce": url, **dict.fromkeys(others, url)} for url in endpoints]))
