@@ -11,7 +11,7 @@ from cce_simulator import Simulator
 from cce_simulator.config import ACCESS_KEY, SimulatorConfig, server_id
 from cce_simulator.faults import FaultRule
 
-PAGE: Final = (Path(__file__).parent.parent.parent / "docs" / "simulator.md").read_text()
+PAGE: Final = (Path(__file__).parent.parent.parent.parent / "docs" / "simulator.md").read_text()
 
 
 def test_the_configuration_is_one() -> None:

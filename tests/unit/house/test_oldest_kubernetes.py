@@ -11,7 +11,7 @@ import pytest
 
 from controlplane import pins
 
-ROOT: Final = Path(__file__).parent.parent.parent
+ROOT: Final = Path(__file__).parent.parent.parent.parent
 OLDEST: Final = pins.oldest_version()
 MINOR: Final = f"{OLDEST.major}.{OLDEST.minor}"
 
