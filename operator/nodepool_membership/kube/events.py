@@ -78,8 +78,8 @@ class Events:
         self._clock = clock
         self._now = now
         self._bucket = _Bucket(per_second, burst, clock)
-        self._remembered: OrderedDict[tuple[str, str, str], _Series] = OrderedDict()
-        self._queue: deque[_Series] = deque()
+        self._remembered = _Remembered()
+        self._queue = _Queue()
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -109,16 +109,15 @@ class Events:
     def post(self, regarding: Metadata, reason: str, type: EventType, action: str, note: str) -> None:  # noqa: A002
         """Queue an Event; the same object, reason and note again is counted in the Event that is there.
 
-        Never waits and never fails: beyond a thousand waiting Events, further ones are dropped.
+        Never waits and never fails: beyond a thousand waiting Events those of the namespace that has most are dropped.
         """
         note = _cut(redaction.redact(note), _MAX_NOTE_BYTES)
         key = (regarding.uid, reason, note)
-        series = self._remembered.get(key)
+        series = self._remembered.get(regarding.namespace, key)
         if series is not None and self._clock() - series.last_used < _SERIES_SECONDS:
             series.count += 1
             series.last = self._now()
             series.last_used = self._clock()
-            self._remembered.move_to_end(key)
             if series.queued:
                 return
         else:
@@ -135,18 +134,12 @@ class Events:
                 moment,
                 self._clock(),
             )
-            self._remembered[key] = series
-            self._remembered.move_to_end(key)
-            if len(self._remembered) > _REMEMBERED:
-                self._remembered.popitem(last=False)
+            self._remembered.put(key, series)
         self._enqueue(series)
 
     def _enqueue(self, series: _Series) -> None:
-        series.queued = len(self._queue) < _QUEUED
-        if not series.queued:
+        if self._queue.put(series):
             self._complain("too many Events are waiting")
-            return
-        self._queue.append(series)
         self._idle.clear()
         self._wake.set()
 
@@ -156,8 +149,7 @@ class Events:
             self._wake.clear()
             while self._queue:
                 await asyncio.sleep(self._bucket.take())
-                series = self._queue.popleft()
-                series.queued = False
+                series = self._queue.take()
                 await self._post(series)
             self._idle.set()
 
@@ -234,6 +226,70 @@ class Events:
             series.first, series.count = series.last, 1
             return False
         return True
+
+
+class _Queue:
+    """Events that wait, by namespace: namespaces take turns, and one that floods has its own dropped."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[_Series]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def put(self, series: _Series) -> bool:
+        """Whether one is dropped, for there are too many: the newest of the namespace that has most."""
+        self._waiting.setdefault(series.namespace, deque()).append(series)
+        series.queued = True
+        self._length += 1
+        crowded = self._length > _QUEUED
+        if crowded:
+            self._taken(max(self._waiting, key=lambda namespace: len(self._waiting[namespace])), newest=True)
+        return crowded
+
+    def take(self) -> _Series:
+        """The oldest of the namespace that has waited longest for its turn."""
+        namespace = next(iter(self._waiting))
+        self._waiting.move_to_end(namespace)
+        return self._taken(namespace, newest=False)
+
+    def _taken(self, namespace: str, *, newest: bool) -> _Series:
+        waiting = self._waiting[namespace]
+        series = waiting.pop() if newest else waiting.popleft()
+        series.queued = False
+        self._length -= 1
+        if not waiting:
+            del self._waiting[namespace]
+        return series
+
+
+class _Remembered:
+    """Events that a repeat is counted in, by namespace: one that has many forgets its own."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, OrderedDict[tuple[str, str, str], _Series]] = {}
+        self._length = 0
+
+    def get(self, namespace: str, key: tuple[str, str, str]) -> _Series | None:
+        known = self._series.get(namespace)
+        if known is None or key not in known:
+            return None
+        known.move_to_end(key)
+        return known[key]
+
+    def put(self, key: tuple[str, str, str], series: _Series) -> None:
+        """In place of the one of that key; too many: the one used least lately of the namespace that has most goes."""
+        known = self._series.setdefault(series.namespace, OrderedDict())
+        self._length += key not in known
+        known[key] = series
+        known.move_to_end(key)
+        if self._length > _REMEMBERED:
+            namespace = max(self._series, key=lambda name: len(self._series[name]))
+            self._series[namespace].popitem(last=False)
+            self._length -= 1
+            if not self._series[namespace]:
+                del self._series[namespace]
 
 
 class _Bucket:

@@ -14,8 +14,8 @@ from nodepool_membership.kube.events import Events
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 
 
-def about(name: str = "pool") -> Metadata:
-    return Metadata(name, "ns", f"uid-{name}", "1", 1, NOW)
+def about(name: str = "pool", namespace: str = "ns") -> Metadata:
+    return Metadata(name, namespace, f"uid-{name}", "1", 1, NOW)
 
 
 class Server(KubeApi):
@@ -29,7 +29,7 @@ class Server(KubeApi):
 
     async def request(self, kind: str, method: str, resource: str, **rest: object) -> bytes:
         assert kind == "event"
-        assert resource.startswith("/api/v1/namespaces/ns/events")
+        assert resource.startswith(("/api/v1/namespaces/ns/events", "/api/v1/namespaces/flood/events"))
         if self.gate is not None:
             await self.gate.wait()
         if self.refuse:
@@ -166,6 +166,39 @@ async def test_the_queue_is_bounded_and_the_end_is_not_waited_for_long() -> None
             post(events, note=str(number))
         assert len(events._queue) <= 1000
     assert server.posted == []
+
+
+def flood(events: Events, number: int) -> None:
+    for note in range(number):
+        events.post(about("many", "flood"), "BatchSubmitted", "Normal", "Submit", str(note))
+
+
+async def test_a_namespace_that_floods_has_its_own_events_dropped_and_others_wait_one_turn() -> None:
+    server = Server()
+    server.gate = asyncio.Event()
+    async with asyncio.timeout(10), Events(server, instance="x", per_second=1e6, burst=10**6) as events:
+        flood(events, 3000)
+        for note in "ab":
+            post(events, note=note)
+        assert len(events._queue) == 1000
+        server.gate.set()
+        await settled(events)
+    order = [event["message"] for event in server.posted]
+    assert (len(order), order.index("a") <= 2, order.index("b") <= 4) == (1000, True, True)
+
+
+async def test_what_one_namespace_repeats_is_counted_however_much_another_one_tells() -> None:
+    server = Server()
+    async with asyncio.timeout(10), Events(server, instance="x", per_second=1e6, burst=10**6) as events:
+        post(events)
+        await settled(events)
+        flood(events, 900)
+        await settled(events)
+        for note in range(900, 1800):
+            events.post(about("many", "flood"), "BatchSubmitted", "Normal", "Submit", str(note))
+        await settled(events)
+        post(events)
+    assert [patch["count"] for patch in server.patched] == [2]
 
 
 async def test_a_storm_is_slowed_down_to_the_rate() -> None:
