@@ -133,7 +133,7 @@ class ListedCloud(Clouds):
         return True
 
     def take(self, membership: Membership, access: Access) -> Taken | float:
-        return access.budget.try_take(0.0, membership.metadata.uid)
+        return access.budget.try_take(0.0, membership.metadata.uid, membership.metadata.namespace)
 
     def held_back(self, _membership: Membership, _access: Access) -> Reason | None:
         return None

@@ -16,6 +16,7 @@ LONGEST_CLOSE_SECONDS: Final = 600.0
 KEPT_SECONDS: Final = 30.0
 """So long after the moment it was told a waiter may come, before its turn is over: a look takes a while."""
 _JITTER: Final = 0.1
+_NEVER: Final = float("-inf")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,11 +26,20 @@ class Taken:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Of one who waits: it is kept until then."""
+
+    namespace: str
+    until: float
+
+
 class WriteBudget:
     """Times are seconds on a monotonic clock, passed in.
 
     Whoever asks (`who`: any text of its own) and finds no place has a turn: places that become free are kept for those
-    who have waited longest. One with many calls to make asks anew for each, so it queues behind all who wait.
+    whose turn is next. Namespaces that wait have as many places one as another, and in each of them first come is first
+    served. One with many calls to make asks anew for each, so it queues behind all who wait.
     """
 
     def __init__(self, per_minute: int, *, random: Callable[[], float]) -> None:
@@ -39,38 +49,74 @@ class WriteBudget:
         self._random = random
         self._held: set[Taken] = set()
         self._ended: deque[float] = deque()
-        self._turns: dict[str, float] = {}
-        """Who waits, in order, and until when the turn is kept."""
-        self._closed_until = float("-inf")
+        self._turns: dict[str, _Turn] = {}
+        """Who waits, in the order in which they came."""
+        self._had: dict[str, int] = {}
+        """By namespace: how many places it had, or the least of those who waited when it came, if that is more."""
+        self._last = 0
+        """What the last one that had a place had before."""
+        self._closed_until = _NEVER
         self._closings = 0
-        self._used = float("-inf")
+        self._used = _NEVER
 
-    def try_take(self, now: float, who: str) -> Taken | float:
+    def try_take(self, now: float, who: str, namespace: str) -> Taken | float:
         """Take a place, or the seconds (> 0) until one may be free for the one who asks.
 
         `give_back` or `ended` must follow: a place counts while its call may still arrive.
         """
-        wait = self.until_turn(now, who)
+        wait = self.until_turn(now, who, namespace)
         if wait > 0:
             return wait
         self._turns.pop(who, None)
+        self._last = self._had[namespace]
+        self._had[namespace] += 1
         place = Taken(now)
         self._held.add(place)
         return place
 
-    def until_turn(self, now: float, who: str) -> float:
+    def until_turn(self, now: float, who: str, namespace: str) -> float:
         """Seconds until a place may be free for the one who asks, 0 if one is. None is taken; the turn is kept."""
         self._prune(now)
-        wait = max(self._wait(now, list(self._turns).index(who) if who in self._turns else len(self._turns)), 0.0)
-        self._turns[who] = now + wait + KEPT_SECONDS
+        wait = max(self._wait(now, self._ahead(who, namespace)), 0.0)
+        self._turns[who] = _Turn(namespace, now + wait + KEPT_SECONDS)
         self._used = now
         return wait
+
+    def _ahead(self, who: str, namespace: str) -> int:
+        """How many of those who wait have their turn before this one."""
+        waiting = self._waiting()
+        if namespace not in waiting:
+            # What it did not use before it came gives it no more than the others have.
+            least = self._least(waiting)
+            self._had[namespace] = max(self._had.get(namespace, least), least)
+        mine = waiting.setdefault(namespace, [])
+        rounds = mine.index(who) if who in mine else len(mine)
+        ahead, before, had = rounds, True, self._had[namespace] + rounds
+        for name, others in waiting.items():
+            if name == namespace:
+                before = False
+            else:
+                ahead += min(max(had - self._had[name] + before, 0), len(others))
+        return ahead
+
+    def _waiting(self) -> dict[str, list[str]]:
+        """Who waits, by namespace, all in the order in which they came."""
+        waiting: dict[str, list[str]] = {}
+        for who, turn in self._turns.items():
+            waiting.setdefault(turn.namespace, []).append(who)
+        return waiting
+
+    def _least(self, waiting: Iterable[str]) -> int:
+        return min((self._had[namespace] for namespace in waiting), default=self._last)
 
     def _prune(self, now: float) -> None:
         # The same sum as for the wait: then a place is free or the wait is above 0, whatever is rounded.
         while self._ended and self._ended[0] + WINDOW_SECONDS <= now:
             self._ended.popleft()
-        self._turns = {who: until for who, until in self._turns.items() if until >= now}
+        self._turns = {who: turn for who, turn in self._turns.items() if turn.until >= now}
+        waiting = self._waiting()
+        least = self._least(waiting)
+        self._had = {name: had for name, had in self._had.items() if name in waiting or had > least}
 
     def _wait(self, now: float, ahead: int) -> float:
         wait = self._closed_until - now

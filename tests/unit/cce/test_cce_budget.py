@@ -25,19 +25,19 @@ def budget(per_minute: int = 10, jitter: float = LOW) -> WriteBudget:
     return WriteBudget(per_minute, random=lambda: jitter)
 
 
-def take(of: WriteBudget, now: float, who: str = "somebody") -> Taken:
-    place = of.try_take(now, who)
+def take(of: WriteBudget, now: float, who: str = "somebody", namespace: str = "ns") -> Taken:
+    place = of.try_take(now, who, namespace)
     assert isinstance(place, Taken), f"to wait {place} s"
     return place
 
 
-def call(of: WriteBudget, now: float, who: str = "somebody") -> None:
+def call(of: WriteBudget, now: float, who: str = "somebody", namespace: str = "ns") -> None:
     """A call that takes no time."""
-    of.ended(take(of, now, who), now)
+    of.ended(take(of, now, who, namespace), now)
 
 
-def wait(of: WriteBudget, now: float, who: str = "somebody") -> float:
-    seconds = of.try_take(now, who)
+def wait(of: WriteBudget, now: float, who: str = "somebody", namespace: str = "ns") -> float:
+    seconds = of.try_take(now, who, namespace)
     assert isinstance(seconds, float)
     return seconds
 
@@ -45,20 +45,24 @@ def wait(of: WriteBudget, now: float, who: str = "somebody") -> float:
 class Rivals:
     """Memberships that share a budget, each with calls to make, in virtual time; they come when they were told to."""
 
-    def __init__(self, per_minute: int, calls: list[int], draw: Callable[[], float]) -> None:
+    def __init__(self, per_minute: int, namespaces: list[list[int]], draw: Callable[[], float]) -> None:
+        """`namespaces`: the calls of each membership of each."""
         self.budget = WriteBudget(per_minute, random=lambda: LOW)
         self.draw = draw
-        self.left = {f"m{n}": count for n, count in enumerate(calls)}
-        self.overtaken: dict[str, Counter[str]] = {}
-        """Who was told to wait, and how often each rival took a place and left none for the waiter."""
+        self.left = {(f"n{n}", f"n{n}-m{m}"): c for n, calls in enumerate(namespaces) for m, c in enumerate(calls)}
+        self.overtaken: dict[tuple[str, str], Counter[str]] = {}
+        """Who was told to wait, and how often each rival of its namespace took a place and left none for the waiter."""
+        self.had: dict[str, Counter[str]] = {}
+        """By namespace of which somebody waits: how many places each had since that is so."""
+        self.per_minute = per_minute
         self.calls: list[tuple[float, float]] = []
         """When each began and ended."""
         self._serial = 0
-        self._due: list[tuple[float, int, str, Taken | None]] = []
+        self._due: list[tuple[float, int, tuple[str, str], Taken | None]] = []
         for who in self.left:
             self._later(draw(), who)
 
-    def _later(self, moment: float, who: str, place: Taken | None = None) -> None:
+    def _later(self, moment: float, who: tuple[str, str], place: Taken | None = None) -> None:
         self._serial += 1
         heapq.heappush(self._due, (moment, self._serial, who, place))
 
@@ -71,36 +75,49 @@ class Rivals:
                 self.calls.append((place.at, now))
                 self.budget.ended(place, now)
 
-    def _ask(self, now: float, who: str) -> None:
-        found = self.budget.try_take(now, who)
+    def _ask(self, now: float, who: tuple[str, str]) -> None:
+        found = self.budget.try_take(now, who[1], who[0])
         if isinstance(found, float):
             assert found > 0
-            self.overtaken.setdefault(who, Counter())
+            if who not in self.overtaken:
+                self.had.setdefault(who[0], Counter())
+                self.overtaken[who] = Counter()
             self._later(now + found + self.draw() * KEPT_SECONDS, who)
             return
         self.overtaken.pop(who, None)
-        for waiter in [w for w in self.overtaken if self._must_wait(now, w)]:
-            self.overtaken[waiter][who] += 1
-            assert self.overtaken[waiter][who] <= 1, f"{waiter} is overtaken twice by {who}"
+        self._count(who[0])
+        for waiter in [w for w in self.overtaken if w[0] == who[0] and self._must_wait(now, w)]:
+            self.overtaken[waiter][who[1]] += 1
+            assert self.overtaken[waiter][who[1]] <= 1, f"{waiter} is overtaken twice by {who}"
         self.left[who] -= 1
         self._later(now + 20 * self.draw(), who, found)
         if self.left[who]:
             self._later(now + self.draw(), who)
 
-    def _must_wait(self, now: float, who: str) -> bool:
-        return isinstance(deepcopy(self.budget).try_take(now, who), float)
+    def _count(self, namespace: str) -> None:
+        self.had = {name: had for name, had in self.had.items() if any(w[0] == name for w in self.overtaken)}
+        for name, had in self.had.items():
+            had[namespace] += 1
+            # What is free at once goes to those who come first; the others catch up in the next minute.
+            assert had[namespace] <= had[name] + 2 * self.per_minute, (
+                f"{namespace} has more than its share beside {name}"
+            )
+
+    def _must_wait(self, now: float, who: tuple[str, str]) -> bool:
+        return isinstance(deepcopy(self.budget).try_take(now, who[1], who[0]), float)
 
 
 @settings(max_examples=150)
 @given(
     per_minute=st.integers(1, 5),
-    calls=st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    namespaces=st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=5), min_size=1, max_size=3),
     random=st.randoms(use_true_random=False),
 )
 def test_never_more_than_n_in_any_minute_and_nobody_is_overtaken_twice(
-    per_minute: int, calls: list[int], random: Random
+    per_minute: int, namespaces: list[list[int]], random: Random
 ) -> None:
-    rivals = Rivals(per_minute, calls, random.random)
+    """Of one namespace; and no namespace has more than its share while somebody of another one waits."""
+    rivals = Rivals(per_minute, namespaces, random.random)
     rivals.run()
     assert set(rivals.left.values()) == {0}
     for begun, _ in rivals.calls:
@@ -121,11 +138,69 @@ def test_one_with_many_calls_does_not_starve_one_with_one() -> None:
     call(of, 61.0, "one")
 
 
+def test_a_namespace_with_two_hundred_who_wait_keeps_no_other_from_the_next_place() -> None:
+    of = budget(10)
+    for number in range(10):
+        call(of, 0.0, f"many-{number}", "many")
+    for number in range(10, 200):
+        wait(of, 0.0, f"many-{number}", "many")
+    assert wait(of, 1.0, "one", "other") == 59.0
+    # All come as soon as they may, and again at once: of two places one is for the other namespace.
+    taken = Counter[str]()
+    for minute in range(1, 5):
+        now = minute * 60.0
+        for number in range(10, 200):
+            for who, namespace in ((f"many-{number}", "many"), ("one", "other")):
+                if isinstance(place := of.try_take(now, who, namespace), Taken):
+                    of.ended(place, now)
+                    taken[namespace] += 1
+        assert taken.total() == minute * 10
+        assert abs(taken["many"] - taken["other"]) <= 2, minute
+
+
+def test_namespaces_that_wait_have_a_place_each_before_any_has_two() -> None:
+    of, asking = budget(2), [("a", n) for n in range(9)] + [("b", n) for n in range(3)] + [("c", 0)]
+    call(of, 0.0, "before", "a")
+    call(of, 0.0, "before", "b")
+    served = []
+    for minute in range(5):
+        for namespace, number in asking:
+            of.until_turn(minute * 60.0, f"{namespace}{number}", namespace)
+        for namespace, number in list(asking):
+            if isinstance(place := of.try_take((minute + 1) * 60.0, f"{namespace}{number}", namespace), Taken):
+                of.ended(place, (minute + 1) * 60.0)
+                served.append(namespace)
+                asking.remove((namespace, number))
+    assert [sorted(served[at : at + 2]) for at in range(0, 10, 2)] == [
+        ["a", "b"],
+        ["a", "c"],
+        ["a", "b"],
+        ["a", "b"],
+        ["a", "a"],
+    ]
+
+
+def test_what_a_namespace_did_not_use_gives_it_no_more_than_its_share_later() -> None:
+    of = budget(1)
+    for minute in range(50):
+        call(of, minute * 60.0, "busy", "busy")
+    served, now = [], 50 * 60.0
+    for _ in range(6):
+        for who in ("idle", "busy"):
+            of.until_turn(now - 30.0, who, who)
+        for who in ("idle", "busy"):
+            if isinstance(place := of.try_take(now, who, who), Taken):
+                of.ended(place, now)
+                served.append(who)
+        now += 60.0
+    assert served.count("idle") == served.count("busy") == 3
+
+
 def test_who_asks_for_its_turn_keeps_it_and_takes_no_place() -> None:
     of = budget(1)
     call(of, 0.0, "a")
-    assert (of.until_turn(0.0, "b"), wait(of, 0.0, "c")) == (60.0, 60.0)
-    assert of.until_turn(60.0, "b") == 0.0
+    assert (of.until_turn(0.0, "b", "ns"), wait(of, 0.0, "c")) == (60.0, 60.0)
+    assert of.until_turn(60.0, "b", "ns") == 0.0
     assert wait(of, 60.0 + KEPT_SECONDS, "c") > 0
     call(of, 60.0 + KEPT_SECONDS, "b")
 
@@ -140,7 +215,7 @@ def test_turns_go_round_between_those_who_have_many() -> None:
             wait(of, now, who)
         now += 60.0
         for who in asking:
-            if isinstance(place := of.try_take(now, who), Taken):
+            if isinstance(place := of.try_take(now, who, "ns"), Taken):
                 of.ended(place, now)
                 served.append(who)
                 break

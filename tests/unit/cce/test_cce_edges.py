@@ -69,7 +69,7 @@ def test_writes_before_a_restart_count(limit: int, ages: list[float], waits: lis
     taken = []
     for wait in waits:
         now += wait
-        if isinstance(budget.try_take(now, "who"), Taken):
+        if isinstance(budget.try_take(now, "who", "ns"), Taken):
             taken.append(now)
             assert sum(1 for at in (*before, *taken) if at + 60.0 > now) <= limit
 
@@ -77,16 +77,16 @@ def test_writes_before_a_restart_count(limit: int, ages: list[float], waits: lis
 def test_after_too_many_the_wait_is_until_enough_have_left() -> None:
     budget = WriteBudget(2, random=lambda: 0.0)
     budget.seed(100.0, [50.0, 30.0, 10.0])
-    assert budget.try_take(100.0, "who") == 30.0
-    waits = [budget.try_take(now, "who") for now in (110.0, 120.0, 129.0)]
+    assert budget.try_take(100.0, "who", "ns") == 30.0
+    waits = [budget.try_take(now, "who", "ns") for now in (110.0, 120.0, 129.0)]
     assert all(isinstance(wait, float) and wait > 0 for wait in waits)
     assert all(isinstance(a, float) and isinstance(b, float) and a > b for a, b in pairwise(waits))
-    assert isinstance(budget.try_take(130.0, "who"), Taken)
+    assert isinstance(budget.try_take(130.0, "who", "ns"), Taken)
 
 
 def test_a_write_from_the_future_counts_as_made_now() -> None:
     """Rule P21: else a clock that was set back would close the budget for as long."""
     budget = WriteBudget(1, random=lambda: 0.0)
     budget.seed(100.0, [-500.0])
-    assert budget.try_take(100.0, "who") == 60.0
-    assert isinstance(budget.try_take(160.0, "who"), Taken)
+    assert budget.try_take(100.0, "who", "ns") == 60.0
+    assert isinstance(budget.try_take(160.0, "who", "ns"), Taken)

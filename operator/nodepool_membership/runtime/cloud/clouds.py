@@ -238,13 +238,19 @@ class Clouds:
     def take(self, membership: Membership, access: Access) -> Taken | float:
         """A place in the write budget, or the seconds until there is one for this membership."""
         locked = self._locks.left(access.snapshot_key, membership)
-        return locked if locked > 0 else access.budget.try_take(self._monotonic(), membership.metadata.uid)
+        if locked > 0:
+            return locked
+        meta = membership.metadata
+        return access.budget.try_take(self._monotonic(), meta.uid, meta.namespace)
 
     def until_turn(self, membership: Membership, access: Access) -> float:
         """Seconds until there may be a place for this membership; none is taken."""
         locked = self._locks.left(access.snapshot_key, membership)
         # Whoever waits for the lock keeps no turn: others may write meanwhile.
-        return locked if locked > 0 else access.budget.until_turn(self._monotonic(), membership.metadata.uid)
+        if locked > 0:
+            return locked
+        meta = membership.metadata
+        return access.budget.until_turn(self._monotonic(), meta.uid, meta.namespace)
 
     def held_back(self, membership: Membership, access: Access) -> Reason | None:
         """Why nobody who shares its credentials may write now."""
