@@ -65,11 +65,15 @@ def foreseen(membership: Membership, spec: Spec, before: State, state: State, ta
 
 
 def plan_of(membership: Membership, state: State, what: Foreseen, pool: PoolReport | None) -> Plan:
-    """The plan with its id, which changes with the generation, the servers, and the template that they would get."""
+    """The plan with its id, which changes with the generation, the servers, and the template that they would get.
+
+    And with each call: what has come of an approval that was given before is not what was approved (rule P29).
+    """
     meta, spec = membership.metadata, membership.spec
     manual = spec.approval is Approval.MANUAL and bool(what.add) and pool is not None
     template = rollout.template_digest(pool) if manual and pool is not None else ""
-    parts = [meta.uid, meta.generation, meta.deleting, sorted(what.add), sorted(what.remove), template]
+    now = (meta.uid, meta.generation, meta.deleting, state.last_batch)
+    parts = [*now, sorted(what.add), sorted(what.remove), template]
     return Plan(_hash(parts), len(what.add), _calls(state, spec, what.add, pool), len(what.adopt), len(what.remove))
 
 

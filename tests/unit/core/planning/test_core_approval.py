@@ -5,6 +5,9 @@ Not for: who is named in a call; test_core_eligibility.
 
 from dataclasses import replace
 
+import pytest
+
+from nodepool_membership.api.names import RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, RemovalPolicy, Spec
 from nodepool_membership.api.status import Plan, Status
@@ -139,6 +142,22 @@ def test_it_never_covers_a_member() -> None:
     run.step_thrice()
     run.wait(SETTINGS.settle_window * 2)
     assert waits(run).add == 1
+
+
+@pytest.mark.parametrize("drift", DriftPolicy)
+def test_a_word_counts_once_also_where_all_whom_it_covered_are_to_be_added_again(drift: DriftPolicy) -> None:
+    run = a_run(A, drift=drift)
+    plan = waits(run)
+    approve(run, plan)
+    assert call(run) == (A,)
+    join(run)
+    run.step()
+    run.cloud.nodes = []
+    run.step_thrice()
+    run.wait(SETTINGS.settle_window * 2)
+    if drift is DriftPolicy.REPORT:
+        run.annotate({ANNOTATION: plan.id, RESET_ANNOTATIONS[0]: "now"})
+    assert waits(run).id != plan.id
 
 
 def test_a_removal_waits_too_and_goes_with_its_word() -> None:
