@@ -203,7 +203,7 @@ class ApprovedPlan:
     scope: str
     template: str
     server_ids: tuple[LowerID, ...]
-    """Servers that may be wiped; who becomes a member is taken off."""
+    """Servers that may be wiped, and members that may be removed; who becomes a member, or is removed, is taken off."""
 
 
 @dataclass(frozen=True, slots=True)

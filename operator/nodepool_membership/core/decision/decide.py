@@ -178,7 +178,8 @@ class _Pipeline:
             return added if isinstance(added, Query) else self._concluded(added, Step(added.state))
         if awaited is not None and added.blocker is None:
             added = replace(added, blocker=awaited)
-        removed = removing.next_removal(self._membership, added.state, seen, now, self._settings, awaited)
+        standing = replace(standing, state=added.state)
+        removed = removing.next_removal(self._membership, standing, seen, now, self._settings)
         if isinstance(removed, Query):
             return removed
         if awaited is not None and not (removed.state.surplus or (self._plan is not None and self._plan.add)):
@@ -206,7 +207,7 @@ class _Pipeline:
             what = replace(what, adopt=frozenset())
         standing = approval.Standing(state)
         if seen.pool is not None and (spec.suspend or seen.proves_absence(spec.node_pool.node_pool_id)):
-            standing = approval.standing(self._membership, state, what, seen.pool)
+            standing = approval.standing(self._membership, state, what, seen.pool, seen.object_bytes)
             self._plan = standing.plan
         elif spec.approval is Approval.MANUAL:
             # What is not certain to be absent is not planned, and nothing is called.

@@ -97,7 +97,7 @@ class _Evidence:
         others = seen.rivals or {}
         state = comparing.compared(membership, before, self.table, seen, self.now, settings).state
         what = approval.foreseen(membership, rivals.ours(spec, others), before, state, self.table)
-        standing = approval.standing(membership, state, what, self.pool)
+        standing = approval.standing(membership, state, what, self.pool, seen.object_bytes)
         verdict, by_tag = Judged(what.add, {}, frozenset()), False
         if what.add and spec.preflight.reads:
             inspection = seen.inspection

@@ -15,12 +15,13 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, Spec
-from nodepool_membership.api.status import ApprovedPlan, Plan
+from nodepool_membership.api.status import ApprovedPlan, Operation, Plan
 from nodepool_membership.core.observed import drift
 from nodepool_membership.core.observed.observation import NodeTable, PoolReport
+from nodepool_membership.core.planning import gates
 from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.servers import rollout
-from nodepool_membership.core.state.state import State
+from nodepool_membership.core.state.state import BYTES_PER_ID, State
 from nodepool_membership.core.wording import counted
 
 
@@ -40,7 +41,7 @@ class Standing:
 
     state: State
     covered: frozenset[str] | None = None
-    """Servers that may be wiped; None: all."""
+    """Servers that may be wiped, and members that may be removed; None: all."""
     plan: Plan | None = None
     """What waits for a person's word."""
     blocker: Blocker | None = None
@@ -92,23 +93,26 @@ def _calls(state: State, spec: Spec, add: Iterable[str], pool: PoolReport | None
     return calls
 
 
-def standing(membership: Membership, state: State, what: Foreseen, pool: PoolReport) -> Standing:
+def standing(membership: Membership, state: State, what: Foreseen, pool: PoolReport, object_bytes: int = 0) -> Standing:
     """Hold what is foreseen by a fresh look against what was approved, and take up an approval that was just given."""
     if membership.spec.approval is not Approval.MANUAL:
         return Standing(replace(state, approved=None))
     word = membership.metadata.annotations.get(APPROVED_PLAN_ANNOTATION)
     approved = _still(state, membership, pool)
     covered = frozenset() if approved is None else frozenset(approved.server_ids)
-    # With the list unchanged members become owed by nothing else than what was approved.
-    rest = replace(what, add=what.add - covered, remove=frozenset() if approved is not None else what.remove)
+    rest = replace(what, add=what.add - covered, remove=what.remove - covered)
     waits = plan_of(membership, state, rest, pool) if rest.add or rest.remove else None
     if waits is not None and word == waits.id:
-        covered |= rest.add
+        wanted = gates.Wanted(Operation.ADD, membership.spec.batch_size)
+        more = BYTES_PER_ID * len(rest.add | rest.remove)
+        if (full := gates.too_large(wanted, state, object_bytes, more=more)) is not None:
+            return Standing(replace(state, approved=approved), covered, waits, full)
+        covered |= rest.add | rest.remove
         approved = ApprovedPlan(waits.id, _scope(membership), rollout.template_digest(pool), tuple(sorted(covered)))
         waits = None
     elif approved is not None and word != approved.id:
         # It was withdrawn, or is another plan's.
-        return standing(membership, replace(state, approved=None), what, pool)
+        return standing(membership, replace(state, approved=None), what, pool, object_bytes)
     state = replace(state, approved=approved)
     return Standing(state, covered, waits, None if waits is None else _awaited(waits, word))
 
@@ -118,7 +122,9 @@ def _still(state: State, membership: Membership, pool: PoolReport) -> ApprovedPl
     approved = state.approved
     if approved is None or (approved.scope, approved.template) != (_scope(membership), rollout.template_digest(pool)):
         return None
-    left = tuple(i for i in approved.server_ids if i not in state.members)
+    # Who is to be removed is no member any more; gone, it is neither listed nor owed.
+    open_ones = membership.spec.server_ids | state.surplus | state.removing
+    left = tuple(i for i in approved.server_ids if i in open_ones and i not in state.members)
     return approved if len(left) == len(approved.server_ids) else replace(approved, server_ids=left)
 
 

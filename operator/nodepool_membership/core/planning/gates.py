@@ -78,14 +78,8 @@ def before_call(  # noqa: PLR0911 - a chain of questions: the first that has an 
         return Step(state, blocker=Blocker(wait.reason, wait.message), delay=seconds(wait.until - now))
     if (blocker := not_usable(seen, pool_id, by_tag=wanted.by_tag)) is not None:
         return Step(state, blocker=blocker)
-    spare = eligibility.KEPT_FOR_REMOVALS + findings.BYTES if wanted.operation is Operation.ADD else 0
-    if not eligibility.fits(seen.object_bytes, state, wanted.servers, spare=spare):
-        text = (
-            f"the object has {seen.object_bytes} bytes and would outgrow what the API server stores: remove large"
-            " annotations, set the annotation cce.nodepools.dev/reset-requested-at to have failures of servers off the"
-            " list forgotten, or split spec.serverIDs over several memberships"
-        )
-        return Step(state, blocker=Blocker(Reason.STATUS_FULL, text, stalls=True))
+    if (blocker := too_large(wanted, state, seen.object_bytes)) is not None:
+        return Step(state, blocker=blocker)
     if not eligibility.has_room(state):
         return Step(state, blocker=_CROWDED, more=True)
     if seen.namespace_state is None:
@@ -95,6 +89,19 @@ def before_call(  # noqa: PLR0911 - a chain of questions: the first that has an 
     if seen.write_wait is None:
         return Query(write=True)
     return until_turn(state, seen, seen.write_wait) if seen.write_wait > 0 else None
+
+
+def too_large(wanted: Wanted, state: State, object_bytes: int, *, more: int = 0) -> Blocker | None:
+    """Why what becomes of such a call might not fit into an object of this size, and so many bytes more (rule P4)."""
+    spare = eligibility.KEPT_FOR_REMOVALS + findings.BYTES if wanted.operation is Operation.ADD else 0
+    if eligibility.fits(object_bytes, state, wanted.servers, spare=spare + more):
+        return None
+    text = (
+        f"the object has {object_bytes} bytes and would outgrow what the API server stores: remove large"
+        " annotations, set the annotation cce.nodepools.dev/reset-requested-at to have failures of servers off the"
+        " list forgotten, or split spec.serverIDs over several memberships"
+    )
+    return Blocker(Reason.STATUS_FULL, text, stalls=True)
 
 
 def until_turn(state: State, seen: Observation, wait: float) -> Step:

@@ -15,6 +15,7 @@ from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.observed.observation import ACTIVE, BROKEN, Node, Observation, Query
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.planning import eligibility, gates
+from nodepool_membership.core.planning.approval import Standing
 from nodepool_membership.core.planning.gates import Blocker, Step
 from nodepool_membership.core.servers import batches
 from nodepool_membership.core.state.settings import Settings
@@ -87,18 +88,10 @@ def without_claimed(state: State, rivals: Rivals) -> State:
 
 
 def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
-    membership: Membership,
-    state: State,
-    seen: Observation,
-    now: datetime,
-    settings: Settings,
-    awaited: Blocker | None = None,
+    membership: Membership, standing: Standing, seen: Observation, now: datetime, settings: Settings
 ) -> Step | Query:
-    """The intent of the next removal, else what removing waits for. It never waits for what an add waits for.
-
-    `awaited`: no person has said yes to it yet (rule P29).
-    """
-    spec = membership.spec
+    """The intent of the next removal, else what removing waits for. It never waits for what an add waits for."""
+    spec, state = membership.spec, standing.state
     if not state.surplus or spec.suspend:
         return Step(state)
     if membership.metadata.deleting:
@@ -117,8 +110,9 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
     if not nodes:
         moments = [m for i in state.surplus if (m := _not_before(i, state, now)) > now]
         return Step(state, delay=gates.seconds(min(moments) - now) if moments else None)
-    if awaited is not None:
-        return Step(state, blocker=awaited)
+    if standing.covered is not None and not (nodes := {i: n for i, n in nodes.items() if i in standing.covered}):
+        # No person has said yes to it, or none could: what is to be done is not certain (rules P13, P29).
+        return Step(state, blocker=standing.blocker or gates.not_usable(seen, spec.node_pool.node_pool_id))
     blocked = gates.before_call(
         membership, state, gates.Wanted(Operation.REMOVE, min(len(nodes), spec.batch_size)), seen, now
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from nodepool_membership.api.names import RESET_ANNOTATIONS
+from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, RemovalPolicy, Spec
 from nodepool_membership.api.status import Plan, Status
@@ -17,6 +17,7 @@ from nodepool_membership.core.preflight.facts import Template
 from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_job, a_spec, active, an_object, servers
 
 ANNOTATION = "cce.nodepools.dev/approved-plan"
+OTHER_JOB = "0ec9b78d-9368-46f3-8f29-d1a95622a568"
 A, B, C, D = servers(4)
 
 
@@ -170,6 +171,74 @@ def test_a_removal_waits_too_and_goes_with_its_word() -> None:
     assert (plan.add, plan.remove) == (0, 1)
     approve(run, plan)
     assert call(run) == (B,)
+
+
+def with_an_open_removal() -> Run:
+    """A stays a member; that B is removed was approved, and is under way."""
+    status = Status(1, last_batch=1, members=(A, B))
+    run = a_run(A, status=status, removal=RemovalPolicy.REMOVE)
+    run.membership = replace(run.membership, spec=replace(run.membership.spec, max_parallel_jobs=2))
+    run.cloud.nodes = active([A, B])
+    run.step()
+    run.wait(SETTINGS.removal_delay)
+    approve(run, waits(run))
+    assert call(run) == (B,)
+    return run
+
+
+def test_a_removal_that_failed_goes_on_by_the_word_for_it() -> None:
+    run = with_an_open_removal()
+    run.cloud.jobs = a_job(JobPhase.FAILED)
+    run.wait(SETTINGS.poll_interval)
+    run.step()
+    run.wait(SETTINGS.resync_interval)
+    assert call(run) == (B,)
+
+
+def test_a_word_for_another_plan_does_not_cover_a_removal_that_was_under_way_then_and_failed() -> None:
+    run = with_an_open_removal()
+    run.edit(replace(run.membership.spec, server_ids=frozenset({A, C})))
+    run.annotate({**run.membership.metadata.annotations, RECONCILE_ANNOTATIONS[0]: "now"})
+    plan = waits(run)
+    assert (plan.add, plan.remove) == (1, 0)
+    approve(run, plan)
+    run.step(Accepted(OTHER_JOB))
+    assert run.newest.server_ids == (C,)
+    run.cloud.jobs = a_job(JobPhase.FAILED)
+    run.cloud.nodes += active([C])
+    run.wait(SETTINGS.poll_interval)
+    run.step()
+    run.wait(SETTINGS.resync_interval)
+    assert waits(run).remove == 1
+
+
+def test_an_approved_removal_goes_on_while_an_add_waits_for_a_word() -> None:
+    run = with_an_open_removal()
+    run.cloud.nodes = active([B])
+    for _ in range(3):
+        run.annotate({**run.membership.metadata.annotations, RECONCILE_ANNOTATIONS[0]: str(run.now)})
+        run.step()
+        run.wait(SETTINGS.resync_interval)
+    run.cloud.jobs = a_job(JobPhase.FAILED)
+    run.step()
+    run.wait(SETTINGS.resync_interval)
+    run.annotate({**run.membership.metadata.annotations, RESET_ANNOTATIONS[0]: "now"})
+    assert call(run) == (B,)
+    assert run.status.plan is not None
+    assert run.status.plan.add == 1
+
+
+def test_an_approval_that_would_not_fit_is_not_taken_up_and_that_is_told() -> None:
+    ids = servers(9_000)
+    run = a_run(*ids)
+    run.membership = replace(run.membership, wire_bytes=850_000)
+    run.step()
+    assert run.status.plan is not None
+    approve(run, run.status.plan)
+    assert run.step().intent is None
+    assert (run.ready.reason, run.status.approved_plan) == (Reason.STATUS_FULL, None)
+    run.membership = replace(run.membership, wire_bytes=450_000)
+    assert len(call(run)) == 1
 
 
 def test_a_word_that_is_given_while_it_is_suspended_holds_when_it_is_resumed() -> None:
