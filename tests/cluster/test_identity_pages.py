@@ -47,8 +47,7 @@ class Reader:
         return self.cluster.control_plane.kubectl(*shlex.split(command)).stdout
 
     def apply(self, *documents: object) -> None:
-        text = "\n---\n".join(map(json.dumps, documents))
-        self.cluster.control_plane.kubectl("apply", "--filename=-", input=text)
+        self.cluster.control_plane.kubectl("apply", "--filename=-", input=yaml.safe_dump_all(documents))
 
 
 def samples(name: str, namespace: str) -> list[dict[str, dict[str, object]]]:

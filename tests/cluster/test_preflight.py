@@ -150,7 +150,7 @@ BAD_KEYS: Final = {
     "": "letters, digits, Chinese characters",
     "_sys_enterprise_project_id": "are the cloud's own",
     "__type_baremetal": "are the cloud's own",
-    "m" * 128: "Too long: may not be more than 127 bytes",
+    "m" * 128: "Too long: may not be",
 }
 
 

@@ -76,7 +76,7 @@ def grant(cluster: Cluster, namespace: str) -> None:
     documents = list(yaml.safe_load_all((ROOT / "deploy/samples/identity/grant.yaml").read_text()))
     for document in documents:
         document["metadata"]["namespace"] = namespace
-    cluster.control_plane.kubectl("apply", "--filename=-", input="\n---\n".join(map(json.dumps, documents)))
+    cluster.control_plane.kubectl("apply", "--filename=-", input=yaml.safe_dump_all(documents))
 
 
 def endpoints(url: str) -> str:
