@@ -90,6 +90,13 @@ class Facts:
         return self.status.joined == self.status.desired
 
     @property
+    def all_wait(self) -> bool:
+        """Whether all that is left to do is another attempt at a known time: its cause is told, not that we work."""
+        listed = self.membership.spec.server_ids
+        later = [g for g in self.status.failures if g.retry_time is not None and g.retry_time > self.now]
+        return 0 < self.status.pending == sum(len(listed.intersection(g.server_ids)) for g in later)
+
+    @property
     def is_current(self) -> bool:
         """Whether the status is about the spec as it is: an older one is never told as Ready."""
         return self.status.observed_generation == self.membership.metadata.generation
@@ -256,7 +263,7 @@ def _progressing(facts: Facts) -> Verdict | None:
     followed = [b for b in status.open_batches if b.batch not in facts.overdue]
     if facts.all_joined and not followed and not status.surplus:
         return None
-    if not followed and not facts.more and (facts.looked or facts.trouble is not None):
+    if not followed and not facts.more and (facts.looked or facts.trouble is not None or facts.all_wait):
         return None
     return _progress(facts)
 

@@ -5,13 +5,15 @@ from datetime import timedelta
 
 import pytest
 
+from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Condition, Phase, Status
 from nodepool_membership.core.conditions import verdict
 from nodepool_membership.core.conditions.verdict import Verdict
 from nodepool_membership.core.decision.decide import acknowledge
-from nodepool_membership.core.decision.record import Accepted, NotNow
+from nodepool_membership.core.decision.record import Accepted, NotNow, Refused
+from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import ClusterReport, JobPhase, PoolReport, Trouble
 from unit.core_builders import (
     ELSEWHERE,
@@ -168,6 +170,16 @@ ROWS = [
     (deleting, "False", Reason.DELETING, "Reconciling", Reason.DELETING),
 ]
 ROW_NAMES = [row[0].__name__ for row in ROWS]
+
+
+def test_the_cause_is_told_with_the_refusal_and_stays_while_its_retry_waits() -> None:
+    run = Run(an_object(a_spec(A)))
+    busy = Refused(refusal(400, "CCE.01400001", "the server is busy"), "the server is busy", "the server is busy")
+    run.step(busy)
+    for _ in range(2):
+        assert (run.ready.reason, run.status.pending) == (FailureReason.REFUSED, 1)
+        assert f"attempt 2 of 3 at {rfc3339(run.status.next_time or NOW)}" in run.ready.message
+        run.step()
 
 
 @pytest.mark.parametrize(("state", "ready", "reason", "also", "also_reason"), ROWS, ids=ROW_NAMES)
