@@ -290,7 +290,9 @@ async def test_every_call_is_observed_by_route_and_outcome() -> None:
         await add(client(always(504, HTML), observe=observe))
     with pytest.raises(ThrottledError):
         await client(always(429, HTML), observe=observe).get_cluster(CLUSTER)
-    assert calls == [("addNodes", "OutcomeUnknown"), ("getCluster", "Throttled")]
+    with pytest.raises(UnavailableError):
+        await client(always(404, HTML), observe=observe).get_cluster(CLUSTER)
+    assert calls == [("addNodes", "OutcomeUnknown"), ("getCluster", "Throttled"), ("getCluster", "NotFound")]
 
 
 # The clock.

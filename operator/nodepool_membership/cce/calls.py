@@ -23,6 +23,7 @@ from nodepool_membership.cce.errors import (
     CloudError,
     EndedKeyError,
     IdentityError,
+    NotFoundError,
     NotSentError,
     UnauthenticatedError,
     UnavailableError,
@@ -174,7 +175,9 @@ class Caller:
                         raise EndedKeyError.of(error) from None
                     answer = await self._send(request, await self._source.current())
         except CloudError as error:
-            outcome = error.outcome()
+            # A read of what is not there has told that: it is no trouble of the cloud's.
+            missing = isinstance(error, UnavailableError) and error.status == httpx.codes.NOT_FOUND
+            outcome = NotFoundError.outcome() if missing else error.outcome()
             raise
         else:
             outcome = "ok"
