@@ -55,6 +55,20 @@ def test_options_that_are_given_exist(path: Path) -> None:
     assert sorted(set(_OPTION.findall(text)) - known) == []
 
 
+def test_commands_for_the_log_reach_all_replicas_and_all_lines() -> None:
+    """With a selector kubectl shows ten lines of each pod, unless it is told otherwise."""
+    pod = yaml.safe_load((DEPLOY / "base" / "deployment.yaml").read_text())["spec"]["template"]["metadata"]
+    texts = {path: path.read_text() for path in (*(ROOT / "docs").rglob("*.md"), ROOT / "README.md")}
+    commands = {
+        (str(path.relative_to(ROOT)), command)
+        for path, text in texts.items()
+        for command in re.findall(r"kubectl [^|`\n]*\blogs\b[^|`\n]*", text)
+    }
+    assert commands
+    selected = {f"--selector={name}={value}" for name, value in pod["labels"].items()}
+    assert [c for c in sorted(commands) if not (selected & set(c[1].split()) and "--tail=-1" in c[1])] == []
+
+
 def test_the_role_of_the_lease_is_for_the_one_that_is_made() -> None:
     account = yaml.safe_load((DEPLOY / "base" / "service-account.yaml").read_text())["metadata"]["name"]
     role, _ = yaml.safe_load_all((DEPLOY / "base" / "lease-role.yaml").read_text())

@@ -127,11 +127,20 @@ def _became(batch: Batch, over: Sequence[Outcome]) -> str:
 
 
 def _about_ready(old: Status, new: Status) -> tuple[EventText, ...]:
-    now = turned(old, new)
-    if now is None or now.reason in {Reason.PROGRESSING, Reason.PENDING}:
+    now = _ready(new)
+    if now is None or now.reason in {Reason.PROGRESSING, Reason.PENDING} or not _is_news(old, new):
         return ()
     quiet = now.status == "True" or now.reason in _QUIET
     return (EventText("Normal" if quiet else "Warning", now.reason, now.message),)
+
+
+def _is_news(old: Status, new: Status) -> bool:
+    """Whether Ready tells something else. A suspension does so with its preview, which takes a look at the cloud."""
+    was, now = _ready(old), _ready(new)
+    if now is None or now.reason is not Reason.SUSPENDED or now.status == "True":
+        return turned(old, new) is not None
+    told = was is not None and was.reason is Reason.SUSPENDED and (was.status == "True" or old.plan is not None)
+    return new.plan is not None and (not told or turned(old, new) is not None)
 
 
 def turned(old: Status, new: Status) -> Condition | None:

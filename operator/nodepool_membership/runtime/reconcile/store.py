@@ -7,7 +7,7 @@ import logging
 from dataclasses import replace
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.reasons import EventReason, Reason
+from nodepool_membership.api.reasons import EventReason
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.core.conditions import events
 from nodepool_membership.core.observed.observation import NamespaceState
@@ -99,12 +99,13 @@ class Store:
     def tell(self, before: Membership, after: Membership) -> None:
         """Post the Events that tell a stored status from the one before it, and log them; so each change of reason."""
         turned = events.turned(before.status, after.status)
-        if turned is not None and turned.reason in {Reason.PROGRESSING, Reason.PENDING}:
-            _log.info("%s: %s", turned.reason.value, turned.message, extra=about(before))
-        for note in (
+        notes = (
             *events.events_between(before.status, after.status),
             *events.surplus(before, after, self._settings),
-        ):
+        )
+        if turned is not None and turned.message not in {note.text for note in notes}:
+            _log.info("%s: %s", turned.reason.value, turned.message, extra=about(before))
+        for note in notes:
             level = logging.WARNING if note.reason is EventReason.FOREIGN_ADD else logging.INFO
             _log.log(level, "%s: %s", note.reason.value, note.text, extra=about(before))
             self._events.post(after.metadata, note.reason.value, note.kind, "Reconcile", note.text)

@@ -7,9 +7,10 @@ import pytest
 
 from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.api.status import Condition, Phase, Status
+from nodepool_membership.api.status import Condition, Phase, Plan, Status
 from nodepool_membership.core.conditions.events import EventText, events_between, surplus
 from nodepool_membership.core.conditions.verdict import Verdict, conditions
+from nodepool_membership.core.decision.decide import acknowledge
 from nodepool_membership.core.decision.record import Accepted, NotNow, NotSent, Refused, Unknown, record
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase
@@ -137,7 +138,19 @@ def test_the_same_status_and_a_dropped_batch_tell_nothing() -> None:
 
 
 def ready(verdict: Verdict, old: Status | None = None) -> Status:
-    return Status(conditions=conditions(old or Status(), verdict, 1, NOW))
+    return Status(conditions=conditions(old or Status(), verdict, 1, NOW), plan=Plan("p", 1, 1, 0, 0))
+
+
+def test_the_first_event_of_a_suspension_tells_its_preview() -> None:
+    """Before the cloud was looked at, there is none."""
+    told = Told(Run(an_object(a_spec(A, B, suspend=True))))
+    seen = acknowledge(told.run.membership, NOW, SETTINGS)
+    assert events_between(told.run.status, seen) == ()
+    told.run.store(seen)
+    told.step()
+    told.step()
+    (note,) = told.events_between
+    assert note == EventText("Normal", Reason.SUSPENDED, "suspended; would add 2 in 1 call, which WIPES them, adopt 0")
 
 
 @pytest.mark.parametrize(
