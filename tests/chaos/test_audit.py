@@ -4,8 +4,10 @@ The operator dies at each write of a run, before and after it. Not for: whether 
 """
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +86,19 @@ def test_a_join_is_told_in_three_lines_with_job_and_request() -> None:
     assert [tuple(line["serverIDs"]) for line in accepted] == [entry.accepted for entry in calls]
     assert {line["jobID"] for line in lines if line["stage"] == "outcome"} == {entry.job_id for entry in calls}
     assert all(line["template"] for line in lines if line["stage"] == "intent")
+
+
+def test_the_question_of_the_page_names_what_the_lines_have() -> None:
+    """`who wiped it`: its filter, and the fields that it shows."""
+    page = Path(__file__).parent.parent.parent / "docs" / "operations.md"
+    (question,) = re.findall(r"jq -cR --arg id SERVER-ID '([^']*)'", page.read_text())
+    wanted, _, shown = question.rpartition("| ")
+    _, lines = play("plain")
+    _, refused = play("narrowing by name")
+    fields = {"time", "msg"} | {name for line in (*lines, *refused) for name in line}
+    asked = set(shown.strip("{}").split(", ")) | set(re.findall(r"(?<![\w)])\.(\w+)", wanted))
+    assert asked - fields <= {"editedBy"}, "of objects that nobody applied"
+    assert {line["msg"] for line in lines} == set(re.findall(r'\.msg == "(\w+)"', wanted))
 
 
 def test_a_removal_names_servers_and_nodes_and_who_is_gone() -> None:

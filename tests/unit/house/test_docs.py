@@ -239,6 +239,13 @@ def test_make_targets_that_are_named_exist() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(REASONS.glob("*.md")), ids=_name)
+def test_before_every_reset_that_can_be_typed_stands_how_it_is_previewed(path: Path) -> None:
+    before, typed, _ = path.read_text().partition("cce.nodepools.dev/reset-requested-at=")
+    preview = "### Preview a reset" if path.name == "README.md" else "(README.md#preview-a-reset)"
+    assert not typed or preview in before
+
+
+@pytest.mark.parametrize("path", sorted(REASONS.glob("*.md")), ids=_name)
 def test_messages_that_are_quoted_are_the_codes(path: Path) -> None:
     """Blocks of `text` quote messages, `<...>` stands for what varies."""
     fragments = [

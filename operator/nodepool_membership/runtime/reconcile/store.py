@@ -103,7 +103,7 @@ class Store:
             *events.events_between(before.status, after.status),
             *events.surplus(before, after, self._settings),
         )
-        if turned is not None and turned.message not in {note.text for note in notes}:
+        if turned is not None and all(note.reason is not turned.reason for note in notes):
             _log.info("%s: %s", turned.reason.value, turned.message, extra=about(before))
         for note in notes:
             level = logging.WARNING if note.reason is EventReason.FOREIGN_ADD else logging.INFO
