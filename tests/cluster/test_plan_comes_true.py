@@ -79,7 +79,7 @@ def test_what_a_plan_tells_is_done_then_and_to_tell_it_changes_nothing(
     assert (plan["add"], plan["adopt"], plan["remove"]) == (sorted([new, other]), [], [leaving])
     assert [(left["reason"], left["serverIDs"]) for left in plan["left"]] == [("ServerNotRunning", [stopped])]
     assert "WindowsServer" in [finding["reason"] for finding in plan["findings"]]
-    assert [stop["reason"] for stop in plan["inTheWay"]] == ["Suspended"]
+    assert [stop["reason"] for stop in plan["inTheWay"]] == ["Suspended", "Pending"], "a removal has a delay"
     text = editor.npmem("plan", "m", where).stdout
     assert f"+ {new}  add: WIPED" in text
     assert f"- {leaving}  remove: REINSTALLED" in text
