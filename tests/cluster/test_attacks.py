@@ -1,13 +1,15 @@
 """One tenant cannot stop another: each attack by an editor of one namespace, while a victim in another one joins.
 
-Each prints how much longer the victim took than before the attack. Not for: attacks by an endpoint
-(`tests/contract/test_cce_transport.py`). The threat model (docs/threat-model.md) names these tests.
+`-s` prints a table at the end: how much longer victims took than before each attack, beside the load of the machine,
+which both feel. Not for: attacks by an endpoint (`tests/contract/test_cce_transport.py`). The threat
+model (docs/threat-model.md) names these tests.
 """
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from os import getloadavg
 from time import monotonic
 
 import httpx
@@ -51,9 +53,6 @@ class Arena:
         self.cluster.create(MembershipSpec(name, wanted, self.simulator.url, self.victims))
         done = self.cluster.wait(self.victims, name, "the victim is Ready", is_ready, seconds=SECONDS)
         self.seconds.append(monotonic() - begun)
-        print(
-            f"{name}: Ready after {self.seconds[-1]:.1f} s, {self.seconds[-1] / self.seconds[0]:.1f} times the calm one"
-        )
         assert status(done)["members"] == wanted
         assert {i: self.simulator.accepted()[i] for i in wanted} == dict.fromkeys(wanted, 1)
 
@@ -66,6 +65,14 @@ class Arena:
         assert self.victims not in told
 
 
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[str]]:
+    """A line an attack, printed when all are over."""
+    lines = [f"{'attack':<72} {'calm':>7} {'attacked':>9} {'ratio':>6} {'memory':>8} {'load':>5}"]
+    yield lines
+    print("", *lines, sep="\n")
+
+
 @pytest.fixture
 def arena(
     cluster: Cluster,
@@ -73,6 +80,8 @@ def arena(
     simulate: Callable[..., SimulatorProcess],
     operate: Callable[..., Operator],
     programs: ExitStack,
+    request: pytest.FixtureRequest,
+    table: list[str],
 ) -> Iterator[Arena]:
     attackers = f"attackers-{secrets.token_hex(4)}"
     cluster.control_plane.ensure_namespace(attackers)
@@ -92,6 +101,11 @@ def arena(
     made.join("calm")
     yield made
     made.check()
+    calm, slowest, memory = made.seconds[0], max(made.seconds[1:]), made.operator.peak_memory_mib()
+    name = request.node.name.removeprefix("test_").replace("_", " ")
+    table.append(
+        f"{name:<72} {calm:>5.1f} s {slowest:>7.1f} s {slowest / calm:>6.1f} {memory:>4.0f} MiB {getloadavg()[0]:>5.1f}"
+    )
 
 
 def test_a_hundred_on_an_endpoint_that_does_not_answer(arena: Arena) -> None:
