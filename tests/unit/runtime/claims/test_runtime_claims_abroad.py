@@ -54,6 +54,23 @@ def test_proof_is_of_credentials_and_pool_and_not_of_a_name() -> None:
     assert world.better(victim) == {X: "abroad/claimant", Y: "abroad/claimant"}
 
 
+def test_an_old_object_that_names_servers_later_takes_only_what_nobody_has_called_for() -> None:
+    """Decision 9: age is that of the object."""
+    world = World()
+    called, member, held, waits = servers(4)
+    young = having(with_open(of("young", called, member, held, waits), called), members=(member,))
+    young = replace(young, status=replace(young.status, holds=(Hold((held,)),)))
+    empty = abroad("old", age=10**6)
+    world.sees(young, empty)
+    world.claims.looked(empty, saw=True)
+    assert world.claims.rivals(young) == {}
+    old = abroad("old", called, member, held, waits, age=10**6)
+    world.sees(old)
+    assert world.better(young) == {waits: "abroad/old"}
+    assert world.better(old) == dict.fromkeys((called, member, held), "ns/young")
+    assert not world.claims.reserve(old, intent(called), world.now)
+
+
 def test_what_is_not_proven_withholds_no_removal_and_no_reservation_abroad() -> None:
     world = World()
     owner, claimant = having(of("owner"), members=(X,)), abroad("claimant", X)
