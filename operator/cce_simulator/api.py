@@ -131,7 +131,7 @@ class CceApi:
             counts = PoolCounts(pool.current_node, counts.active, counts.deleting)
         created = self._world.started
         document = pool_document(pool.id, pool.name, pool.phase, pool.initial_node_count, counts, created)
-        return merged(document, {"spec": pool.spec})
+        return merged(document, {"spec": pool.spec, "status": pool.status})
 
     def _get_cluster(self, _: Call, cluster: Cluster) -> Reply:
         document = cluster_document(cluster.id, cluster.name, cluster.phase, self._world.started)

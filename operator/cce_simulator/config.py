@@ -88,6 +88,7 @@ class NodePoolConfig(Record):
     server_count: int = Field(default=0, ge=0, le=100_000)
     first_server: int = Field(default=0, ge=0)  # index of the first generated one
     spec: dict[str, object] = Field(default_factory=dict)  # merged into the pool's spec: nodeTemplate, autoscaling, ...
+    status: dict[str, object] = Field(default_factory=dict)  # merged into the pool's status: conditions, ...
 
     def all_servers(self, seed: str) -> list[str]:
         """Server ids of the pool's nodes at the start."""

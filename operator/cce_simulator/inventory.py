@@ -23,6 +23,7 @@ class Pool:
     initial_node_count: int
     current_node: int | None  # what it claims instead of the count
     spec: Mapping[str, object]  # what differs from the usual one
+    status: Mapping[str, object] = field(default_factory=dict)  # what differs from the usual one
 
 
 @dataclass(slots=True)
@@ -91,7 +92,9 @@ class Inventory:
         for pool in config.node_pools:
             servers = pool.all_servers(self._seed)
             initial = len(servers) if pool.initial_node_count is None else pool.initial_node_count
-            cluster.pools[pool.id] = Pool(pool.id, pool.name, pool.phase, initial, pool.current_node, pool.spec)
+            cluster.pools[pool.id] = Pool(
+                pool.id, pool.name, pool.phase, initial, pool.current_node, pool.spec, pool.status
+            )
             for server in servers:
                 node = self.new_node(cluster, pool.id, server, created, "Active")
                 cluster.nodes[node.uid] = node

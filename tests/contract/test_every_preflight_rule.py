@@ -30,6 +30,7 @@ from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.servers import ServerEndpoints, ServersClient
 from nodepool_membership.cce.transport import make_http
 from nodepool_membership.core.preflight.facts import CCE_NODE_TAG, subnets_of
+from nodepool_membership.core.preflight.hazards import obstacles
 from nodepool_membership.core.preflight.judge import judge
 from nodepool_membership.core.preflight.rules import RULES, Asked, Tag
 from nodepool_membership.core.program.effects import InspectServers
@@ -151,6 +152,29 @@ async def test_a_server_that_breaks_a_rule_is_told_apart_from_one_that_does_not(
 
 def test_no_rule_is_left_out() -> None:
     assert {case.reason for case in CASES} == {rule.reason for rule in RULES}
+
+
+LOCKED = [{"type": "Scalable", "status": "False"}, {"type": "LockedByOrder", "status": "True"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "flavor", "told"),
+    [
+        ({}, "cce.s2.medium", set()),
+        ({"conditions": LOCKED}, "cce.s2.medium", {FindingReason.POOL_CONDITIONS}),
+        ({}, "cce.s2.small", {FindingReason.CLUSTER_FULL}),
+    ],
+)
+async def test_a_pool_that_takes_none_and_a_cluster_without_room_are_told(
+    status: Document, flavor: str, told: set[FindingReason]
+) -> None:
+    pool = NodePoolConfig(id=NODE_POOL_ID, server_count=49, status=status)
+    cluster = ClusterConfig(id=CLUSTER_ID, node_pools=(pool,), spec={"flavor": flavor})
+    async with Simulator(config(clusters=(cluster,))) as simulator, make_http(60) as http:
+        cloud = CloudClient(http, simulator.url, PROJECT_ID, KEY, now=now, timeout_seconds=60)
+        seen, room = await cloud.get_node_pool(CLUSTER_ID, NODE_POOL_ID), await cloud.get_cluster(CLUSTER_ID)
+    found = obstacles(seen.hindrances, room.most_nodes, seen.current_nodes or 0, 2)
+    assert {finding.reason for finding in found} == told
 
 
 def now() -> datetime:

@@ -120,6 +120,8 @@ class Cloud:
     """Servers whose node shows that a refused call was carried out; nobody removes them."""
     inventory: Inventory = field(default_factory=Inventory)
     template: Template = field(default_factory=Template)
+    pool_conditions: tuple[str, ...] = ()
+    most_nodes: int | None = None
     """Of the pool."""
     network: Network = NETWORK
     sends: int = 0
@@ -371,10 +373,11 @@ class Cloud:
 
     def pool(self) -> PoolReport:
         everything = NodeTable(self.now, list(self.nodes.values()))
-        return PoolReport(self.pool_phase, everything.count_in(POOL), template=self.template)
+        shown = everything.count_in(POOL)
+        return PoolReport(self.pool_phase, shown, template=self.template, hindrances=self.pool_conditions)
 
     def cluster(self) -> ClusterReport:
-        return ClusterReport(self.cluster_phase, self.network)
+        return ClusterReport(self.cluster_phase, self.network, self.most_nodes)
 
 
 def _changes(fate: Fate, appears: datetime, plan: CallPlan, base: datetime) -> list[tuple[datetime, str | None]]:

@@ -200,6 +200,7 @@ def dangers_of_the_pool() -> None:
     machine.cloud.template = Template("one", autoscaling=True, desired_nodes=0)
     machine.run(35)
     machine.cloud.template = Template("another")
+    machine.cloud.pool_conditions, machine.cloud.most_nodes = ("Scalable=False",), 1
     machine.stored.edit(serverIDs=[*IDS[:2]])
     machine.run(1)
 

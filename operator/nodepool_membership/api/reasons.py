@@ -115,6 +115,8 @@ class FindingReason(StrEnum):
     AUTOSCALING_ON = "AutoscalingOn"
     DESIRED_COUNT_LOW = "DesiredCountLow"
     TEMPLATE_CHANGED = "TemplateChanged"
+    POOL_CONDITIONS = "PoolConditions"
+    CLUSTER_FULL = "ClusterFull"
 
 
 EXPLAINED: Final = frozenset(

@@ -15,6 +15,12 @@ from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, table, 
 from nodepool_membership.core.preflight.facts import Disk, Group, Network, Template
 
 _VERSION: Final = re.compile(r"v?1\.(\d+)(?:\.(\d+))?(?:-.*)?", re.ASCII)
+_FLAVOR: Final = re.compile(r"cce\.[a-z]?s\d\.(small|medium|large|xlarge)", re.ASCII)
+_MOST_NODES: Final = {"small": 50, "medium": 200, "large": 1000, "xlarge": 2000}
+"""How many nodes a cluster takes by its flavor; larger ones are made by ticket, and say nothing by it.
+
+Source: https://support.huaweicloud.com/intl/en-us/api-cce/cce_02_0236.html.
+"""
 _MIXED_FROM: Final = {21: 15, 23: 14, 25: 9, 27: 6, 28: 4}
 """From which patch of a minor version on servers of other enterprise projects may join; newer minors all let them."""
 
@@ -108,6 +114,21 @@ class PoolSpec(BaseModel):
         )
 
 
+class _Condition(BaseModel):
+    type: Text = ""
+    status: Text = ""
+
+
+_HINDERS: Final = frozenset({"Scalable=False", "LockedByOrder=True", "Error=True"})
+"""Conditions by which a pool says that it may take no nodes."""
+
+
+def hindering(conditions: object) -> tuple[str, ...]:
+    """Those of a pool's `status.conditions`, sorted."""
+    told = map(_Condition.model_validate, tables(conditions))
+    return tuple(sorted({f"{condition.type}={condition.status}" for condition in told} & _HINDERS))
+
+
 def _digest(document: dict[str, object]) -> str:
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -125,12 +146,19 @@ class _Extend(BaseModel):
 class ClusterSpec(BaseModel):
     """The `spec` of a cluster."""
 
+    flavor: Text = ""
     version: Text = ""
     ipv6: Text = Field(default="", alias="ipv6enable")
     host_network: Annotated[_HostNetwork, BeforeValidator(table)] = Field(
         default_factory=_HostNetwork, alias="hostNetwork"
     )
     extend: Annotated[_Extend, BeforeValidator(table)] = Field(default_factory=_Extend, alias="extendParam")
+
+    @property
+    def most_nodes(self) -> int | None:
+        """How many nodes the cluster takes."""
+        found = _FLAVOR.fullmatch(self.flavor)
+        return None if found is None else _MOST_NODES[found[1]]
 
     def network(self) -> Network:
         """What the cluster asks of a server."""

@@ -13,7 +13,7 @@ from typing import Annotated, Final
 from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, TypeAdapter
 
 from nodepool_membership.cce.lenient import table
-from nodepool_membership.cce.template_wire import ClusterSpec, PoolSpec
+from nodepool_membership.cce.template_wire import ClusterSpec, PoolSpec, hindering
 from nodepool_membership.core.observed.observation import ClusterReport, JobPhase, JobReport, Node, PoolReport
 
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[ Tt](\d\d:\d\d:\d\d)(?:\.\d+)? ?([Zz]|[+-]\d\d:?\d\d)?(?: .*)?", re.ASCII)
@@ -198,6 +198,7 @@ _JOB_PHASES: Final = {
 class _PoolStatus(BaseModel):
     phase: Text = ""
     current_node: int | None = Field(default=None, alias="currentNode")
+    conditions: object = None
 
 
 class PoolDocument(BaseModel):
@@ -207,7 +208,10 @@ class PoolDocument(BaseModel):
     spec: Annotated[PoolSpec, BeforeValidator(table)] = Field(default_factory=PoolSpec)
 
     def report(self) -> PoolReport:
-        return PoolReport(self.status.phase, self.status.current_node, self.spec.template())
+        status = self.status
+        return PoolReport(
+            status.phase, status.current_node, self.spec.template(), hindrances=hindering(status.conditions)
+        )
 
 
 class _PoolMetadata(BaseModel):
@@ -239,7 +243,7 @@ class ClusterDocument(BaseModel):
     spec: Annotated[ClusterSpec, BeforeValidator(table)] = Field(default_factory=ClusterSpec)
 
     def report(self) -> ClusterReport:
-        return ClusterReport(self.status.phase, self.spec.network())
+        return ClusterReport(self.status.phase, self.spec.network(), self.spec.most_nodes)
 
 
 JobID = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{1,128}$")]

@@ -90,3 +90,34 @@ def test_a_cluster_asks_for_its_network() -> None:
 def test_enterprise_projects_are_kept_apart_by_older_clusters(version: str, apart: bool) -> None:
     asked = cluster(version=version, extendParam={"enterpriseProjectId": "E"})
     assert asked.enterprise_project == ("e" if apart else "")
+
+
+@pytest.mark.parametrize(
+    ("flavor", "most"),
+    [
+        ("cce.s1.small", 50),
+        ("cce.s2.medium", 200),
+        ("cce.s2.large", 1000),
+        ("cce.s2.xlarge", 2000),
+        ("cce.dec.large", None),
+        ("", None),
+        (7, None),
+    ],
+)
+def test_a_clusters_flavor_says_how_many_nodes_it_takes(flavor: object, most: int | None) -> None:
+    report = wire.CLUSTER.validate_json(json.dumps({"status": {}, "spec": {"flavor": flavor}})).report()
+    assert report.most_nodes == most
+
+
+def test_a_pool_says_what_hinders_it_and_nothing_odd_is_believed() -> None:
+    conditions = [
+        {"type": "Scalable", "status": "False"},
+        {"type": "LockedByOrder", "status": "True"},
+        {"type": "Error", "status": "False"},
+        {"type": "LabelSynchronizing", "status": "True"},
+        {"type": 7},
+        "odd",
+    ]
+    for told, hinders in ((conditions, ("LockedByOrder=True", "Scalable=False")), ({"odd": 1}, ()), (None, ())):
+        document = {"status": {"conditions": told}, "spec": {}}
+        assert wire.POOL.validate_json(json.dumps(document)).report().hindrances == hinders

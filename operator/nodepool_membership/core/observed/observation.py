@@ -234,6 +234,8 @@ class PoolReport:
     template: Template = field(default_factory=Template)
     counted_before: int | None = None
     """`current_nodes` as it was before the nodes were listed; None where it was not asked or not told."""
+    hindrances: tuple[str, ...] = ()
+    """Conditions by which the pool says that it may take no nodes, as `Scalable=False`, sorted."""
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -247,6 +249,8 @@ class ClusterReport:
 
     phase: str
     network: Network = field(default_factory=Network)
+    most_nodes: int | None = None
+    """How many its flavor takes; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

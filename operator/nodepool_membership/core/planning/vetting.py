@@ -12,11 +12,11 @@ from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, FindingReason
 from nodepool_membership.api.spec import PreflightMode, Spec
-from nodepool_membership.core.observed.observation import Observation, Query
+from nodepool_membership.core.observed.observation import Observation, PoolReport, Query
 from nodepool_membership.core.planning.gates import Blocker, implausible
 from nodepool_membership.core.preflight.facts import Inspection, ReadFailure
 from nodepool_membership.core.preflight.findings import merged, of_listed
-from nodepool_membership.core.preflight.hazards import hazards
+from nodepool_membership.core.preflight.hazards import hazards, obstacles
 from nodepool_membership.core.preflight.judge import Found, Judged, judge
 from nodepool_membership.core.preflight.rules import Asked, Tag
 from nodepool_membership.core.state.failures import Cause
@@ -139,9 +139,18 @@ def with_findings(
         return replace(state, findings=())
     if seen.pool is None:
         return state
-    pool = hazards(seen.pool.template, len(state.members), state.proven_template)
+    pool = [*hazards(seen.pool.template, len(state.members), state.proven_template), *_obstacles(spec, seen, seen.pool)]
     known = of_listed(state.findings, spec.server_ids)
     return replace(state, findings=merged(known, looked_at, told or {}, pool))
+
+
+def _obstacles(spec: Spec, seen: Observation, pool: PoolReport) -> Iterable[Found]:
+    most = None if seen.cluster is None else seen.cluster.most_nodes
+    if seen.listing is None or (most is None and not pool.hindrances):
+        return ()
+    listing = seen.listing
+    wanted = sum(server_id not in listing for server_id in spec.server_ids)
+    return obstacles(pool.hindrances, most, len(listing), wanted)
 
 
 def resting(seen: Observation, now: datetime, settings: Settings) -> frozenset[str]:

@@ -296,6 +296,18 @@ def test_dangers_of_the_pool_are_told_while_they_are_there() -> None:
     assert run.status.findings == ()
 
 
+def test_a_pool_that_says_that_it_takes_none_and_a_cluster_that_is_full_are_told_and_stop_nothing() -> None:
+    run = a_run(A, B)
+    run.cloud.pool = PoolReport("", template=Template("x"), hindrances=("LockedByOrder=True",))
+    run.cloud.cluster = ClusterReport("Available", most_nodes=1)
+    assert run.step(Accepted(JOB)).intent is not None
+    assert [f.reason for f in run.status.findings] == [FindingReason.POOL_CONDITIONS, FindingReason.CLUSTER_FULL]
+    run.cloud.pool = PoolReport("", template=Template("x"))
+    run.cloud.nodes = active([A, B])
+    run.step()
+    assert run.status.findings == ()
+
+
 def test_a_finding_goes_with_the_last_of_its_servers_and_with_the_mode() -> None:
     kept = (Finding(FailureReason.OTHER_FLAVOR, "m", 2, (A, B)),)
     run = Run(an_object(a_spec(B, C), Status(1, last_batch=1, findings=kept)))

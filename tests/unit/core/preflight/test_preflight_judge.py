@@ -10,7 +10,7 @@ from nodepool_membership.api.spec import PreflightMode
 from nodepool_membership.api.status import Finding
 from nodepool_membership.core.preflight.facts import Group, Inspection, ReadFailure, Server, Template
 from nodepool_membership.core.preflight.findings import MAX_GROUPS, MAX_IDS, merged
-from nodepool_membership.core.preflight.hazards import hazards
+from nodepool_membership.core.preflight.hazards import hazards, obstacles
 from nodepool_membership.core.preflight.judge import Found, Judged, judge
 from unit.preflight_examples import ASKED, GOOD, NOW
 
@@ -112,3 +112,10 @@ def test_hazards_of_a_pool() -> None:
         FindingReason.DESIRED_COUNT_LOW,
         FindingReason.TEMPLATE_CHANGED,
     ]
+
+
+def test_what_may_keep_a_pool_from_taking_more() -> None:
+    assert list(obstacles((), 50, 48, 2)) == list(obstacles((), None, 5000, 2)) == list(obstacles((), 50, 60, 0)) == []
+    assert [found.reason for found in obstacles(("Scalable=False",), None, 0, 0)] == [FindingReason.POOL_CONDITIONS]
+    [full] = obstacles((), 50, 48, 3)
+    assert (full.reason, "takes 50 nodes: 1 too many" in full.message) == (FindingReason.CLUSTER_FULL, True)
