@@ -11,9 +11,12 @@ from typing import TypeVar
 
 import httpx
 import pytest
+from huaweicloudsdkbms.v1 import BmsClient, ListBareMetalServerDetailsRequest, ListBareMetalServersRequest
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
 from huaweicloudsdkecs.v2 import EcsClient, ListServersDetailsRequest, ShowServerRequest, ShowServerTagsRequest
+from huaweicloudsdkevs.v2 import EvsClient, ListVolumesRequest
+from huaweicloudsdkvpc.v2 import ShowSubnetRequest, VpcClient
 
 from cce_simulator import Simulator, throttled
 from cce_simulator.config import (
@@ -34,6 +37,7 @@ from nodepool_membership.core.preflight.rules import RULES, Asked
 from simulator_calls import Cloud, config, servers
 
 Result = TypeVar("Result")
+Client = TypeVar("Client", EcsClient, BmsClient, EvsClient, VpcClient)
 A, B, C, D = servers(4)
 SECRET = SimulatorConfig().access_keys[0].secret_key
 KEY = AccessKey(ACCESS_KEY, SECRET)
@@ -53,9 +57,9 @@ def settings(*rules: ServerConfig, **behaviour: object) -> SimulatorConfig:
     return config(servers=rules, behaviour=behaviour, unknown_servers=(D,))
 
 
-def an_ecs(simulator: Simulator) -> EcsClient:
+def sdk_of(kind: type[Client], simulator: Simulator) -> Client:
     credentials = BasicCredentials(ACCESS_KEY, SECRET, PROJECT_ID)
-    return EcsClient.new_builder().with_credentials(credentials).with_endpoints([simulator.url]).build()
+    return kind.new_builder().with_credentials(credentials).with_endpoints([simulator.url]).build()
 
 
 async def call(method: Callable[[object], Result], request: object) -> Result:
@@ -65,7 +69,7 @@ async def call(method: Callable[[object], Result], request: object) -> Result:
 
 async def test_the_official_sdk_reads_servers_by_their_ids() -> None:
     async with Simulator(settings()) as simulator:
-        sdk = an_ecs(simulator)
+        sdk = sdk_of(EcsClient, simulator)
         request = ListServersDetailsRequest(server_id=f"{A},{D},{B}", limit=3)
         found = await call(sdk.list_servers_details, request)
         assert [(s.id, s.status) for s in found.servers] == [(A, "ACTIVE"), (D, None), (B, "ACTIVE")]
@@ -77,6 +81,32 @@ async def test_the_official_sdk_reads_servers_by_their_ids() -> None:
         with pytest.raises(ClientRequestException) as caught:
             await call(sdk.show_server, ShowServerRequest(server_id=D))
         assert (caught.value.status_code, caught.value.error_code) == (404, "Ecs.0114")
+
+
+async def test_the_official_sdk_reads_bare_metal_servers() -> None:
+    async with Simulator(settings(ServerConfig(servers=(A,), kind="bms"))) as simulator:
+        sdk = sdk_of(BmsClient, simulator)
+        one = (await call(sdk.list_bare_metal_server_details, ListBareMetalServerDetailsRequest(server_id=A))).server
+        listed = await call(sdk.list_bare_metal_servers, ListBareMetalServersRequest(limit=10))
+        with pytest.raises(ClientRequestException) as caught:
+            await call(sdk.list_bare_metal_server_details, ListBareMetalServerDetailsRequest(server_id=D))
+    assert (one.id, one.status) == (A, "ACTIVE")
+    assert [server.id for server in listed.servers] == [A]
+    assert caught.value.status_code == 404
+
+
+async def test_the_official_sdk_reads_the_sizes_of_disks_and_a_subnet() -> None:
+    disks = (DiskConfig(size=100), DiskConfig(size=500))
+    async with Simulator(settings(ServerConfig(servers=(A,), data_disks=disks))) as simulator:
+        server = (await call(sdk_of(EcsClient, simulator).show_server, ShowServerRequest(server_id=A))).server
+        ids = [volume.id for volume in server.os_extended_volumesvolumes_attached]
+        unknown = "00000000-0000-4000-8000-000000000000"
+        # As a list that a program prints: so the page of this parameter wants it.
+        found = await call(sdk_of(EvsClient, simulator).list_volumes, ListVolumesRequest(ids=str([*ids, unknown])))
+        subnet_id = server.network_interfaces[0].subnet_id
+        subnet = (await call(sdk_of(VpcClient, simulator).show_subnet, ShowSubnetRequest(subnet_id=subnet_id))).subnet
+    assert {volume.id: volume.size for volume in found.volumes} == dict(zip(ids, (40, 100, 500), strict=True))
+    assert (subnet.id, subnet.vpc_id, subnet.ipv6_enable) == (subnet_id, server.metadata["vpc_id"], False)
 
 
 async def test_a_server_that_no_entry_names_breaks_no_rule() -> None:
