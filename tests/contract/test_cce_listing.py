@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from nodepool_membership.cce import client as client_module
-from nodepool_membership.cce.client import MAX_PAGES, PAGE_SIZE
+from nodepool_membership.cce.client import MAX_NODES, MAX_PAGES, PAGE_SIZE
 from nodepool_membership.cce.errors import UnavailableError
 from nodepool_membership.cce.wire import MAX_PAGE_ITEMS
 from scripted_cloud import CLUSTER, HTML, NOW, Wire, always, client
@@ -142,6 +142,13 @@ async def test_a_listing_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyP
         await client(Wire(endless)).list_nodes(CLUSTER)
     assert pages == 40
     assert MAX_PAGES * PAGE_SIZE >= 10_000 * 10
+
+
+async def test_a_listing_of_too_many_nodes_is_given_up() -> None:
+    """What an endpoint sends must not fill the memory: 1,000 pages of 4,000 nodes would be 800 MB."""
+    assert len(await client(Wire(Fleet(MAX_NODES))).list_nodes(CLUSTER)) == MAX_NODES
+    with pytest.raises(UnavailableError, match="more than 20000 nodes"):
+        await client(Wire(Fleet(MAX_NODES + 1))).list_nodes(CLUSTER)
 
 
 async def test_markers_that_go_round_in_a_circle_end_the_listing() -> None:

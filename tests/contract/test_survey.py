@@ -3,12 +3,15 @@
 Not for: pages of the listing (`test_cce_listing`), or sharing (`tests/unit/cce/test_cce_snapshots.py`).
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
+from nodepool_membership.cce import survey as survey_module
+from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.errors import ForbiddenError, NotFoundError, ThrottledError, UnauthenticatedError
 from nodepool_membership.cce.snapshots import Snapshot
 from nodepool_membership.cce.survey import SurveyError, survey
@@ -129,3 +132,13 @@ async def test_a_trouble_that_is_not_about_a_pool_ends_it_at_once() -> None:
     with pytest.raises(SurveyError):
         await cloud.survey(POOL, OTHER)
     assert cloud.asked == ["nodepools"]
+
+
+async def test_a_snapshot_has_a_deadline_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hangs(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(survey_module, "MOST_SECONDS", 0.0)
+    monkeypatch.setattr(CloudClient, "list_nodes", hangs)
+    with pytest.raises(SurveyError, match="the cluster: it was not read to its end within 0 s"):
+        await Scripted().survey(POOL)

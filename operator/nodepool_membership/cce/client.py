@@ -42,6 +42,8 @@ PAGE_SIZE: Final = 200
 """Nodes a page (the API allows 1..2000): a node document is about 3 KB, so a page is 0.6 MB."""
 MAX_PAGE_SIZE: Final = 2000
 MAX_PAGES: Final = 1000
+MAX_NODES: Final = 20_000
+"""Of one listing: twice what the largest cluster has, 4 MB in memory."""
 """More than any cluster needs: a listing that goes on has lost its way."""
 
 
@@ -166,13 +168,16 @@ class CloudClient:
         """A listing by pages of `size`; None if a page brings nothing new, as from deployments without paging."""
         table = NodeTable(self._now())
         seen: set[str] = set()
-        query = {"limit": str(size)}
+        query, nodes = {"limit": str(size)}, 0
         for _ in range(MAX_PAGES):
             answer = await self._caller.call("listNodes", "GET", path_of("clusters", cluster_id, "nodes"), query=query)
             page = read(wire.NODE_PAGE, answer)
             marker = _next_marker(page, size)
             if marker is not None and marker in seen:
                 return table if _is_unpaged(page, size) else None
+            nodes += len(page.documents)
+            if nodes > MAX_NODES:
+                raise UnavailableError(f"the node list has more than {MAX_NODES} nodes, the most that are read")
             table.extend(document.node() for document in page.documents)
             if marker is None:
                 return table

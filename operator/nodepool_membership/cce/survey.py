@@ -3,14 +3,19 @@
 Not for: when one is taken, and for whom (`snapshots`). A single pool is asked for by its id, several in one request.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from nodepool_membership.cce.client import CloudClient
-from nodepool_membership.cce.errors import CloudError, ForbiddenError, is_about_the_document
+from nodepool_membership.cce.errors import CloudError, ForbiddenError, UnavailableError, is_about_the_document
 from nodepool_membership.cce.snapshots import Snapshot
 from nodepool_membership.core.observed.observation import PoolReport
+
+MOST_SECONDS: Final = 600.0
+"""An endpoint that answers each request, and never comes to an end, keeps others that name it waiting no longer."""
 
 
 class SurveyError(Exception):
@@ -36,8 +41,19 @@ async def survey(
     """A snapshot with these pools. One that cannot be read is no trouble of the others.
 
     Raises:
-        SurveyError: nodes, cluster or each of the pools cannot be read.
+        SurveyError: nodes, cluster or each of the pools cannot be read, or not in time.
     """
+    try:
+        async with asyncio.timeout(MOST_SECONDS):
+            return await _survey(client, cluster_id, pool_ids, now)
+    except TimeoutError:
+        late = UnavailableError(f"it was not read to its end within {MOST_SECONDS:.0f} s")
+        raise SurveyError("the cluster", late) from None
+
+
+async def _survey(
+    client: CloudClient, cluster_id: str, pool_ids: frozenset[str], now: Callable[[], datetime]
+) -> Snapshot:
     begun = now()
     before = await _pools(client, cluster_id, pool_ids)
     try:
