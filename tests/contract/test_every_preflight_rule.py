@@ -29,7 +29,7 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.servers import ServerEndpoints, ServersClient
 from nodepool_membership.cce.transport import make_http
-from nodepool_membership.core.preflight.facts import CCE_NODE_TAG, subnets_of
+from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, CCE_NODE_TAG, subnets_of
 from nodepool_membership.core.preflight.hazards import obstacles
 from nodepool_membership.core.preflight.judge import judge
 from nodepool_membership.core.preflight.rules import RULES, Asked, Tag
@@ -109,7 +109,10 @@ CASES: Final = (
     Case(FailureReason.SERVER_LOCKED, {"locked": True}),
     Case(FailureReason.SERVER_LOCKED, meta(lockSource="ORDER")),
     Case(FailureReason.ABOUT_TO_TERMINATE, {"auto_terminate_time": "2027-01-01T00:00:00Z"}),
-    Case(FindingReason.STALE_CCE_TAG, {"tags": [MARKED, f"{CCE_NODE_TAG}={ELSEWHERE}"]}),
+    Case(
+        FindingReason.STALE_CCE_TAG,
+        {"tags": [MARKED, f"{CCE_NODE_TAG}={ELSEWHERE}", f"{CCE_CLUSTER_TAG}={CLUSTER_ID}"]},
+    ),
     Case(FindingReason.WINDOWS_SERVER, meta(os_type="Windows")),
 )
 

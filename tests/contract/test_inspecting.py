@@ -135,6 +135,12 @@ async def test_the_node_that_a_tag_names_is_looked_up() -> None:
         assert (await here.inspect(A, B, C)).nodes == {}
 
 
+async def test_a_node_whose_cluster_no_tag_names_may_be_another_clusters() -> None:
+    alone = ServerConfig(servers=(A,), patch={"tags": [f"{CCE_NODE_TAG}={GONE}"]})
+    async with site(alone) as here:
+        assert (await here.inspect(A)).nodes == {}
+
+
 def tagged(server: str, uid: str, cluster: str = CLUSTER_ID) -> ServerConfig:
     return ServerConfig(servers=(server,), patch={"tags": [f"{CCE_NODE_TAG}={uid}", f"{CCE_CLUSTER_TAG}={cluster}"]})
 

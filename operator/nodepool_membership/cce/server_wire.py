@@ -15,7 +15,6 @@ from nodepool_membership.core.preflight.facts import Disk, Server
 
 _BARE_METAL_TAG: Final = "__type_baremetal"
 _BOOT: Final = "0"
-_FIXED: Final = "fixed"
 
 
 class _Metadata(BaseModel):

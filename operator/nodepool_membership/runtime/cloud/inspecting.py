@@ -96,12 +96,16 @@ async def _with_sizes(servers: ServersClient, found: Mapping[str, Server]) -> di
 
 
 async def _nodes(cloud: CloudClient, cluster_id: str, servers: Iterable[Server]) -> dict[str, bool]:
-    """Whether the nodes exist that CCE's tags on servers name; one that cannot be looked up is left out."""
-    named = {server.node_uid: server.tags.get(CCE_CLUSTER_TAG, cluster_id) for server in servers if server.node_uid}
+    """Whether the nodes exist that CCE's tags on servers name; one that cannot be looked up is left out.
 
-    async def exists(uid: str, cluster: str) -> bool | None:
+    Where no tag names the cluster, ours is asked, and that a node is not there says nothing: it may be another's.
+    """
+    named = {server.node_uid: server.tags.get(CCE_CLUSTER_TAG) for server in servers if server.node_uid}
+
+    async def exists(uid: str, cluster: str | None) -> bool | None:
         try:
-            return await cloud.get_node(cluster, uid) is not None
+            found = await cloud.get_node(cluster or cluster_id, uid) is not None
+            return None if cluster is None and not found else found
         except CloudError as error:
             _log.info("the node that a server's tag names cannot be looked up: %s", error_mapping.said(error))
             return None
