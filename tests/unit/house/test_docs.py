@@ -17,7 +17,7 @@ import click
 import pytest
 import yaml
 
-from nodepool_membership.api.reasons import EventReason, FailureReason, Reason
+from nodepool_membership.api.reasons import EventReason, FailureReason, FindingReason, Reason
 from nodepool_membership.cli import cli
 from nodepool_membership.core.observed.observation import BROKEN
 from nodepool_membership.runtime.ops.metrics import Metrics
@@ -130,7 +130,15 @@ def test_every_reason_has_a_page(reason: Reason | FailureReason) -> None:
 
 def test_no_page_is_without_a_reason() -> None:
     known = {str(reason) for reason in (*Reason, *FailureReason, *EventReason)}
-    assert {page.stem for page in REASONS.iterdir()} - known == {"README", "healthy"}
+    pages = {page.stem for page in REASONS.iterdir()}
+    assert pages - known == {"README", "healthy"}, "a finding has no page, only a row in docs/reasons/README.md"
+
+
+def test_each_finding_has_a_row() -> None:
+    rows = (REASONS / "README.md").read_text().partition("\n## Findings\n")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| (\w+) \|", rows, re.MULTILINE)) - {"reason"} == {
+        str(reason) for reason in FindingReason
+    }
 
 
 def test_what_is_healthy_stands_on_the_shared_page() -> None:

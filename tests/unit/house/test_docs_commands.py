@@ -43,7 +43,7 @@ _COMMON: Final = {
     "--filename",
 }
 VERBS: Final[dict[str, set[str]]] = {
-    "annotate": {"--overwrite"},
+    "annotate": {"--overwrite", "--all"},
     "apply": {"-k", "--server-side", "--dry-run", "--force-conflicts", "--prune", "--field-manager"},
     "auth": set(),
     "cordon": set(),
@@ -324,7 +324,8 @@ def _faults_of_kubectl(plain: list[str], options: Mapping[str, str]) -> Iterator
     if verb == "wait" and "--for" in options and not re.fullmatch(r"(condition|jsonpath)=.+|delete", options["--for"]):
         yield f"--for {options['--for']}"
     if verb in {"annotate", "label"}:
-        marks = (word.removesuffix("-").partition("=")[0] for word in rest[2:] if not _is_open(word.partition("=")[0]))
+        marked = rest[1:] if "--all" in options else rest[2:]
+        marks = (word.removesuffix("-").partition("=")[0] for word in marked if not _is_open(word.partition("=")[0]))
         known = {
             *_ANNOTATIONS,
             "kubectl.kubernetes.io/last-applied-configuration",
@@ -366,6 +367,7 @@ def test_every_page_of_a_reason_names_a_command() -> None:
     ("text", "fault"),
     [
         ("`kubectl -n $NS annotate npmem $NAME cce.nodepools.dev/reset-now=1`", "annotate cce.nodepools.dev/reset-now"),
+        ("`kubectl annotate namespace --all cce.nodepools.dev/stopped=1`", "annotate cce.nodepools.dev/stopped"),
         ("`kubectl -n $NS anotate npmem $NAME a=b`", "verb anotate"),
         ("`kubectl -n $NS get npmem $NAME --watch-forever`", "option --watch-forever of get"),
         ("`kubectl -n $NS get nodepool $NAME`", "kind nodepool"),

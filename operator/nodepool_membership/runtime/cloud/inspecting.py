@@ -105,10 +105,10 @@ async def _nodes(cloud: CloudClient, cluster_id: str, servers: Iterable[Server])
     async def exists(uid: str, cluster: str | None) -> bool | None:
         try:
             found = await cloud.get_node(cluster or cluster_id, uid) is not None
-            return None if cluster is None and not found else found
         except CloudError as error:
             _log.info("the node that a server's tag names cannot be looked up: %s", error_mapping.said(error))
             return None
+        return None if cluster is None and not found else found
 
     some = dict(sorted(named.items())[:MAX_NODES])
     answers = await asyncio.gather(*(exists(uid, cluster) for uid, cluster in some.items()))
