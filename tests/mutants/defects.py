@@ -263,7 +263,9 @@ DEFECTS: Final = (
         "the cause of a removal's wait where nobody looked for it",
         (
             Edit(
-                "core/planning/removing.py", "    if wait is not None and any(", "    if wait is not None and not any("
+                "core/planning/removing.py",
+                "    if left and wait is not None:",
+                "    if not left and wait is not None:",
             ),
         ),
         (_UNIT + "core/decision/test_core_handed_over.py::test_what_a_removal_waits_for_is_told_as_long_as_it_waits",),

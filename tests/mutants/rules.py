@@ -223,8 +223,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/planning/adding.py",
-                "    if membership.metadata.deleting or spec.suspend or seen.listing is None",
-                "    if spec.suspend or seen.listing is None",
+                "    if membership.metadata.deleting or seen.listing is None",
+                "    if seen.listing is None",
             ),
         ),
         (*_MACHINE, "tests/unit/core/state/test_core_requests.py"),

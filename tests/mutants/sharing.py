@@ -50,7 +50,7 @@ SHARING: Final = (
         (
             Edit(
                 "core/program/reconcile.py",
-                "        memory = replace(memory, waits_since=None)",
+                "        memory = replace(memory, waiting=None)",
                 "        memory = replace(memory)",
             ),
         ),
@@ -61,9 +61,9 @@ SHARING: Final = (
         "the look at each resync of who waits for a place in the write budget",
         (
             Edit(
-                "core/decision/decide.py",
-                "    return lately and _may_call(membership, state, now, settings)",
-                "    return _may_call(membership, state, now, settings)",
+                "core/decision/looking.py",
+                "        return waiting if lately and self._may_call(state) else None",
+                "        return waiting if self._may_call(state) else None",
             ),
         ),
         ("tests/unit/core/program/test_core_waiting.py",),

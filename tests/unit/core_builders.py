@@ -31,6 +31,7 @@ from nodepool_membership.core.observed.observation import (
     Trouble,
 )
 from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.observed.waiting import Waiting
 from nodepool_membership.core.preflight.facts import Inspection, ReadFailure, Server
 from nodepool_membership.core.state.settings import Settings
 from told import condition_of
@@ -208,7 +209,7 @@ class Run:
     absences: Absences = field(default_factory=dict)
     rivals: Rivals | None = field(default_factory=dict)
     refused: Mapping[str, datetime] = field(default_factory=dict)
-    waits_since: datetime | None = None
+    waiting: Waiting | None = None
 
     @property
     def status(self) -> Status:
@@ -236,7 +237,7 @@ class Run:
         """Look at what is asked for until there is a decision; nothing is stored."""
         self.failed_reads = self.failed_reads + 1 if self.cloud.trouble else 0
         decision = self._known(decide)
-        self.absences, self.refused, self.waits_since = decision.absences, decision.refused, decision.waits_since
+        self.absences, self.refused, self.waiting = decision.absences, decision.refused, decision.waiting
         return decision
 
     def preview(self) -> Preview | Trouble:
@@ -253,7 +254,7 @@ class Run:
     def _known(self, ask: Callable[[Membership, Observation, datetime, Settings], T | Query]) -> T:
         self.looks = []
         seen = Observation(self.now, self.membership.wire_bytes, absences=self.absences, rivals=self.rivals)
-        seen = replace(seen, refused=self.refused, waits_since=self.waits_since)
+        seen = replace(seen, refused=self.refused, waiting=self.waiting)
         while True:
             found = ask(self.membership, seen, self.now, SETTINGS)
             if not isinstance(found, Query):
@@ -322,7 +323,7 @@ class Run:
     def _change(self, meta: Metadata, spec: Spec | None = None) -> None:
         """The object is another one than the process knows of."""
         self.membership = replace(self.membership, metadata=meta, spec=spec or self.membership.spec)
-        self.waits_since = None
+        self.waiting = None
 
 
 def known(*failures: FailureReason, attempts: int = 1, nodes: Iterable[Node] = ()) -> Run:

@@ -16,7 +16,7 @@ from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.status import Finding, Plan
 from nodepool_membership.core.decision.preview import Left, Preview
-from nodepool_membership.core.planning.gates import Blocker
+from nodepool_membership.core.observed.waiting import Blocker
 from nodepool_membership.plugin import changes, plan
 from nodepool_membership.plugin.changes import UselessError
 from unit.core_builders import servers

@@ -17,7 +17,8 @@ from nodepool_membership.api.status import Condition, Failure, Operation, Status
 from nodepool_membership.core.conditions import texts, upcoming
 from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.planning.gates import STATUS_LOST, Blocker, paused_object
+from nodepool_membership.core.observed.waiting import Blocker
+from nodepool_membership.core.planning.gates import STATUS_LOST, paused_object
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.wording import counted
 

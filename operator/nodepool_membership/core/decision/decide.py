@@ -24,11 +24,13 @@ from nodepool_membership.core.conditions import finalizer, texts, upcoming
 from nodepool_membership.core.conditions.finalizer import Finalizer
 from nodepool_membership.core.conditions.verdict import Facts, Verdict, conditions, verdict_of
 from nodepool_membership.core.decision import comparing
+from nodepool_membership.core.decision.looking import Looking, waiting_after
 from nodepool_membership.core.observed import clock, drift, rivals
 from nodepool_membership.core.observed.drift import Absences
-from nodepool_membership.core.observed.observation import Freshness, NodeTable, Observation, Query
+from nodepool_membership.core.observed.observation import NodeTable, Observation, Query
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.planning import adding, approval, eligibility, gates, removing, vetting
+from nodepool_membership.core.observed.waiting import Waiting, WaitsFor
+from nodepool_membership.core.planning import adding, approval, gates, removing, vetting
 from nodepool_membership.core.planning.gates import Step
 from nodepool_membership.core.servers import batches
 from nodepool_membership.core.state.edits import apply_edits_and_requests, is_lost
@@ -65,8 +67,8 @@ class Decision:
     finalizer: Finalizer
     schedule: Schedule
     delay: float | None = None
-    waits_since: datetime | None = None
-    """What `Observation.waits_since` is to be next time, unless the object is edited."""
+    waiting: Waiting | None = None
+    """What `Observation.waiting` is to be next time, unless the object is edited."""
     absences: Absences = field(default_factory=dict)
     """What `Observation.absences` is to hold next time; kept in memory, losing it costs time only."""
     doubted: bool = False
@@ -135,13 +137,9 @@ def decide(membership: Membership, seen: Observation, now: datetime, settings: S
     unknown_jobs = tuple(j for j in batches.jobs_to_ask(state) if j not in seen.jobs)
     if unknown_jobs:
         return Query(jobs=unknown_jobs)
-    wanted = _listing_wanted(membership, state, seen, now, settings)
-    if wanted is not None and _is_for_a_call(membership, state, seen, now, settings):
-        if seen.turn is None:
-            return Query(turn=True)
-        wanted = None if seen.turn > 0 else wanted
-    if wanted is not None:
-        return Query(listing=wanted)
+    look = Looking(membership, seen, now, settings).query(state)
+    if look is not None:
+        return look
     if seen.is_set_back(now):
         return _in_trouble(membership, state, replace(seen, trouble=clock.SET_BACK), now, settings)
     return _Pipeline(membership, seen, now, settings).decision(state)
@@ -168,8 +166,11 @@ class _Pipeline:
         seen = self._seen = replace(seen, absences=self._absences)
         state = vetting.with_findings(self._braked(state), spec, seen)
         standing = self._standing(state)
-        if seen.listing is None and seen.turn and _may_call(self._membership, standing.state, now, self._settings):
-            return self._concluded(gates.until_turn(standing.state, seen, seen.turn), Step(standing.state))
+        spared = Looking(self._membership, seen, now, self._settings).spared(standing.state)
+        if spared is not None:
+            rest = Step(standing.state)
+            deleting = self._membership.metadata.deleting
+            return self._concluded(rest, spared) if deleting else self._concluded(spared, rest)
         own, awaited = self._own(), standing.blocker
         if standing.covered is not None:
             own = replace(own, spec=replace(own.spec, server_ids=own.spec.server_ids & standing.covered))
@@ -177,7 +178,7 @@ class _Pipeline:
         if isinstance(added, Query) or added.intent is not None:
             return added if isinstance(added, Query) else self._concluded(added, Step(added.state))
         if awaited is not None and added.blocker is None:
-            added = replace(added, blocker=awaited)
+            added = replace(added, blocker=awaited, waits_for=WaitsFor.CHANGE)
         standing = replace(standing, state=added.state)
         removed = removing.next_removal(self._membership, standing, seen, now, self._settings)
         if isinstance(removed, Query):
@@ -219,12 +220,6 @@ class _Pipeline:
     def _own(self) -> Membership:
         """The membership without the servers that others have the right to, or an earlier call for."""
         return replace(self._membership, spec=rivals.ours(self._spec, self._seen.rivals or {}))
-
-    def _waits_since(self, *steps: Step) -> datetime | None:
-        """When the cluster was looked at last, if a call waits for a place in the write budget."""
-        if all(step.turn is None for step in steps):
-            return None
-        return self._seen.waits_since if self._seen.listing is None else self._seen.listing.begun
 
     def _turn(self, *steps: Step) -> datetime | None:
         """When the write budget has a place, if that takes long enough for a person to ask, or was told already."""
@@ -274,7 +269,9 @@ class _Pipeline:
         stays = seen.is_skewed and bool(status.open_batches)
         stays = stays or (verdict.abnormal == "Reconciling" and finalizer.is_held(membership))
         blocked = facts.blocker is not None
-        rests = spec.suspend or gates.paused_object(membership) is not None
+        waiting = None if facts.vanished else waiting_after(seen, now, (added, removed))
+        changes = waiting is not None and waiting.what is WaitsFor.CHANGE
+        rests = changes or spec.suspend or gates.paused_object(membership) is not None
         delays = [delay for delay in (added.delay, removed.delay) if delay is not None]
         return Decision(
             status,
@@ -282,7 +279,7 @@ class _Pipeline:
             finalizer.decided(membership, status, now, self._settings, stays=stays),
             _schedule(status, verdict, blocked=blocked, rests=rests),
             min(delays) if delays else None,
-            waits_since=self._waits_since(added, removed),
+            waiting=waiting,
             absences=self._absences,
             doubted=added.doubted,
             withheld=self._withheld,
@@ -311,59 +308,6 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
     held = finalizer.decided(membership, status, now, settings, trouble, stays=finalizer.is_held(membership))
     kept = Decision(status, None, held, Schedule.BACKOFF, trouble.retry_after, absences=seen.absences)
     return replace(kept, refused=seen.refused)
-
-
-def _listing_wanted(  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
-    membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings
-) -> Freshness | None:
-    """The listing that has to be there: none, a recent one that shows who is there, or one that proves absence."""
-    spec = membership.spec
-    mine = rivals.ours(spec, seen.rivals or {})
-    if _must_look(membership, state, seen, now) or removing.may_remove(membership, state, now, settings):
-        return None if seen.is_fresh else Freshness.AFTER_READ
-    if membership.metadata.deleting:
-        # What an earlier call may still do to a server is over only when a listing has shown it.
-        waits = any(held.since is not None for i, held in state.holds.items() if i not in state.members)
-        return Freshness.AFTER_READ if waits and not seen.is_fresh else None
-    asked = reconcile_requested(membership) is not None or reset_requested(membership) is not None
-    resting = vetting.resting(seen, now, settings)
-    free = [i for i in eligibility.candidates(state, mine) if not eligibility.rests(i, state, resting)]
-    if seen.listing is None:
-        coming = state.queued or any(eligibility.may_come(i, state, mine) for i in free)
-        if state.open_batches and not asked and not (coming and adding.may_add(membership, state, now)):
-            return None
-        return Freshness.AFTER_READ if asked else Freshness.RECENT
-    if seen.is_fresh or (spec.suspend and spec.approval is Approval.AUTOMATIC):
-        return None
-    if state.queued or any(server_id not in seen.listing for server_id in state.holds):
-        # All there, parts are the proof that the refused call was carried out: planning must see it (rule P15).
-        return Freshness.AFTER_READ
-    listed = mine.server_ids - state.called
-    all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, listed)) == len(listed)
-    return None if all_there else Freshness.AFTER_READ
-
-
-def _must_look(membership: Membership, state: State, seen: Observation, now: datetime) -> bool:
-    """Whether only the nodes tell what became of a call, or a look whether a clock was off."""
-    follows = any(batches.needs_nodes(b, membership.spec, seen, now) for b in state.open_batches)
-    return follows or removing.is_surplus_since_the_future(state, now)
-
-
-def _may_call(membership: Membership, state: State, now: datetime, settings: Settings) -> bool:
-    """Whether a call could start now as far as the membership itself is concerned."""
-    return adding.may_add(membership, state, now) or removing.may_remove(membership, state, now, settings)
-
-
-def _is_for_a_call(membership: Membership, state: State, seen: Observation, now: datetime, settings: Settings) -> bool:
-    """Whether a look would be for nothing but a call that waits for its turn: it would be too old when that comes.
-
-    Now and then it is looked at all the same: what is missing by then is told.
-    """
-    since = seen.waits_since
-    if since is None or seen.listing is not None or _must_look(membership, state, seen, now):
-        return False
-    lately = timedelta() <= now - since.replace(microsecond=0) < settings.resync_interval / 2
-    return lately and _may_call(membership, state, now, settings)
 
 
 def _answered(membership: Membership, facts: Facts, verdict: Verdict, *, answered: bool) -> Status:

@@ -19,8 +19,8 @@ from nodepool_membership.core.decision import comparing
 from nodepool_membership.core.observed import rivals
 from nodepool_membership.core.observed.observation import Freshness, NodeTable, Observation, PoolReport, Query, Trouble
 from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.observed.waiting import Blocker
 from nodepool_membership.core.planning import approval, gates, removing, vetting
-from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.preflight.judge import Judged
 from nodepool_membership.core.servers import batches, rollout
 from nodepool_membership.core.state.edits import apply_edits_and_requests

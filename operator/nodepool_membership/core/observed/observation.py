@@ -13,6 +13,7 @@ from typing import Final
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.core.observed.drift import Absences
 from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.observed.waiting import Waiting
 from nodepool_membership.core.preflight.facts import Inspection, Network, Template
 
 ACTIVE: Final = "Active"
@@ -320,8 +321,8 @@ class Observation:
     """Why nobody may write now: another's write was throttled, or refused since the pool is locked."""
     turn: float | None = None
     """Seconds until the write budget may have a place; None when that was not asked."""
-    waits_since: datetime | None = None
-    """When the cluster was looked at last, if a call lacked nothing but such a place, and nothing was edited since."""
+    waiting: Waiting | None = None
+    """What a call waited for at the last look, as the last decision left it."""
     clock_offset_seconds: float | None = None
     """The cloud's clock minus ours (rule P21)."""
     trouble: Trouble | None = None

@@ -11,8 +11,9 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Operation
 from nodepool_membership.core.observed import clock
 from nodepool_membership.core.observed.observation import NodeTable, Observation, PoolReport, Query
+from nodepool_membership.core.observed.waiting import Blocker, WaitsFor
 from nodepool_membership.core.planning import eligibility, gates, narrowing, vetting
-from nodepool_membership.core.planning.gates import Blocker, Step
+from nodepool_membership.core.planning.gates import Step
 from nodepool_membership.core.servers import batches, rollout
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
@@ -24,6 +25,7 @@ def may_add(membership: Membership, state: State, now: datetime) -> bool:
     if spec.suspend:
         return True
     waits = state.halt is not None or state.recovers(now) or state.waits_until(Operation.ADD, now) is not None
+    waits = waits or gates.paused_object(membership) is not None
     return not waits and batches.in_flight(state, spec, now) < spec.max_parallel_jobs
 
 
@@ -35,7 +37,9 @@ def next_add(  # noqa: PLR0911 - a chain of questions: the first that has an ans
     `membership` lists only servers that no other one has the better right to.
     """
     spec = membership.spec
-    if membership.metadata.deleting or spec.suspend or seen.listing is None or seen.pool is None or not seen.is_fresh:
+    if spec.suspend:
+        return Step(state, waits_for=WaitsFor.CHANGE)
+    if membership.metadata.deleting or seen.listing is None or seen.pool is None or not seen.is_fresh:
         return Step(state)
     waiting = bool(state.queued or eligibility.candidates(state, spec))
     if (skewed := clock.skew(seen.clock_offset_seconds)) is not None:
@@ -78,10 +82,10 @@ def _planned(  # noqa: C901, PLR0911 - a chain of questions: the first that has 
     if chosen is None:
         return Step(state)
     if isinstance(chosen, eligibility.RetryAt):
-        return Step(state, delay=gates.seconds(chosen.moment - now))
+        return Step(state, delay=gates.seconds(chosen.moment - now), waits_for=WaitsFor.CHANGE)
     most = rollout.most(state, spec, evidence.pool)
     if not most:
-        return Step(state, more=True)
+        return Step(state, more=True, waits_for=WaitsFor.CHANGE)
     servers = min(most, len(chosen.ids))
     # Of the parts of a refused call only the nodes tell whether it was carried out (rule P15).
     wanted = gates.Wanted(Operation.ADD, servers, by_tag=vetted is not None and chosen.part is None)

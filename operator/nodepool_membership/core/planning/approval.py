@@ -18,8 +18,8 @@ from nodepool_membership.api.spec import Approval, DriftPolicy, Spec
 from nodepool_membership.api.status import ApprovedPlan, Operation, Plan
 from nodepool_membership.core.observed import drift
 from nodepool_membership.core.observed.observation import NodeTable, PoolReport
+from nodepool_membership.core.observed.waiting import Blocker
 from nodepool_membership.core.planning import gates
-from nodepool_membership.core.planning.gates import Blocker
 from nodepool_membership.core.servers import rollout
 from nodepool_membership.core.state.state import BYTES_PER_ID, State
 from nodepool_membership.core.wording import counted

@@ -13,6 +13,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core.observed import clock
 from nodepool_membership.core.observed.observation import Observation, Query
+from nodepool_membership.core.observed.waiting import Blocker, WaitsFor
 from nodepool_membership.core.planning import eligibility
 from nodepool_membership.core.preflight import findings
 from nodepool_membership.core.state import requests
@@ -20,15 +21,6 @@ from nodepool_membership.core.state.state import State
 
 POOL_REFUSING: Final = frozenset({"Deleting", "Error"})
 CLUSTER_ACCEPTING: Final = frozenset({"Available"})
-
-
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """What is in the way of the next call. `stalls`: nothing passes by itself."""
-
-    reason: Reason
-    message: str
-    stalls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +36,8 @@ class Step:
     """Servers could be named in a call but wait for a place: a running job, or the budget."""
     turn: float | None = None
     """Seconds until the write budget may have a place, where that is what a call waits for."""
+    waits_for: WaitsFor | None = None
+    """What must come about first, where that is known without a look."""
     doubted: bool = False
     """A refused call was carried out in part: no later refusal of this pool is to be trusted (rule P15)."""
 
@@ -79,13 +73,13 @@ def before_call(  # noqa: PLR0911 - a chain of questions: the first that has an 
     if (blocker := not_usable(seen, pool_id, by_tag=wanted.by_tag)) is not None:
         return Step(state, blocker=blocker)
     if (blocker := too_large(wanted, state, seen.object_bytes)) is not None:
-        return Step(state, blocker=blocker)
+        return Step(state, blocker=blocker, waits_for=WaitsFor.CHANGE)
     if not eligibility.has_room(state):
-        return Step(state, blocker=_CROWDED, more=True)
+        return Step(state, blocker=_CROWDED, more=True, waits_for=WaitsFor.CHANGE)
     if seen.namespace_state is None:
         return Query(namespace_state=True)
     if seen.namespace_state.paused is not None:
-        return Step(state, blocker=paused_namespace(seen.namespace_state.paused))
+        return until_resumed(state, seen.namespace_state.paused)
     if seen.write_wait is None:
         return Query(write=True)
     return until_turn(state, seen, seen.write_wait) if seen.write_wait > 0 else None
@@ -107,7 +101,12 @@ def too_large(wanted: Wanted, state: State, object_bytes: int, *, more: int = 0)
 def until_turn(state: State, seen: Observation, wait: float) -> Step:
     """The next call waits for a place in the write budget."""
     blocker = None if seen.held_back is None else _HELD_BACK.get(seen.held_back)
-    return Step(state, blocker=blocker, delay=wait, more=True, turn=wait)
+    return Step(state, blocker=blocker, delay=wait, more=True, turn=wait, waits_for=WaitsFor.TURN)
+
+
+def until_resumed(state: State, why: str) -> Step:
+    """The next call waits until the pause of the namespace is taken off."""
+    return Step(state, blocker=paused_namespace(why), waits_for=WaitsFor.RESUMED)
 
 
 STATUS_LOST: Final = Blocker(

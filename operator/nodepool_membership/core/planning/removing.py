@@ -14,9 +14,10 @@ from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.observed.observation import ACTIVE, BROKEN, Node, Observation, Query
 from nodepool_membership.core.observed.rivals import Rivals
+from nodepool_membership.core.observed.waiting import Blocker, WaitsFor
 from nodepool_membership.core.planning import eligibility, gates
 from nodepool_membership.core.planning.approval import Standing
-from nodepool_membership.core.planning.gates import Blocker, Step
+from nodepool_membership.core.planning.gates import Step
 from nodepool_membership.core.servers import batches
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import Held, State
@@ -51,6 +52,7 @@ def due(
 def may_remove(membership: Membership, state: State, now: datetime, settings: Settings) -> bool:
     """Whether a removal could start now as far as the membership itself is concerned."""
     waits = state.recovers(now) or state.waits_until(Operation.REMOVE, now) is not None
+    waits = waits or gates.paused_object(membership) is not None
     return (
         bool(state.surplus)
         and not membership.spec.suspend
@@ -103,8 +105,11 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
     if now < settled:
         return Step(state, delay=gates.seconds(settled - now))
     wait = state.waits_until(Operation.REMOVE, now)
-    if wait is not None and any(state.attempts(i) < spec.max_attempts for i in state.surplus):
-        # Also where nobody looked for it: what is waited for is told as long as that is so.
+    # Also where nobody looked for it: what is waited for is told as long as that is so.
+    left = any(state.attempts(i) < spec.max_attempts for i in state.surplus)
+    if left and (paused := gates.paused_object(membership)) is not None:
+        return Step(state, blocker=paused)
+    if left and wait is not None:
         return Step(state, blocker=Blocker(wait.reason, wait.message), delay=gates.seconds(wait.until - now))
     nodes = due(membership, state, seen, now, settings)
     if not nodes:
@@ -112,7 +117,9 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
         return Step(state, delay=gates.seconds(min(moments) - now) if moments else None)
     if standing.covered is not None and not (nodes := {i: n for i, n in nodes.items() if i in standing.covered}):
         # No person has said yes to it, or none could: what is to be done is not certain (rules P13, P29).
-        return Step(state, blocker=standing.blocker or gates.not_usable(seen, spec.node_pool.node_pool_id))
+        if standing.blocker is not None:
+            return Step(state, blocker=standing.blocker, waits_for=WaitsFor.CHANGE)
+        return Step(state, blocker=gates.not_usable(seen, spec.node_pool.node_pool_id))
     blocked = gates.before_call(
         membership, state, gates.Wanted(Operation.REMOVE, min(len(nodes), spec.batch_size)), seen, now
     )

@@ -13,7 +13,8 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, FindingReason
 from nodepool_membership.api.spec import PreflightMode, Spec
 from nodepool_membership.core.observed.observation import Observation, PoolReport, Query
-from nodepool_membership.core.planning.gates import Blocker, implausible
+from nodepool_membership.core.observed.waiting import Blocker
+from nodepool_membership.core.planning.gates import implausible
 from nodepool_membership.core.preflight.facts import Inspection, ReadFailure
 from nodepool_membership.core.preflight.findings import merged, of_listed
 from nodepool_membership.core.preflight.hazards import hazards, obstacles

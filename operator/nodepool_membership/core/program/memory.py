@@ -9,6 +9,7 @@ from datetime import datetime
 
 from nodepool_membership.core.observed.drift import Absences
 from nodepool_membership.core.observed.observation import JobReport
+from nodepool_membership.core.observed.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ class Memory:
     """Decisions in a row that something was in the way."""
     unreadable: str | None = None
     """The resourceVersion of which it was said that its status cannot be understood."""
-    waits_since: datetime | None = None
-    """When its cluster was looked at last, if a call lacked nothing but a place in the write budget then."""
+    waiting: Waiting | None = None
+    """What its next call waits for, unless the object is edited."""
     absences: Absences = field(default_factory=dict)
     refused: Mapping[str, datetime] = field(default_factory=dict)
     """When servers that were read and not sent were read last."""

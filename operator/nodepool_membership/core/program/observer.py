@@ -69,7 +69,7 @@ class Observer:
             known.since,
             membership.wire_bytes,
             jobs=known.jobs,
-            waits_since=memory.waits_since,
+            waiting=memory.waiting,
             absences=memory.absences,
             refused=memory.refused,
         )

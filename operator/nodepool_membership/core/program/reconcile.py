@@ -75,7 +75,7 @@ def _work(membership: Membership, memory: Memory, settings: Settings) -> Program
     known = yield from _known(membership, memory)
     if known is not memory.known:
         # Whoever changed it wants to see what comes of it.
-        memory = replace(memory, waits_since=None)
+        memory = replace(memory, waiting=None)
     looking = Observer(membership, known, memory, settings)
     made = yield from looking.decide()
     if made is None:
@@ -133,7 +133,7 @@ def _with_calls(membership: Membership, settings: Settings) -> Program[Membershi
 
 
 def _remembered(memory: Memory, decision: Decision, seen: Observation) -> Memory:
-    memory = replace(memory, absences=decision.absences, refused=decision.refused, waits_since=decision.waits_since)
+    memory = replace(memory, absences=decision.absences, refused=decision.refused, waiting=decision.waiting)
     if decision.intent is not None:
         return memory
     growing = decision.schedule is Schedule.BACKOFF and (seen.trouble is not None or decision.delay is None)

@@ -21,6 +21,7 @@ from nodepool_membership.core.observed.observation import (
     PoolReport,
     Trouble,
 )
+from nodepool_membership.core.observed.waiting import Waiting, WaitsFor
 from nodepool_membership.core.program.effects import (
     AskJobs,
     AskTurn,
@@ -126,7 +127,7 @@ def test_who_waits_for_its_turn_asks_for_it_before_it_looks() -> None:
     world = World(an_old_one())
     world.answers[TakeWriteSlot] = WriteSlot(40.0)
     kept = remembered(world)
-    assert kept.waits_since == NOW
+    assert kept.waiting == Waiting(NOW, WaitsFor.TURN)
     written = [effect.status for effect in world.done if isinstance(effect, WriteStatus)]
     meta = replace(an_old_one().metadata, resource_version="2")
     world = World(replace(an_old_one(), metadata=meta, status=written[-1]))
@@ -140,7 +141,10 @@ def test_who_waits_for_its_turn_asks_for_it_before_it_looks() -> None:
 def test_an_object_that_changed_looks_before_its_turn(awaited: bool) -> None:
     """Also where the look has to be awaited."""
     world = World(an_old_one())
-    world.answers |= {TakeOver: Memory(Known("another", NOW), waits_since=NOW), AskTurn: WriteSlot(39.0)}
+    world.answers |= {
+        TakeOver: Memory(Known("another", NOW), waiting=Waiting(NOW, WaitsFor.TURN)),
+        AskTurn: WriteSlot(39.0),
+    }
     if awaited:
         world.answers[ReadCluster] = Awaited()
         world.answers[TakeOver] = remembered(world)
