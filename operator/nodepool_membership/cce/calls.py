@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from time import monotonic
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -30,6 +29,7 @@ from nodepool_membership.cce.errors import (
     WithheldError,
     from_answer,
     from_transport,
+    http_date,
     request_id_of,
 )
 from nodepool_membership.cce.lockout import Lockout
@@ -250,11 +250,7 @@ class Caller:
             raise
 
     def _note_clock(self, answer: httpx.Response) -> None:
-        try:
-            said = parsedate_to_datetime(answer.headers.get("Date", ""))
-        except (ValueError, OverflowError):
-            return
-        if said.tzinfo is not None:
+        if (said := http_date(answer.headers.get("Date", ""))) is not None:
             self.clock_offset_seconds = (said - self._now()).total_seconds()
 
 

@@ -9,6 +9,8 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import httpx
@@ -239,12 +241,28 @@ def from_transport(error: Exception, *, changes: bool, sent: bool = True) -> Clo
     return OutcomeUnknownError(text) if changes else UnavailableError(text)
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """`Retry-After` in seconds: an integer or a float (the gateway sends both), finite, clamped to 1..600 s."""
+def http_date(text: str) -> datetime | None:
+    """A moment as headers have it; None: it is none, or of no known zone."""
     try:
-        seconds = float(headers.get("Retry-After", ""))
-    except ValueError:
+        said = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
         return None
+    return said.astimezone(UTC) if said.tzinfo is not None else None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After` in seconds, clamped to 1..600 s: an integer or a float (the gateway sends both), finite, or a date.
+
+    A date counts from the answer's own `Date`: our clock may be wrong.
+    """
+    text = headers.get("Retry-After", "")
+    try:
+        seconds = float(text)
+    except ValueError:
+        until, sent = http_date(text), http_date(headers.get("Date", ""))
+        if until is None or sent is None:
+            return None
+        seconds = (until - sent).total_seconds()
     return min(max(seconds, MIN_RETRY_AFTER), MAX_RETRY_AFTER) if math.isfinite(seconds) else None
 
 

@@ -247,6 +247,22 @@ def test_retry_after(text: str | None, seconds: float | None) -> None:
         assert found.retry_after == seconds
 
 
+SENT = "Wed, 21 Oct 2026 07:28:00 GMT"
+DATES = [
+    ("Wed, 21 Oct 2026 07:28:40 GMT", SENT, 40.0),
+    ("Thu, 22 Oct 2026 07:28:00 GMT", SENT, 600.0),
+    ("Wed, 21 Oct 2026 07:00:00 GMT", SENT, 1.0),
+    ("Wed, 21 Oct 2026 07:28:40 -0000", SENT, None),
+    ("Wed, 21 Oct 2026 07:28:40 GMT", "yesterday", None),
+    ("Wed, 99 Oct 99999 07:28:40 GMT", SENT, None),
+]
+
+
+@pytest.mark.parametrize(("text", "sent", "seconds"), DATES)
+def test_a_date_to_ask_again_at_counts_from_the_clock_that_set_it(text: str, sent: str, seconds: float | None) -> None:
+    assert retry_after(httpx.Headers({"Retry-After": text, "Date": sent})) == seconds
+
+
 @given(st.one_of(st.text(st.characters(codec="ascii")), st.floats().map(str), st.integers().map(str)))
 def test_retry_after_is_a_sane_number_or_none(text: str) -> None:
     seconds = retry_after({"Retry-After": text})

@@ -8,8 +8,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from time import monotonic
 from typing import Final
 
@@ -18,7 +17,7 @@ import httpx
 from nodepool_membership import __version__
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.calls import Observe, nobody
-from nodepool_membership.cce.errors import IdentityError, from_transport, retry_after
+from nodepool_membership.cce.errors import IdentityError, from_transport, http_date, retry_after
 from nodepool_membership.cce.sources.wire import TemporaryKey, read_temporary_key
 from nodepool_membership.cce.transport import read_bounded
 
@@ -116,7 +115,7 @@ class Exchange:
         except ValueError as error:
             raise self._unreachable(f"an answer whose keys cannot be read: {error}") from None
         # By the clock that set the expiry: ours may be wrong.
-        seconds = (grant.expires - (_date(answer.headers) or self._via.now())).total_seconds()
+        seconds = (grant.expires - (http_date(answer.headers.get("Date", "")) or self._via.now())).total_seconds()
         if seconds <= 0:
             raise self._unreachable(
                 f"keys that ended already, at {grant.expires:%Y-%m-%dT%H:%M:%SZ}: check the clocks of both sides"
@@ -137,14 +136,6 @@ class Exchange:
         if 300 <= status < 400:
             return self._unreachable(f"{status}, a redirect, which is not followed: correct the address")
         return IdentityError(f"{self._what}: {said}; {self._remedy(status, code)}")
-
-
-def _date(headers: Mapping[str, str]) -> datetime | None:
-    try:
-        said = parsedate_to_datetime(headers.get("Date", ""))
-    except (ValueError, OverflowError):
-        return None
-    return said.astimezone(UTC) if said.tzinfo is not None else None
 
 
 def _said(content: bytes) -> tuple[str, str]:
