@@ -128,6 +128,22 @@ def test_without_the_right_the_message_has_the_commands_that_grant_it(keyless: S
     scene.until_joined(TWO)
 
 
+def test_an_account_that_is_deleted_in_mid_run_is_told_and_goes_on_when_it_is_made_anew(keyless: Set) -> None:
+    scene = keyless(QUICK.model_copy(update={"behaviour": Behaviour(job_seconds=0.5, session_seconds=4)}))
+    control_plane, missing = scene.cluster.control_plane, f"service account '{ACCOUNT}' does not exist"
+    scene.create(TWO[:1], identityRef=FEDERATION)
+    scene.until_joined(TWO[:1])
+    control_plane.kubectl("delete", "serviceaccount", ACCOUNT, f"--namespace={scene.namespace}")
+    # Keys that live are used to their end, then the cause is told; nobody takes the members for gone.
+    told = scene.until("told", lambda m: missing in str(condition(m)["message"]))
+    assert status(told)["members"] == TWO[:1]
+    scene.edit(serverIDs=TWO)
+    scene.until_waits("IdentityRefused", missing)
+    control_plane.kubectl("create", "serviceaccount", ACCOUNT, f"--namespace={scene.namespace}")
+    scene.until_joined(TWO)
+    assert scene.accepted(TWO) == dict.fromkeys(TWO, 1)
+
+
 def test_a_secret_and_an_identity_are_exchanged_without_a_gap(keyless: Set) -> None:
     scene = keyless()
     keys = {"accessKey": "A-KEY-OF-A-SECRET-00", "secretKey": "the-secret-key-of-it"}

@@ -209,3 +209,22 @@ async def test_other_troubles_keep_nobody_from_asking() -> None:
     await cloud.ask("first")
     await cloud.end(0, NO)
     assert await cloud.ask("another") is None
+
+
+async def test_one_that_takes_longer_than_many_poll_intervals_is_had_by_all_who_waited_and_no_other_begins() -> None:
+    cloud = Cloud()
+    asked = cloud.now
+    assert await cloud.ask("waits") is None
+    cloud.tick(20 * PACE)
+    assert await cloud.ask("joins", after=asked) is None
+    assert await cloud.ask("changed meanwhile") is None
+    changed = cloud.now
+    assert len(cloud.begun) == 1
+    await cloud.end(0)
+    assert isinstance(await cloud.ask("waits", after=asked), Snapshot)
+    assert isinstance(await cloud.ask("joins", after=asked), Snapshot)
+    assert await cloud.ask("passes by", after=asked) is None
+    assert (len(cloud.begun), cloud.most) == (2, 1)
+    await cloud.end(1)
+    assert isinstance(await cloud.ask("changed meanwhile", after=changed), Snapshot)
+    assert isinstance(await cloud.ask("passes by", after=asked), Snapshot)
