@@ -1,6 +1,6 @@
 """Run the bench: `python -m bench [--quick] [--long] [--only NAME ...]`; exit code 1 when a limit is exceeded.
 
-Not for: measuring (`decision`, `plans`, `joins`, `crowds`, `estate`, `fleets`).
+Not for: measuring (`decision`, `plans`, `joins`, `crowds`, `estate`, `fleets`, `keys`).
 """
 
 import sys
@@ -10,12 +10,13 @@ from time import monotonic
 
 import click
 
-from bench import crowds, decision, estate, fleets, joins, plans
+from bench import crowds, decision, estate, fleets, joins, keys, plans
 from bench.crowds import Crowd, Race
 from bench.estate import Estate
 from bench.figures import Section, is_over, lines
 from bench.fleets import GIB, Fleet, Peer, lacks_memory
 from bench.joins import Join
+from bench.keys import Keys
 from bench.world import Say
 from controlplane import ControlPlaneError, ensure_binaries
 from harness import ProgramError
@@ -42,6 +43,7 @@ _RACE = Race(
     most=1.5,
 )
 _ESTATE = Estate()
+_KEYS = Keys(_FLEETS[0])
 _QUICK_JOIN = Join(450, job=1.5, poll=0.1, resync=2)
 
 Load = Callable[[], Section]
@@ -61,6 +63,7 @@ def _long(say: Say) -> Mapping[str, Load]:
     return {
         _RACE.name: partial(crowds.measure_race, _RACE, say),
         _ESTATE.name: partial(estate.measure, _ESTATE, say),
+        _KEYS.name: partial(keys.measure, _KEYS, say),
     }
 
 
@@ -98,7 +101,9 @@ def _run(load: Load, *, counts_only: bool) -> bool:
 @click.command()
 @click.option("--quick", is_flag=True, help="450 ids with short jobs; only counts decide.")
 @click.option("--only", multiple=True, metavar="NAME", help="One of the loads by name; may be repeated.")
-@click.option("--long", is_flag=True, help="Also what takes long: 1,000 that add on one cluster, a race, 100 clusters.")
+@click.option(
+    "--long", is_flag=True, help="Also what takes long: 1,000 that add on one cluster, a race, 100 clusters, keys."
+)
 def main(quick: bool, only: tuple[str, ...], long: bool) -> None:
     """Figures as counts and ratios, each beside its limit; exit code 1 when one is exceeded or not measured."""
     loads = _loads(_say, quick=quick, long=long)

@@ -194,6 +194,10 @@ def _figures(load: Crowd, here: World, seen: _Seen, peak_mib: float) -> Sequence
     polls = seen.seconds / load.poll
     most = _A_POLL * polls + _BURST
     counts = (seen.calls["getNodePool"] + seen.calls["listNodePools"]) / 2
+
+    def often(calls: float) -> str:
+        return f"{calls / load.clusters / polls:.2f} a poll interval, {calls / adds:.2f} an add"
+
     return (
         Figure("servers accepted", accepted, "", Limit(load.memberships * load.ids, "exactly", counted=True)),
         Figure("servers added twice", doubled, "", Limit(0, "exactly", counted=True)),
@@ -206,11 +210,14 @@ def _figures(load: Crowd, here: World, seen: _Seen, peak_mib: float) -> Sequence
         Figure("snapshots of a cluster", seen.snapshots / load.clusters, "", Limit(most, counted=True),
                f"{_A_POLL} a poll interval and {_BURST}; {seen.waits / max(seen.snapshots, 1):.1f} waited for each"),
         Figure("snapshots of a cluster / poll interval", seen.snapshots / load.clusters / polls),
-        Figure("looks at a cluster's pools / 2", counts / load.clusters, "", Limit(most, counted=True)),
-        Figure("looks at a cluster's phase", seen.calls["getCluster"] / load.clusters, "", Limit(most, counted=True)),
-        Figure("node pages of a cluster", seen.calls["listNodes"] / load.clusters),
+        Figure("looks at a cluster's pools / 2", counts / load.clusters, "", Limit(most, counted=True), often(counts)),
+        Figure("looks at a cluster's phase", seen.calls["getCluster"] / load.clusters, "", Limit(most, counted=True),
+               often(seen.calls["getCluster"])),
+        Figure("node pages of a cluster", seen.calls["listNodes"] / load.clusters, "", None,
+               often(seen.calls["listNodes"])),
         Figure("snapshots / add", seen.snapshots / adds, "", None, f"{adds} adds"),
         Figure("cloud reads of jobs / add", seen.calls["getJob"] / adds, "", None,
-               f"a job lasts {load.job / load.poll:.0f} poll intervals"),
+               f"{seen.calls['getJob'] / load.clusters / polls:.2f} a poll interval; a job lasts"
+               f" {load.job / load.poll:.0f} of them"),
         Figure("peak memory (VmHWM)", peak_mib, "MiB"),
     )  # fmt: skip

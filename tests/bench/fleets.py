@@ -15,6 +15,7 @@ from bench.latency import Latency, of_changes
 from bench.world import NAMESPACE, Say, World, looks, world
 from cce_simulator.config import ClusterConfig, NodePoolConfig, SimulatorConfig, generated_id, server_id
 from harness import MembershipSpec, wait_for
+from harness.identity import FEDERATION
 
 _SEED: Final = "bench"
 _CLUSTERS: Final = 5
@@ -24,6 +25,7 @@ _CHANGES: Final = 20
 _HANDLED_SECONDS: Final = 900.0
 _LONG: Final = "1h"
 """A resync interval in which nothing is due for at least 6 minutes after a look."""
+_EXCHANGE: Final = "createTemporaryAccessKey"
 GIB: Final = 1 << 30
 
 
@@ -49,6 +51,8 @@ class Fleet:
     quota_backend_bytes: int | None = None
     needs_bytes: int = 0
     peer: Peer | None = None
+    keyless: bool = False
+    """With the keys of a service account in place of a Secret's."""
 
     @property
     def name(self) -> str:
@@ -88,7 +92,7 @@ def lacks_memory(load: Fleet) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _First:
+class First:
     """The process that handles a new fleet, idles, and answers changes."""
 
     handled_seconds: float
@@ -98,6 +102,8 @@ class _First:
     idle_writes: int
     latency: Latency
     peak_mib: float
+    exchanges: int
+    """For temporary keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +121,15 @@ class _Second:
 def measure(load: Fleet, say: Say) -> Section:
     """Run the load in a world of its own."""
     with world(_config(), quota_backend_bytes=load.quota_backend_bytes) as here:
-        begun = monotonic()
-        here.cluster.create_many(_memberships(load, here.simulator.url))
-        say(f"{load.name}: created in {monotonic() - begun:.0f} s; starting the operator")
         first = _handle(load, here, say)
         second = _resync(load, here, first.idle_ms, say)
     return Section(load.name, load.settings, tuple(_figures(load, first, second)))
+
+
+def measure_first(load: Fleet, say: Say) -> First:
+    """The process that handles a new fleet, in a world of its own."""
+    with world(_config(), keyless=load.keyless) as here:
+        return _handle(load, here, say)
 
 
 def _config() -> SimulatorConfig:
@@ -146,7 +155,11 @@ def _memberships(load: Fleet, endpoint: str) -> Iterator[MembershipSpec]:
             NAMESPACE,
             cluster_id=generated_id(_SEED, "cluster", cluster),
             node_pool_id=generated_id(_SEED, "pool", cluster),
-            more={"suspend": True} if load.suspend else {},
+            secret=None if load.keyless else "cce-credentials",
+            more={
+                **({"suspend": True} if load.suspend else {}),
+                **({"identityRef": FEDERATION} if load.keyless else {}),
+            },
         )
 
 
@@ -159,7 +172,10 @@ def _ids(load: Fleet, number: int) -> Iterator[str]:
         yield f"{number:08x}-0000-4000-8000-{index:012x}"
 
 
-def _handle(load: Fleet, here: World, say: Say) -> _First:
+def _handle(load: Fleet, here: World, say: Say) -> First:
+    begun = monotonic()
+    here.cluster.create_many(_memberships(load, here.simulator.url))
+    say(f"{load.name}: created in {monotonic() - begun:.0f} s; starting the operator")
     before, begun = here.writes(), monotonic()
     with here.operator(f"--resync-interval={_LONG}") as operator:
 
@@ -182,7 +198,7 @@ def _handle(load: Fleet, here: World, say: Say) -> _First:
         say(f"{load.name}: peak {peak:.0f} MiB, idle {busy * 1000 / _IDLE_SECONDS:.2f} ms/s, p50 {latency.p50:.0f} ms")
         if operator.terminate() != 0:
             raise operator.failed("did not end with exit code 0")
-    return _First(
+    return First(
         handled_seconds=seconds,
         writes=written - before,
         settled_mib=settled,
@@ -190,6 +206,7 @@ def _handle(load: Fleet, here: World, say: Say) -> _First:
         idle_writes=idle_writes,
         latency=latency,
         peak_mib=peak,
+        exchanges=here.calls(_EXCHANGE),
     )
 
 
@@ -218,7 +235,7 @@ def _resync(load: Fleet, here: World, idle_ms: float, say: Say) -> _Second:
         )
 
 
-def _figures(load: Fleet, first: _First, second: _Second) -> Sequence[Figure]:
+def _figures(load: Fleet, first: First, second: _Second) -> Sequence[Figure]:
     none = Limit(0, "exactly", counted=True)
     go = load.peer
     beside = "" if go is None else f"Go controller, measured once: {go.mib} MiB"

@@ -1,11 +1,15 @@
 """What the bench reads and how it judges; what it measures is measured when it runs."""
 
+from dataclasses import replace
+
 import pytest
 
 from bench.apiserver import Writes, writes
 from bench.crowds import Crowd, is_alarm
 from bench.figures import Figure, Limit, Section, is_over, lines
-from bench.fleets import GIB, Fleet, lacks_memory
+from bench.fleets import GIB, First, Fleet, lacks_memory
+from bench.keys import Keys, figures
+from bench.latency import Latency
 from bench.world import Looked, looked
 
 _REQUESTS = "apiserver_request_total"
@@ -108,3 +112,19 @@ nodepool_membership_snapshot_waits_total 100.0
     seen = looked(told)
     assert seen == Looked(runs=200, waits=100, snapshots=100)
     assert ((seen - Looked(10, 5, 5)).decided, seen.decided) == (95, 100)
+
+
+STATIC = First(9.0, Writes(0, 0, 0, 0, 0), 90.0, 1.0, 0, Latency((1.0,), (1.0,)), 95.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("settled", "peak", "idle", "exchanges", "kept"),
+    [(92.0, 97.0, 1.5, 1, True), (92.1, 95.0, 1.0, 1, False), (90.0, 97.1, 1.0, 1, False),
+     (90.0, 95.0, 1.6, 1, False), (90.0, 95.0, 1.0, 1000, False)],
+)  # fmt: skip
+def test_temporary_keys_cost_two_mebibytes_and_no_cpu_on_top(
+    settled: float, peak: float, idle: float, exchanges: int, kept: bool
+) -> None:
+    keyless = replace(STATIC, settled_mib=settled, peak_mib=peak, idle_ms=idle, exchanges=exchanges)
+    found = figures(Keys(Fleet(1000, 50, suspend=False, peak_mib=100)), STATIC, keyless)
+    assert is_over(found, counts_only=False) is not kept

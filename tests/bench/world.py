@@ -18,6 +18,7 @@ from bench.image_packages import environment_of_the_image, python_of_the_image
 from cce_simulator.config import SimulatorConfig
 from controlplane import ControlPlane
 from harness import Cluster, Operator, SimulatorProcess, wait_for
+from harness.identity import grant, trusting
 
 NAMESPACE: Final = "bench"
 _RUNS: Final = "nodepool_membership_reconcile_duration_seconds_count"
@@ -118,18 +119,21 @@ def looks(operator: Operator) -> Looked:
 
 
 @contextmanager
-def world(config: SimulatorConfig, *, quota_backend_bytes: int | None = None) -> Iterator[World]:
-    """A new one; everything of it is gone when the block ends."""
+def world(config: SimulatorConfig, *, quota_backend_bytes: int | None = None, keyless: bool = False) -> Iterator[World]:
+    """A new one; everything of it is gone when the block ends. `keyless`: the cloud knows no key but the cluster's."""
     workdir = Path(tempfile.mkdtemp(prefix="nodepool-membership-bench-"))
     try:
         with (
             ControlPlane(workdir / "controlplane", quota_backend_bytes=quota_backend_bytes) as control_plane,
             Cluster(control_plane) as cluster,
-            SimulatorProcess(workdir, config) as simulator,
+            SimulatorProcess(workdir, trusting(cluster, NAMESPACE, config) if keyless else config) as simulator,
         ):
             cluster.install()
             control_plane.ensure_namespace(NAMESPACE)
-            cluster.create_secret(NAMESPACE, config)
+            if keyless:
+                grant(cluster, NAMESPACE)
+            else:
+                cluster.create_secret(NAMESPACE, config)
             yield World(workdir, cluster, simulator, cluster.operator_kubeconfig())
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
