@@ -25,7 +25,7 @@ _CHANGES: Final = 20
 _HANDLED_SECONDS: Final = 900.0
 _LONG: Final = "1h"
 """A resync interval in which nothing is due for at least 6 minutes after a look."""
-_EXCHANGE: Final = "createTemporaryAccessKey"
+_EXCHANGE: Final = "createSecurityToken"
 GIB: Final = 1 << 30
 
 
