@@ -100,6 +100,9 @@ class _Seen:
     calls: Mapping[str, int] = field(default_factory=dict)
     snapshots: float = 0.0
     waits: float = 0.0
+    cpu: float = 0.0
+    """Seconds of the operator."""
+    simulator_cpu: float = 0.0
 
 
 def measure(load: Crowd, say: Say) -> Section:
@@ -159,6 +162,7 @@ def _memberships(load: Crowd, endpoint: str) -> Iterator[MembershipSpec]:
 
 def _watched(load: Crowd, here: World, operator: Operator) -> _Seen:
     seen, begun = _Seen(), monotonic()
+    busy, simulating = operator.cpu_seconds(), here.simulator.cpu_seconds()
     here.cluster.create_many(_memberships(load, here.simulator.url))
 
     def ready() -> bool | None:
@@ -169,6 +173,7 @@ def _watched(load: Crowd, here: World, operator: Operator) -> _Seen:
 
     wait_for(f"all of {load.name} are Ready", ready, seconds=_DEADLINE_SECONDS, every=0.5)
     seen.seconds = monotonic() - begun
+    seen.cpu, seen.simulator_cpu = operator.cpu_seconds() - busy, here.simulator.cpu_seconds() - simulating
     seen.calls = {route: here.calls(route) for route in _ROUTES}
     counted = _counted(operator.get("/metrics").text)
     seen.snapshots = sum(value for name, value in counted.items() if name.startswith(f"{_COUNTED}_total"))
@@ -219,5 +224,8 @@ def _figures(load: Crowd, here: World, seen: _Seen, peak_mib: float) -> Sequence
         Figure("cloud reads of jobs / add", seen.calls["getJob"] / adds, "", None,
                f"{seen.calls['getJob'] / load.clusters / polls:.2f} a poll interval; a job lasts"
                f" {load.job / load.poll:.0f} of them"),
+        Figure("cores in use by the operator", seen.cpu / seen.seconds, "", None, f"{seen.cpu:.1f} s"),
+        Figure("cores in use by the simulator", seen.simulator_cpu / seen.seconds, "", None,
+               f"{sum(seen.calls.values()) / max(seen.simulator_cpu, 0.01):.0f} reads a second of its CPU"),
         Figure("peak memory (VmHWM)", peak_mib, "MiB"),
     )  # fmt: skip
