@@ -2,13 +2,16 @@
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import cel
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
 from nodepool_membership.plugin.cli import npmem
+from upgrade.frozen import CRD
 
 CLUSTER = "11111111-2222-3333-4444-555555555555"
 POOL = "66666666-7777-8888-9999-000000000000"
@@ -42,6 +45,32 @@ def linted(*documents: dict[str, object]) -> Result:
 def write(path: Path, *documents: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump_all(documents))
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "errors"),
+    [("https://cce.example", 0), ("http://127.0.0.1:8900", 0), ("https://[::1]:443", 0), ("https://[::1", 1), ("x", 1)],
+)
+def test_an_endpoint_is_held_against_its_rule(endpoint: str, errors: int) -> None:
+    ref = {"endpoint": endpoint, "projectID": "0" * 32, "clusterID": CLUSTER, "nodePoolID": POOL}
+    result = linted(changed(membership("m", A), {"nodePool": ref}))
+    assert result.exit_code == errors
+    assert ("error: ns/m: spec.nodePool.endpoint: endpoint must be" in result.output) is bool(errors)
+
+
+def test_every_rule_of_the_definition_is_understood_here() -> None:
+    """The API server takes what this library does not: its regular expressions are another dialect."""
+
+    def rules(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from (rule["rule"] for rule in node.get("x-kubernetes-validations", ()))
+        for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            yield from rules(child)
+
+    texts = [rule for rule in rules(yaml.safe_load(CRD.read_text())) if "self.matches(" in rule]
+    assert len(texts) > 10
+    for text in texts:
+        assert cel.evaluate(text, {"self": ""}) is False, text
 
 
 def test_what_is_right_passes() -> None:
