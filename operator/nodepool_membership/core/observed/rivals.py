@@ -23,7 +23,7 @@ class Rival:
     better: bool
     """It has the right to the server; otherwise we have."""
     recorded: bool = False
-    """It has the server as a recorded member."""
+    """It, or another with a better right, has the server as a recorded member; of two records the older one's."""
     holds: bool = False
     """It lets nobody add the server, since an earlier call may still act on it: who finds it Active may record it."""
     foreign: bool = False

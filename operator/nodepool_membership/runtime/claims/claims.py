@@ -329,20 +329,24 @@ class Claims:
     def _strongest(self, slot: Claimant, mine: Strength, others: list[tuple[Claimant, Strength]]) -> Rival | None:
         """Of those that bind a slot one with the better right to an id, if there is one, else the next in line."""
         binding: list[tuple[bool, int, tuple[datetime, str], Claimant]] = []
+        recorded = False
         for other, listed in others:
             is_home = slot.is_home(other)
             strength = Strength.OPEN if is_home and other.lost else listed
-            own = Strength.OPEN if is_home and slot.lost else mine
+            # A lost status may hide a call, which holds others off. It takes no record from them.
+            own = Strength.OPEN if is_home and slot.lost and listed is not Strength.MEMBER else mine
             if is_home or strength is not Strength.LISTED or self._binds(other):
                 worse = strength < own or (strength == own and other.age > slot.age)
                 binding.append((worse, -strength, other.age, other))
+                records = listed is Strength.MEMBER and (mine is not Strength.MEMBER or other.age < slot.age)
+                recorded = recorded or (records and not worse)
         if not binding:
             return None
         worse, weakness, _, other = min(binding, key=lambda claim: claim[:3])
         return Rival(
             "/".join(other.key),
             better=not worse,
-            recorded=-weakness == Strength.MEMBER,
+            recorded=recorded,
             holds=-weakness == Strength.HELD,
             foreign=not slot.is_home(other),
         )

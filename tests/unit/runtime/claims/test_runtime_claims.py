@@ -193,6 +193,31 @@ def test_a_lost_status_claims_all_that_it_may_have_sent_for_as_long_as_it_waits(
     assert world.better(other) == {}
 
 
+@pytest.mark.parametrize("owner_lost", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_lost_status_takes_no_record_from_another(*, owner_lost: bool, recorded: bool) -> None:
+    """Restored beside the original, a copy recorded the same members, and both were Ready."""
+    world = World()
+    lost = Status(1, last_batch=1, recovery=Recovery(NOW, NOW + WINDOW))
+    owner = of("owner", X, age=2, status=replace(lost, members=(X,), recovery=lost.recovery if owner_lost else None))
+    copy = of("copy", X, age=1, status=replace(lost, members=(X,) if recorded else ()))
+    world.sees(owner, copy)
+    told = world.claims.rivals(copy)[X]
+    assert (told.better, told.recorded or not recorded) == (True, True)
+    assert not world.claims.reserve(copy, intent(X), world.now)
+    assert not world.claims.rivals(owner)[X].recorded
+
+
+def test_a_record_counts_also_behind_a_lost_status() -> None:
+    world = World()
+    owner = having(of("owner", X, age=3), members=(X,))
+    copy = having(of("copy", X, age=2), members=(X,))
+    lost = of("lost", X, age=1, status=Status(1, last_batch=0, recovery=Recovery(NOW, NOW + WINDOW)))
+    world.sees(owner, copy, lost)
+    assert world.claims.rivals(copy) == {X: Rival("ns/lost", better=True, recorded=True)}
+    assert world.claims.rivals(owner) == {X: Rival("ns/lost", better=True)}
+
+
 def test_after_a_reset_a_lost_batch_is_held_against_others_only() -> None:
     world = World()
     sent, other = with_open(of("sent", X, age=1), X), of("other", X)
