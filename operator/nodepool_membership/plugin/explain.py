@@ -1,7 +1,8 @@
 """What a membership is doing, since when, what it waits for, whether anything was wiped, and what to type next.
 
 Not for: reading it (`cluster`). Pure. It reads fields of state, so it says the same when somebody has cleared
-conditions and messages; what the operator last told is repeated beside it, and nothing follows from that.
+conditions and messages; what the operator last told is repeated beside it. All that follows from that: who has all
+servers and is told not to be Ready is not called done.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,7 +70,7 @@ class Wiped:
     """In calls of which it is not known whether they were accepted."""
     removed: int
     forgotten: bool
-    """There were older batches, which the status does not list any more."""
+    """There were older batches, or may have been, which the status does not list any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,10 @@ class _Explainer:
         doing = self._doing()
         waits = tuple(self._waits())
         told = next((c for c in self._status.conditions if c.type == "Ready"), None)
-        summary, since = self._summary(doing), self._since(doing)
-        return Explanation(name, doing, summary, since, waits, wiped(self._status), self._next(doing), told)
+        summary, since, step = self._summary(doing), self._since(doing), self._next(doing)
+        if doing is Doing.READY and told is not None and told.status != "True":
+            summary, step = f"by the last complete look, {summary}", self._next(Doing.PENDING)
+        return Explanation(name, doing, summary, since, waits, wiped(self._status), step, told)
 
     def _doing(self) -> Doing:
         """The first that holds."""
@@ -253,21 +256,24 @@ class _Explainer:
             what = f"npmem {name} -n {namespace}" if self._paused_here else f"namespace {namespace}"
             return Next(f"kubectl annotate {what} cce.nodepools.dev/paused-", "lets calls be made again")
         if doing is Doing.RECOVERING:
-            return Next(self._command("reset", name), "ends the wait; only if nobody has called the cloud meanwhile")
+            sure = f"who is sure that no call is under way ends the wait: {self._command('reset', name)}"
+            return Next("", f"nothing: it goes on by itself when the wait is over; {sure}")
         if doing is Doing.HALTED:
-            return Next(self._command("reset", name), f"adds go on, which WIPES servers; first look at: {servers}")
+            why = f"adds go on, which WIPES servers; first look at: {servers}; {self._previewed()}"
+            return Next(self._command("reset", name), why)
         if doing is Doing.ASKING:
             return Next(self._command("approve", name), f"the plan is carried out; first look at: {self._plan()}")
         if doing is Doing.WAITING:
             return Next(self._command("reconcile", name), "ends the wait, once its cause is gone")
         if doing is Doing.FAILED:
-            return Next(servers, f"names them with causes; once these are gone: {self._reset_of_most()}")
+            why = f"names them with causes; once these are gone: {self._reset_of_most()}; {self._previewed()}"
+            return Next(servers, why)
         if doing in {Doing.REMOVING, Doing.DELETING} and self._status.surplus:
             return self._next_of_removal("removalPolicy" if doing is Doing.REMOVING else "deletionPolicy")
         if doing is Doing.RETRYING and all(g.reason is FailureReason.NODE_VANISHED for g in self._status.failures):
             return Next("", "nothing: it goes on by itself, and nobody can shorten a settle window")
         if doing in {Doing.PENDING, Doing.RETRYING}:
-            return Next(self._command("reconcile", name), "looks at once; what is in the way is told above")
+            return Next(self._command("reconcile", name), "looks at once; first mend what is in the way, as told above")
         return Next("", "nothing: it is done" if doing is Doing.READY else f"nothing: it goes on by itself, {_UNLESS}")
 
     def _next_of_removal(self, field: str) -> Next:
@@ -278,6 +284,10 @@ class _Explainer:
 
     def _plan(self) -> str:
         return self._command("plan", self._membership.metadata.name)
+
+    def _previewed(self) -> str:
+        suspend = self._command("suspend", self._membership.metadata.name)
+        return f"since it WIPES what it adds, preview it first ({suspend})"
 
     def _reset_of_most(self) -> str:
         groups = [g for g in self._status.failures if not self._spec.server_ids.isdisjoint(g.server_ids)]
@@ -297,7 +307,7 @@ def wiped(status: Status) -> Wiped:
         else:
             perhaps += batch.servers - (batch.adopted or 0)
     first = min((batch.batch for batch in status.jobs), default=(status.last_batch or 0) + 1)
-    return Wiped(certainly, perhaps, removed, forgotten=first > 1)
+    return Wiped(certainly, perhaps, removed, forgotten=first > 1 or status.recovery is not None)
 
 
 def lines(told: Explanation, now: datetime) -> Iterator[tuple[str, str]]:

@@ -81,7 +81,7 @@ HALTED: Final = replace(SEEN, halt=Halt(Reason.TOO_MANY_FAILURES, "3 of 4 were W
             replace(SEEN, recovery=Recovery(NOW - SECOND, NOW + HOUR)),
             NOW - SECOND,
             "its status was lost",
-            "npmem reset",
+            "nothing: it goes on by itself",
         ),
         (Doing.HALTED, HALTED, NOW - HOUR, "TooManyFailures: 3 of 4 were WIPED", "npmem reset"),
         (Doing.WORKING, replace(SEEN, jobs=(RUNNING,)), NOW - HOUR / 2, "2 joining in 1 batch", "goes on by itself"),
@@ -124,6 +124,31 @@ def test_what_a_person_did_comes_first() -> None:
     assert "annotate namespace cce-system" in by_namespace.next.command
     deleted = explained(an_object(SPEC, halted, deleted=NOW - HOUR))
     assert (deleted.doing, deleted.since) == (Doing.DELETING, NOW - HOUR)
+
+
+def test_who_has_all_servers_and_is_not_ready_is_not_called_done() -> None:
+    done = an_object(SPEC, counted(JOINED))
+    ready = Condition("Ready", "Unknown", Reason.UNAUTHENTICATED, "check the keys")
+    told = explained(replace(done, status=replace(done.status, conditions=(ready,))))
+    assert told.summary == "by the last complete look, 6 of 6 servers are Active members of the pool"
+    assert told.next.command == "kubectl npmem reconcile -n cce-system --context=prod gpu-workers"
+    assert "first mend what is in the way" in told.next.why
+    well = explained(replace(done, status=replace(done.status, conditions=(replace(ready, status="True"),))))
+    assert well.next.why == "nothing: it is done"
+
+
+@pytest.mark.parametrize("status", [HALTED, FAILED])
+def test_a_reset_is_told_with_its_preview(status: Status) -> None:
+    found = explained(an_object(SPEC, counted(status)))
+    text = f"{found.next.command} {found.next.why}"
+    assert "since it WIPES what it adds, preview it first (kubectl npmem suspend -n cce-system" in text
+
+
+def test_what_was_wiped_is_not_known_after_a_lost_status() -> None:
+    lost = counted(replace(SEEN, recovery=Recovery(NOW - SECOND, NOW + HOUR)))
+    found = explained(an_object(SPEC, lost))
+    assert dict(lines(found, NOW))["Wiped"] == "what older batches did is not listed any more"
+    assert found.next.command == ""
 
 
 def test_a_status_that_nobody_can_read_is_explained_too() -> None:
