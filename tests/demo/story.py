@@ -13,7 +13,7 @@ from rich.text import Text
 from harness import Object
 from harness.cluster import condition, status
 
-_WIDTH = 60
+_WIDTH = 40
 
 
 def _jobs(membership: Object) -> list[Object]:
@@ -34,7 +34,9 @@ def progress(membership: Object, seconds: float) -> Group:
     bar = ProgressBar(total=max(desired, 1), completed=joined, width=_WIDTH)
     ready = condition(membership)
     said = Text(f"Ready={ready.get('status')} {ready.get('reason')}: {ready.get('message', '')}")
-    return Group(batches, bar, Text(f"{joined} of {desired} joined after {seconds:.0f} s"), said)
+    line = Table.grid(padding=(0, 1))
+    line.add_row(bar, Text(f"{joined} of {desired} joined after {seconds:.0f} s"))
+    return Group(batches, line, said)
 
 
 def differences(membership: Object, ledger: Sequence[Object], wanted: Sequence[str], batch_size: int) -> Iterator[str]:
