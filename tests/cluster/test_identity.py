@@ -247,8 +247,8 @@ def test_while_iam_is_away_keys_that_live_are_used_and_a_revoked_trust_locks_nob
         answer=Answer(status=401, error_code="APIGW.0301", message="decrypt token fail"),
     )
     scene.simulator.post("faults", ended.to_json())
-    # Ready for three looks, then unknown, with the cause: what is settled tells CloudUnreachable, whatever the trouble.
-    scene.until("told", lambda m: condition(m)["reason"] == "CloudUnreachable")
+    # Ready for three looks, then unknown, with the cause.
+    scene.until("told", lambda m: condition(m)["reason"] == "IdentityRefused")
     assert "403 IAM.0003" in str(condition(scene.get())["message"])
     called = [call for call in scene.simulator.entries() if call["fault"] == "ended"]
     assert len(called) == 1
