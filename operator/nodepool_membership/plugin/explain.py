@@ -215,12 +215,13 @@ class _Explainer:
             if wait.until > self._now:
                 what = "add" if wait.operation is Operation.ADD else "removal"
                 yield WaitedFor(f"the next {what}: {wait.reason}: {wait.message}", wait.until)
-        removal = upcoming.removal(status, Settings())
+        removal = upcoming.removal(self._membership, status, Settings())
         if removal is not None and removal > self._now and not self._spec.suspend and self._paused is None:
             yield WaitedFor(f"{counted(status.surplus, 'member')} to be removed and REINSTALLED", removal)
         for group in status.failures:
-            if group.retry_time is not None and group.retry_time > self._now:
-                yield WaitedFor(f"{counted(group.count, 'server')}: {group.reason}: {group.message}", group.retry_time)
+            moment = upcoming.again(group, self._spec.max_attempts, self._now)
+            if moment is not None:
+                yield WaitedFor(f"{counted(group.count, 'server')}: {group.reason}: {group.message}", moment)
         told = {i for g in status.failures if g.reason is FailureReason.NODE_VANISHED for i in g.server_ids}
         gone = [hold for hold in status.holds if hold.since is not None and not told.issuperset(hold.server_ids)]
         if gone:

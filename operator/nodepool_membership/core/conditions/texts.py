@@ -10,7 +10,7 @@ from typing import Final
 
 from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.reasons import HOLDS_NODE
+from nodepool_membership.api.reasons import HOLDS_NODE, PREFLIGHT
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Failure, Operation, Plan, Status
 from nodepool_membership.core.conditions import finalizer, upcoming
@@ -99,7 +99,7 @@ def surplus(membership: Membership, status: Status, settings: Settings) -> str:
     """Members that will be removed: who, what it does to them, from when on, and how to stop it."""
     ids = surplus_ids(membership, status)
     text = f"{counted(status.surplus, 'member')} to be removed and REINSTALLED ({some(ids, 'status.members')})"
-    start = upcoming.removal(status, settings)
+    start = upcoming.removal(membership, status, settings)
     when = f" from {rfc3339(start)} on" if start is not None else ""
     if membership.metadata.deleting:
         return f"{text}{when}; spec.deletionPolicy: Retain stops it"
@@ -110,23 +110,30 @@ def _stay(number: int) -> str:
     return "it stays" if number == 1 else "they stay"
 
 
-def causes(groups: Sequence[Failure], max_attempts: int) -> str:
+def causes(groups: Sequence[Failure], max_attempts: int, now: datetime) -> str:
     """The largest group of failures, and how many more there are."""
     first = groups[0]
     more = f"; {counted(len(groups) - 1, 'more cause')} in status.failures" if len(groups) > 1 else ""
     named = some(first.server_ids, "status.failures")
-    return f"{first.count} {first.reason} ({named}): {first.message}{_again(first, max_attempts)}{more}"
+    return f"{first.count} {first.reason} ({named}): {first.message}{_again(first, max_attempts, now)}{more}"
 
 
-def _again(group: Failure, max_attempts: int) -> str:
-    if group.retry_time is None:
+def _again(group: Failure, max_attempts: int, now: datetime) -> str:
+    """What happens to them by itself, at a time that is still to come; or why nothing does."""
+    if group.reason in PREFLIGHT and group.attempts >= max_attempts:
+        return (
+            "; its attempts are used up, so that it is not looked at again: the annotation"
+            " cce.nodepools.dev/reset-requested-at gives them back"
+        )
+    moment = upcoming.again(group, max_attempts, now)
+    if moment is None:
         return ""
-    when = rfc3339(group.retry_time)
+    when = rfc3339(moment)
     if group.reason in HOLDS_NODE:
         return f"; waited for until {when}"
     if group.asked:
         return f"; asked for again at {when}"
-    return f"; attempt {min(group.attempts + 1, max_attempts)} of {max_attempts} at {when}"
+    return f"; attempt {group.attempts + 1} of {max_attempts} at {when}"
 
 
 def conflict(theirs: Rivals, me: str) -> str:

@@ -3,13 +3,15 @@
 Not for: deciding that it happens then (`gates`, `eligibility`, `removing`, `batches`). What is told here is output.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason
-from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.api.spec import Approval
+from nodepool_membership.api.status import Batch, Failure, Operation, Phase, Status
+from nodepool_membership.core.state.failures import Cause
 from nodepool_membership.core.state.requests import paused
 from nodepool_membership.core.state.settings import Settings
 
@@ -27,47 +29,66 @@ def settles(batch: Batch, settings: Settings) -> datetime | None:
     return None
 
 
-def removal(status: Status, settings: Settings) -> datetime | None:
-    """When members that are owed removal begin to be removed; it may have passed."""
+def removal(membership: Membership, status: Status, settings: Settings) -> datetime | None:
+    """When members that are owed removal begin to be removed; it may have passed. None: not before a person acts."""
+    spec = membership.spec
     if not status.surplus or status.surplus_since is None:
+        return None
+    if spec.approval is Approval.MANUAL and _approved(status).isdisjoint(status.members):
         return None
     moments = [status.surplus_since + settings.removal_delay]
     moments += [wait.until for wait in status.waits if wait.operation is Operation.REMOVE]
     failed = [group for group in status.failures if group.reason is FailureReason.REMOVAL_FAILED]
     if sum(group.count for group in failed) >= status.surplus:
-        retries = [group.retry_time for group in failed if group.retry_time is not None]
-        if not retries:
+        again = [group.retry_time for group in failed if group.attempts < spec.max_attempts]
+        if not again:
             return None
-        moments.append(min(retries))
+        retries = [moment for moment in again if moment is not None]
+        if len(retries) == len(again):
+            moments.append(min(retries))
     return max(moments)
 
 
-def add(membership: Membership, status: Status, theirs: int, now: datetime) -> datetime | None:
+def add(membership: Membership, status: Status, theirs: Set[str], now: datetime) -> datetime | None:
     """When the next servers are named in an add, if nothing else comes in between; None: at once, or never.
 
-    `theirs`: how many of the pending wait for another membership.
+    `theirs`: those who wait for another membership.
     """
-    if status.halt is not None or status.pending <= theirs:
-        return None
+    spec = membership.spec
     waits = [wait.until for wait in status.waits if wait.operation is Operation.ADD]
     waits += [status.recovery.until] if status.recovery is not None else []
     until = max((moment for moment in waits if moment > now), default=None)
-    retried = fresh = 0
+    if status.halt is not None or (until is None and not status.failures):
+        return None
+    free = spec.server_ids - theirs - frozenset(status.members)
+    free -= frozenset(i for batch in status.open_batches for i in batch.server_ids)
+    if spec.approval is Approval.MANUAL:
+        free &= _approved(status)
     retries = []
     for group in status.failures:
-        listed = len(membership.spec.server_ids.intersection(group.server_ids))
-        if group.attempts >= membership.spec.max_attempts or not listed:
-            continue
-        if group.retry_time is not None and group.retry_time > now:
-            retried += listed
+        ids = free.intersection(group.server_ids)
+        cause = Cause(group.reason, group.message, group.attempts, group.retry_time)
+        if group.attempts >= spec.max_attempts or cause.is_final(spec.max_attempts):
+            free -= ids
+        elif ids and group.retry_time is not None and group.retry_time > now:
+            free -= ids
             if group.reason not in HOLDS_NODE:
                 retries.append(group.retry_time)
-    fresh = status.pending - theirs - retried
-    if fresh > 0:
+    if free:
         return until
     if not retries:
         return None
     return min(retries) if until is None else max(until, min(retries))
+
+
+def _approved(status: Status) -> frozenset[str]:
+    return frozenset() if status.approved_plan is None else frozenset(status.approved_plan.server_ids)
+
+
+def again(group: Failure, max_attempts: int, now: datetime) -> datetime | None:
+    """When servers that failed are tried or judged again by themselves."""
+    due = group.reason in HOLDS_NODE or group.attempts < max_attempts
+    return group.retry_time if due and group.retry_time is not None and group.retry_time > now else None
 
 
 def judged(membership: Membership, status: Status) -> Iterator[datetime]:
@@ -79,7 +100,13 @@ def judged(membership: Membership, status: Status) -> Iterator[datetime]:
 
 
 def next_time(
-    membership: Membership, status: Status, now: datetime, settings: Settings, *, theirs: int = 0, stopped: bool = False
+    membership: Membership,
+    status: Status,
+    now: datetime,
+    settings: Settings,
+    *,
+    theirs: Set[str] = frozenset(),
+    stopped: bool = False,
 ) -> datetime | None:
     """The first of all these times that is still to come.
 
@@ -90,7 +117,7 @@ def next_time(
     if not suspended and not deleting:
         moments += judged(membership, status)
     if not suspended and not stopped and paused(membership.metadata) is None:
-        calls = [removal(status, settings), None if deleting else add(membership, status, theirs, now)]
+        calls = [removal(membership, status, settings), None if deleting else add(membership, status, theirs, now)]
         moments += [moment for moment in calls if moment is not None]
     return min((moment for moment in moments if moment > now), default=None)
 

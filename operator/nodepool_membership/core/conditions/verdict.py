@@ -120,10 +120,8 @@ class Facts:
 
     @property
     def _first(self) -> datetime | None:
-        theirs = len(self.theirs)
-        return upcoming.next_time(
-            self.membership, self.status, self.now, self.settings, theirs=theirs, stopped=self._stopped
-        )
+        theirs, stopped = self.theirs.keys(), self._stopped
+        return upcoming.next_time(self.membership, self.status, self.now, self.settings, theirs=theirs, stopped=stopped)
 
     @property
     def _stopped(self) -> bool:
@@ -283,7 +281,9 @@ def _removing(facts: Facts) -> Verdict | None:
     stuck = [g for g in status.failures if g.reason is FailureReason.REMOVAL_FAILED and g.attempts >= spec.max_attempts]
     if sum(g.count for g in stuck) < status.surplus:
         return _progress(facts)
-    return stalled(FailureReason.REMOVAL_FAILED, f"{texts.counts(status)}; {texts.causes(stuck, spec.max_attempts)}")
+    return stalled(
+        FailureReason.REMOVAL_FAILED, f"{texts.counts(status)}; {texts.causes(stuck, spec.max_attempts, facts.now)}"
+    )
 
 
 def _settled(facts: Facts) -> Verdict:
@@ -293,7 +293,8 @@ def _settled(facts: Facts) -> Verdict:
         if not facts.is_current:
             return _progress(facts)
         return Verdict("True", Reason.SUCCEEDED, texts.members(status))
-    groups = [g for g in status.failures if not spec.server_ids.isdisjoint(g.server_ids)]
+    ours = spec.server_ids - facts.theirs.keys()
+    groups = [g for g in status.failures if not ours.isdisjoint(g.server_ids)]
     others_wait = status.pending > len(facts.theirs)
     if not groups and (others_wait or not facts.theirs):
         return _progress(facts)
@@ -302,7 +303,7 @@ def _settled(facts: Facts) -> Verdict:
     if facts.theirs:
         parts.append(facts.conflict)
     if groups:
-        parts.append(texts.causes(groups, spec.max_attempts))
+        parts.append(texts.causes(groups, spec.max_attempts, facts.now))
     if others_wait:
         return Verdict("False", reason, "; ".join(parts), "Reconciling", Reason.PROGRESSING_WITH_RETRY)
     return stalled(reason, "; ".join(parts))

@@ -86,7 +86,7 @@ def _advance(state: State, spec: Spec, batch: Batch, evidence: Evidence) -> Stat
             FailureReason.REMOVAL_FAILED,
             _why(node, report),
             batch.attempt,
-            now + backoff(batch.attempt, batch.batch, evidence.settings),
+            now + backoff(batch.attempt, batch.batch, evidence.settings) if batch.attempt < spec.max_attempts else None,
         )
         state = give_back(state, [server_id], cause)
     return state

@@ -16,7 +16,19 @@ from nodepool_membership.api.status import Batch, Operation, Phase, Plan, Status
 from nodepool_membership.core import wording
 from nodepool_membership.core.conditions import events, texts
 from nodepool_membership.core.observed.rivals import Rival
-from unit.core_builders import JOB, NOW, SETTINGS, a_batch, a_failure, a_spec, a_wait, an_object, server, servers
+from unit.core_builders import (
+    JOB,
+    NOW,
+    SECOND,
+    SETTINGS,
+    a_batch,
+    a_failure,
+    a_spec,
+    a_wait,
+    an_object,
+    server,
+    servers,
+)
 
 PACKAGE = Path(nodepool_membership.__file__).parent
 NUMBERS = (0, 1, 2, 3, 20)
@@ -67,7 +79,9 @@ RENDERED: dict[str, Callable[[int], str]] = {
     "progress": lambda n: texts.progress(owner(n), of(n), SETTINGS, NOW + timedelta(minutes=1)),
     "counts": lambda n: texts.counts(of(n)),
     "surplus": lambda n: texts.surplus(owner(n), of(n), SETTINGS) if n else "nobody",
-    "causes": lambda n: texts.causes([a_failure(FailureReason.REFUSED, *servers(max(n, 1)), retry=NOW)] * max(n, 1), 3),
+    "causes": lambda n: texts.causes(
+        [a_failure(FailureReason.REFUSED, *servers(max(n, 1)), retry=NOW)] * max(n, 1), 3, NOW - SECOND
+    ),
     "conflict": lambda n: texts.conflict({i: Rival("team/other", better=True) for i in servers(max(n, 1))}, "team/me"),
     "preview": lambda n: "; ".join(texts.preview(Plan("p", n, n, n, n), of(n))),
     "deleting": lambda n: texts.deleting(owner(n, deleted=True), of(n), SETTINGS, ["why"]),

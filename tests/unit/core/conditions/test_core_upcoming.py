@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from nodepool_membership.api.membership import FieldsOwner
-from nodepool_membership.api.names import PAUSED_ANNOTATION
+from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION, PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.spec import Approval, RemovalPolicy
 from nodepool_membership.api.status import Batch, Halt, Hold, Phase, Status
 from nodepool_membership.core.decision.decide import Schedule
-from nodepool_membership.core.decision.record import Accepted, NotNow, Unknown
+from nodepool_membership.core.decision.record import Accepted, NotNow, Refused, Unknown
+from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, Trouble
 from nodepool_membership.core.observed.rivals import Rival
 from unit.core_builders import (
@@ -152,6 +153,66 @@ def test_what_only_a_person_ends_plans_nothing() -> None:
     for _ in range(3):
         run.step()
     assert run.status.next_time is None
+
+
+def test_what_no_approval_covers_has_no_time() -> None:
+    manual = replace(a_spec(A, B, removal=RemovalPolicy.REMOVE), approval=Approval.MANUAL)
+    retry = NOW + timedelta(minutes=1)
+    failures = (a_failure(FailureReason.NEVER_APPEARED, A, retry=retry),)
+    run = Run(an_object(manual, Status(1, last_batch=1, failures=failures)))
+    run.step()
+    assert (run.ready.reason, run.status.next_time) == (Reason.AWAITING_APPROVAL, None)
+    assert run.status.plan is not None
+    run.annotate({APPROVED_PLAN_ANNOTATION: run.status.plan.id})
+    run.cloud.write_wait = 300.0
+    run.step()
+    assert run.status.approved_plan is not None
+    run.store(replace(run.status, members=(B,)))
+    run.cloud.nodes = active([B])
+    run.step()
+    assert run.status.next_time == retry
+    run = owing()
+    run.edit(replace(manual, server_ids=frozenset({A})))
+    run.step()
+    assert (run.status.surplus, run.status.next_time) == (1, None)
+    assert "from 2" not in run.ready.message
+
+
+def test_a_refused_removal_has_the_time_of_its_wait_and_one_without_an_attempt_left_has_none() -> None:
+    run = owing()
+    run.wait(SETTINGS.removal_delay)
+    run.step(Refused(refusal(403, "CCE.01403001"), "no right"))
+    (wait,) = run.status.waits
+    assert run.status.next_time == wait.until
+    run = owing()
+    run.edit(replace(run.membership.spec, max_attempts=1))
+    run.step()
+    run.wait(SETTINGS.removal_delay)
+    run.step(Accepted(JOB))
+    run.cloud.jobs = a_job(JobPhase.FAILED)
+    run.wait(SECOND)
+    run.step()
+    assert (run.ready.reason, run.status.next_time) == (FailureReason.REMOVAL_FAILED, None)
+    assert "attempt" not in run.ready.message.split("; ")[-1]
+
+
+def test_no_attempt_is_told_of_that_is_not_made() -> None:
+    """A limit that was lowered, a server that is another's, and a time that is over."""
+    retry = NOW + timedelta(minutes=1)
+    failures = (a_failure(FailureReason.NEVER_APPEARED, A, attempts=2, retry=retry),)
+    run = Run(an_object(a_spec(A, B), Status(1, last_batch=1, failures=failures, members=(B,))))
+    run.cloud.nodes = active([B])
+    run.step()
+    assert "; attempt 3 of 3 at 2026-01-02T03:01:00Z" in run.ready.message
+    run.rivals = {A: Rival("team/other", better=True)}
+    run.step()
+    assert (run.ready.reason, run.status.next_time) == (Reason.CONFLICT, None)
+    assert "attempt" not in run.ready.message
+    run.rivals = {}
+    run.edit(replace(run.membership.spec, max_attempts=2))
+    run.step()
+    assert (run.status.failed, run.status.next_time) == (1, None)
+    assert "attempt" not in run.ready.message
 
 
 def test_a_place_in_the_write_budget_is_told_once_not_at_each_look() -> None:
