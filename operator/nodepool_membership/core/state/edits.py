@@ -9,7 +9,7 @@ from datetime import datetime
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, Reason
-from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import Operation, Recovery
 from nodepool_membership.core.state.requests import Reset, reconcile_requested, reset_requested
 from nodepool_membership.core.state.settings import Settings
@@ -28,18 +28,23 @@ def apply_edits_and_requests(membership: Membership, now: datetime, settings: Se
         return replace(state, recovery=Recovery(now, now + settings.settle_window))
     reset = reset_requested(membership)
     if reset is not None and reset.problem is None:
-        state = _to_be_read_again(_reset(state, membership, reset), now)
+        state = _to_be_read_again(_reset(state, membership, reset), membership.spec, now)
     if edited or reconcile_requested(membership) is not None:
-        state = _to_be_read_again(state.without_waits(*Operation), now)
+        state = _to_be_read_again(state.without_waits(*Operation), membership.spec, now)
         if edited or (state.halt is not None and state.halt.reason is Reason.POOL_REFUSES):
             state = state.pardoned()
     return state.without_queued() if membership.metadata.deleting else state
 
 
-def _to_be_read_again(state: State, now: datetime) -> State:
-    """Servers that were read and not sent are read at once: what was asked of them may be another thing now."""
-    causes = ((i, cause) for i, cause in state.failures.items() if cause.reason in PREFLIGHT and cause.retry_at is None)
-    return state.with_causes([(i, replace(cause, retry_at=now)) for i, cause in causes])
+def _to_be_read_again(state: State, spec: Spec, now: datetime) -> State:
+    """Servers that were read and not sent are read at once: what was asked of them may be another thing now.
+
+    But those who have no attempt left to be sent with.
+    """
+    known = [(i, cause) for i, cause in state.failures.items() if cause.reason in PREFLIGHT]
+    wanted = [(i, cause, now if cause.attempts < spec.max_attempts else None) for i, cause in known]
+    again = [(i, replace(cause, retry_at=at)) for i, cause, at in wanted if (cause.retry_at is None) != (at is None)]
+    return state.with_causes(again) if again else state
 
 
 def is_lost(membership: Membership) -> bool:

@@ -4,6 +4,7 @@ Not for: other requests, edits and deletion (`test_core_requests`).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -11,9 +12,11 @@ from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Status
 from nodepool_membership.core.decision.record import Accepted
 from nodepool_membership.core.observed.observation import NamespaceState
+from nodepool_membership.core.preflight.facts import Server
 from unit.core_builders import (
     JOB,
     NOW,
+    SETTINGS,
     WINDOW,
     Run,
     a_failure,
@@ -99,3 +102,23 @@ def test_a_paused_namespace_starts_no_call() -> None:
     run.cloud.namespace_state = NamespaceState(paused="drill")
     assert run.step().intent is None
     assert (run.ready.reason, "drill" in run.ready.message) == (Reason.PAUSED, True)
+
+
+@pytest.mark.parametrize("edits", [1, 2])
+def test_who_was_not_sent_and_has_no_attempt_left_is_failed_until_a_reset(edits: int) -> None:
+    failures = (a_failure(FailureReason.NEVER_APPEARED, A, attempts=2),)
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, failures=failures)))
+    run.cloud.servers = {A: Server(A, "SHUTOFF")}
+    run.step()
+    if edits == 2:
+        run.edit(replace(run.membership.spec, suspend=True))
+        run.step()
+    run.edit(replace(run.membership.spec, suspend=False, max_attempts=2))
+    run.cloud.servers = {}
+    run.wait(SETTINGS.resync_interval)
+    run.step()
+    assert (run.ready.reason, run.status.failed) == (FailureReason.SERVER_NOT_RUNNING, 1)
+    assert run.condition("Stalled") is not None
+    assert run.ready.message.endswith("the annotation cce.nodepools.dev/reset-requested-at gives them back")
+    run.annotate({OUR_RESET: "now"})
+    assert run.step(Accepted(JOB)).intent is not None
