@@ -225,8 +225,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "core/conditions/verdict.py",
-                "    if done and not (status.joining or facts.reads_fail or facts.vanished):\n",
-                "    if done and not (status.joining or facts.reads_fail):\n",
+                "    if done and not (facts.followed or facts.reads_fail or facts.vanished):\n",
+                "    if done and not (facts.followed or facts.reads_fail):\n",
             ),
         ),
         (_UNIT + "core/conditions/test_core_conditions.py::test_suspended_with_members_gone_is_not_ready",),

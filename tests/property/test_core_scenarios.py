@@ -40,7 +40,7 @@ def test_the_finalizer_stays_while_a_batch_of_servers_off_the_list_is_open_and_t
     machine.stored.edit(serverIDs=[], suspend=True)
     machine.request_reconcile()
     machine.reconcile(3)
-    assert [(c.type, c.status) for c in machine.stored.read().status.conditions] == [("Ready", "True")]
+    assert [(c.type, c.status) for c in machine.stored.read().status.conditions] == [("Ready", "False")]
     machine.lose_or_find_the_cloud()
     machine.reconcile(1)
     assert FINALIZER in machine.stored.finalizers

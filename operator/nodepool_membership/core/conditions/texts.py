@@ -71,18 +71,24 @@ def _next_call(membership: Membership, status: Status, theirs: int) -> str | Non
 
 def counts(status: Status) -> str:
     """Every server in one place."""
-    parts = [f"{status.joined} of {counted(status.desired, 'server')} joined"]
-    removals = [b for b in status.open_batches if b.operation is Operation.REMOVE]
-    if status.joining:
-        batches = len(status.open_batches) - len(removals)
-        parts.append(f"{status.joining} joining in {counted(batches, 'batch', 'batches')}")
-    if removals:
-        parts.append(f"{sum(len(b.server_ids) for b in removals)} being removed and REINSTALLED")
+    parts = [f"{status.joined} of {counted(status.desired, 'server')} joined", *_under_way(status)]
     if status.pending:
         parts.append(f"{status.pending} pending")
     if status.failed:
         parts.append(f"{status.failed} failed")
     return ", ".join(parts)
+
+
+def _under_way(status: Status) -> list[str]:
+    """What open calls are about."""
+    removals = [b for b in status.open_batches if b.operation is Operation.REMOVE]
+    parts = []
+    if status.joining:
+        batches = len(status.open_batches) - len(removals)
+        parts.append(f"{status.joining} joining in {counted(batches, 'batch', 'batches')}")
+    if removals:
+        parts.append(f"{sum(len(b.server_ids) for b in removals)} being removed and REINSTALLED")
+    return parts
 
 
 def _settling(batch: Batch, settings: Settings) -> str | None:
@@ -156,8 +162,7 @@ def preview(plan: Plan, status: Status) -> list[str]:
     parts = [f"would add {plan.add}{how}, adopt {plan.adopt}"]
     if plan.remove:
         parts.append(f"would remove {plan.remove}, which REINSTALLS {them(plan.remove)}")
-    if status.open_batches:
-        parts.append(f"{status.joining} joining in {counted(len(status.open_batches), 'open batch', 'open batches')}")
+    parts += _under_way(status)
     if status.failed:
         parts.append(f"{status.failed} failed")
     return parts

@@ -98,6 +98,11 @@ class Facts:
         return 0 < self.status.pending == sum(len(listed.intersection(g.server_ids)) for g in later)
 
     @property
+    def followed(self) -> bool:
+        """Whether a call is under way whose job is not overdue."""
+        return any(batch.batch not in self.overdue for batch in self.status.open_batches)
+
+    @property
     def is_current(self) -> bool:
         """Whether the status is about the spec as it is: an older one is never told as Ready."""
         return self.status.observed_generation == self.membership.metadata.generation
@@ -175,7 +180,7 @@ def _suspended(facts: Facts) -> Verdict | None:
         parts.append(f"the cloud could not be looked at: {facts.why}")
     nothing = plan is not None and not (plan.add or plan.adopt or plan.remove)
     done = facts.all_joined and facts.is_current and nothing
-    if done and not (status.joining or facts.reads_fail or facts.vanished):
+    if done and not (facts.followed or facts.reads_fail or facts.vanished):
         return Verdict("True", Reason.SUSPENDED, f"{'; '.join(parts)}; {texts.members(status)}")
     if plan is None:
         parts += [texts.counts(status), "the cloud was not looked at yet"]
@@ -246,8 +251,7 @@ def _blocked(facts: Facts) -> Verdict | None:
 
 def _overdue(facts: Facts) -> Verdict | None:
     """A job that does not end, where nothing else goes on."""
-    others = len(facts.status.open_batches) > len(facts.overdue)
-    if facts.more or others:
+    if facts.more or facts.followed:
         return None
     members = frozenset(facts.status.members)
     late = [b for b in facts.status.open_batches if b.batch in facts.overdue and not members.issuperset(b.server_ids)]
@@ -259,10 +263,9 @@ def _overdue(facts: Facts) -> Verdict | None:
 def _progressing(facts: Facts) -> Verdict | None:
     """Calls are under way, or the next one waits for its turn."""
     status = facts.status
-    followed = [b for b in status.open_batches if b.batch not in facts.overdue]
-    if facts.all_joined and not followed and not status.surplus:
+    if facts.all_joined and not facts.followed and not status.surplus:
         return None
-    if not followed and not facts.more and (facts.looked or facts.trouble is not None or facts.all_wait):
+    if not facts.followed and not facts.more and (facts.looked or facts.trouble is not None or facts.all_wait):
         return None
     return _progress(facts)
 

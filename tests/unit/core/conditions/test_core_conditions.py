@@ -1,14 +1,16 @@
 """The conditions of docs/lifecycle.md, row by row, and the rules of kstatus and Flux that hold for every row."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from nodepool_membership.api.codec import rfc3339
-from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.status import Condition, Phase, Status
+from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.status import Condition, Operation, Phase, Status
 from nodepool_membership.core.conditions import verdict
 from nodepool_membership.core.conditions.verdict import Verdict
 from nodepool_membership.core.decision.decide import acknowledge
@@ -21,6 +23,7 @@ from unit.core_builders import (
     NOW,
     SECOND,
     SETTINGS,
+    Cloud,
     Run,
     a_batch,
     a_failure,
@@ -307,6 +310,17 @@ def test_a_suspended_object_with_the_cloud_away_is_not_reconciling() -> None:
         run.step()
     assert [(c.type, c.status, c.reason) for c in run.status.conditions] == [("Ready", "False", Reason.SUSPENDED)]
     assert "connection refused" in run.ready.message
+
+
+def test_suspended_while_a_removal_is_under_way_is_not_ready() -> None:
+    batch = replace(a_batch(Phase.RUNNING, B, job_id=JOB), operation=Operation.REMOVE, node_ids=(f"node-of-{B}",))
+    status = Status(1, last_batch=1, members=(A,), jobs=(batch,))
+    run = Run(an_object(a_spec(A, removal=RemovalPolicy.REMOVE, suspend=True), status), Cloud(active([A, B])))
+    run.cloud.jobs = a_job(JobPhase.RUNNING)
+    run.annotate({RECONCILE_ANNOTATIONS[0]: "now"})
+    run.step()
+    assert run.ready.status == "False"
+    assert run.ready.message == "suspended; would add 0, adopt 0; 1 being removed and REINSTALLED"
 
 
 def test_suspended_with_members_gone_is_not_ready() -> None:

@@ -208,7 +208,7 @@ def test_suspension_says_what_is_open_and_failed_and_follows_open_batches() -> N
     run = Run(an_object(a_spec(A, B, C, suspend=True), status), Cloud(jobs=a_job(JobPhase.RUNNING)))
     decision = run.step()
     assert run.ready.message == (
-        "suspended; would add 1 in 1 call, which WIPES it, adopt 0; 1 joining in 1 open batch; 1 failed"
+        "suspended; would add 1 in 1 call, which WIPES it, adopt 0; 1 joining in 1 batch; 1 failed"
     )
     assert (decision.schedule, decision.keeps_finalizer) == (Schedule.POLL, True)
     run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A])
