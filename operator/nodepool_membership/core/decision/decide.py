@@ -86,9 +86,6 @@ class Decision:
 def acknowledge(membership: Membership, now: datetime, settings: Settings) -> Status:
     """The status for a generation not seen before, from what is recorded alone, before the cloud is looked at."""
     state = apply_edits_and_requests(membership, now, settings)
-    if membership.spec.suspend or membership.spec.approval is Approval.MANUAL:
-        # What the last look said would be done was about another spec.
-        membership = replace(membership, status=replace(membership.status, plan=None))
     status = _about_now(membership, to_status(membership.status, membership.spec, state, membership.wire_bytes))
     # A request is answered by looking, not by this: an unanswered one must survive a crash. But a reset found beside
     # a lost status may be an old one whose answer was lost too: it must not end the wait.
@@ -116,7 +113,14 @@ def recorded(membership: Membership, state: State, now: datetime, settings: Sett
 
 
 def _about_now(membership: Membership, status: Status) -> Status:
-    return replace(status, observed_generation=membership.metadata.generation)
+    return replace(status, observed_generation=membership.metadata.generation, plan=_last_plan(membership))
+
+
+def _last_plan(membership: Membership) -> Plan | None:
+    """What the last look said would be done, if that is to be told, and was about the spec as it is."""
+    spec, status = membership.spec, membership.status
+    told = spec.suspend or spec.approval is Approval.MANUAL
+    return status.plan if told and status.observed_generation == membership.metadata.generation else None
 
 
 def _told(membership: Membership, facts: Facts) -> Status:
@@ -156,8 +160,7 @@ class _Pipeline:
         self._settings = settings
         self._absences = seen.absences
         self._withheld: Rivals = {}
-        told = membership.spec.suspend or membership.spec.approval is Approval.MANUAL
-        self._plan: Plan | None = membership.status.plan if told else None
+        self._plan = _last_plan(membership)
 
     def decision(self, state: State) -> Decision | Query:
         spec, seen, now, adding_before = self._spec, self._seen, self._now, state.adding
@@ -240,7 +243,7 @@ class _Pipeline:
         membership, spec, seen, now = self._membership, self._spec, self._seen, self._now
         state = removed.state
         status = to_status(membership.status, spec, state, membership.wire_bytes)
-        status = _about_now(membership, replace(status, plan=self._plan))
+        status = replace(_about_now(membership, status), plan=self._plan)
         overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, spec, now))
         late = [b for b in status.open_batches if b.settling_since is not None]
         uncertain = late and seen.is_fresh and not seen.proves_absence(spec.node_pool.node_pool_id)

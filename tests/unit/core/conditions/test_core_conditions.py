@@ -9,7 +9,7 @@ import pytest
 from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.names import FINALIZER, RECONCILE_ANNOTATIONS
 from nodepool_membership.api.reasons import FailureReason, Reason
-from nodepool_membership.api.spec import RemovalPolicy
+from nodepool_membership.api.spec import Approval, RemovalPolicy, Spec
 from nodepool_membership.api.status import Condition, Operation, Phase, Status
 from nodepool_membership.core.conditions import verdict
 from nodepool_membership.core.conditions.verdict import Verdict
@@ -310,6 +310,19 @@ def test_a_suspended_object_with_the_cloud_away_is_not_reconciling() -> None:
         run.step()
     assert [(c.type, c.status, c.reason) for c in run.status.conditions] == [("Ready", "False", Reason.SUSPENDED)]
     assert "connection refused" in run.ready.message
+
+
+@pytest.mark.parametrize("spec", [a_spec(A, suspend=True), replace(a_spec(A), approval=Approval.MANUAL)])
+def test_what_was_planned_for_another_list_is_told_no_more_though_the_cloud_is_away(spec: Spec) -> None:
+    run = Run(an_object(spec))
+    plans = []
+    for ids, trouble in (({A}, None), ({A, B, C}, UNREACHABLE)):
+        run.edit(replace(spec, server_ids=frozenset(ids)))
+        run.cloud.trouble = trouble
+        run.step()
+        plans.append(None if run.status.plan is None else run.status.plan.add)
+    assert plans == [1, None]
+    assert "would add 1" not in run.ready.message
 
 
 def test_suspended_while_a_removal_is_under_way_is_not_ready() -> None:
