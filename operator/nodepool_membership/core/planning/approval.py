@@ -57,8 +57,8 @@ def foreseen(membership: Membership, spec: Spec, before: State, state: State, ta
     spent = {i for i, cause in state.failures.items() if cause.attempts >= spec.max_attempts}
     fresh = absent - state.members - spent
     gone = (absent & state.members) | state.vanished
-    # Whether so many are believed to be gone is decided later, when those that are new have joined.
-    believed = not drift.is_implausible(len(gone), len(state.members) + len(fresh))
+    # Whether so many are believed to be gone is decided later: all others on the list may have joined by then.
+    believed = not drift.is_implausible(len(gone), len(state.members | spec.server_ids))
     rejoins = spec.drift_policy is DriftPolicy.REJOIN and believed
     back = {i for i in absent & state.members if rejoins and not (i in state.holds and state.holds[i].mass)}
     add = frozenset() if membership.metadata.deleting else frozenset(fresh | back)
@@ -79,13 +79,17 @@ def plan_of(membership: Membership, state: State, what: Foreseen, pool: PoolRepo
 
 
 def _calls(state: State, spec: Spec, add: Iterable[str], pool: PoolReport | None) -> int:
-    """In how many calls they would be named: by the attempts behind them, who was asked for before one by one."""
-    groups: Counter[tuple[bool, int, str]] = Counter()
+    """In how many calls they would be named: each part of a refused call, then the others by the attempts behind them.
+
+    Who was asked for alone before is so again.
+    """
+    groups: Counter[tuple[int, bool, int, str]] = Counter()
+    parts = {server_id: part.batch for part in state.queued for server_id in part.server_ids}
     for server_id in add:
         cause = state.failures.get(server_id)
-        groups[
-            cause is not None, state.attempts(server_id), server_id if cause is not None and cause.asked else ""
-        ] += 1
+        alone = server_id if cause is not None and cause.asked else ""
+        part = parts.get(server_id)
+        groups[(1, cause is not None, state.attempts(server_id), alone) if part is None else (-part, False, 0, "")] += 1
     calls, first = 0, spec.batch_size if pool is None else rollout.most(state, spec, pool) or spec.batch_size
     for _, number in sorted(groups.items()):
         calls += 1 + -(-max(number - first, 0) // spec.batch_size)

@@ -10,7 +10,8 @@ from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, Preflight, PreflightMode, RemovalPolicy, RequiredTag
 from nodepool_membership.api.status import Halt, Operation, Status
 from nodepool_membership.core.decision.preview import Preview
-from nodepool_membership.core.decision.record import Accepted
+from nodepool_membership.core.decision.record import Accepted, Refused
+from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import (
     ClusterReport,
     JobPhase,
@@ -27,6 +28,7 @@ from unit.core_builders import (
     NOW,
     POOL,
     WINDOW,
+    Cloud,
     Run,
     a_failure,
     a_job,
@@ -164,6 +166,29 @@ def test_members_that_are_gone_come_back_only_where_the_spec_says_so_and_not_in_
     run = Run(an_object(a_spec(*many, drift=DriftPolicy.REJOIN), Status(1, last_batch=1, members=many)))
     run.cloud.nodes = active(many[5:])
     assert told(run).add == ()
+
+
+def test_members_that_would_be_believed_to_be_gone_once_others_have_joined_are_foreseen() -> None:
+    """3 of 28 are many at once, 3 of 38 are not: those who join meanwhile count, too."""
+    ids = servers(38)
+    members = ids[:28]
+    spec = a_spec(*ids, drift=DriftPolicy.REJOIN)
+    run = Run(an_object(spec, Status(1, last_batch=1, members=members)), Cloud(active(members)))
+    run.step(Accepted(JOB))
+    run.cloud.nodes, run.cloud.jobs = active(ids[3:28]), a_job(JobPhase.RUNNING)
+    foreseen = told(run).add
+    run.cloud.nodes, run.cloud.jobs = active(ids[3:]), a_job(JobPhase.SUCCEEDED)
+    run.step_thrice()
+    run.wait(WINDOW * 2)
+    run.step(Accepted(JOB))
+    assert foreseen == run.newest.server_ids == ids[:3]
+
+
+def test_as_many_calls_as_a_refused_one_was_cut_into() -> None:
+    run = Run(an_object(a_spec(*servers(5))))
+    run.step(Refused(refusal(400, "CCE.01400001"), "a bad server"))
+    assert [len(job.server_ids) for job in run.status.jobs] == [0, 2, 3]
+    assert told(run).plan.calls == 2
 
 
 def test_as_many_calls_as_attempts_ask_for() -> None:
