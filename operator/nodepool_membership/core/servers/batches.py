@@ -249,8 +249,8 @@ class _Advance:
     def _remarked(self, batch: Batch) -> Batch:
         """The batch with what was found out about where its nodes come from."""
         verdict = self._verdict
-        adopted = (batch.adopted or 0) + len(verdict.adopted)
-        return replace(batch, adopted=adopted or None, foreign=max(batch.foreign or 0, verdict.foreign) or None)
+        adopted, foreign = (batch.adopted or 0) + len(verdict.adopted), (batch.foreign or 0) + verdict.foreign
+        return replace(batch, adopted=adopted or None, foreign=foreign or None)
 
     def _proven(self) -> State:
         by_call = bool(self._verdict.joined - self._verdict.adopted)

@@ -93,6 +93,17 @@ def test_an_unknown_call_of_which_only_an_older_node_was_seen_ends_with_the_sett
     assert (run.status.jobs[0].phase, run.status.jobs[0].adopted) == (Phase.FAILED, 1)
 
 
+def test_nodes_of_foreign_jobs_that_show_one_after_the_other_are_all_counted() -> None:
+    run = sent(A, B, C)
+    made = zip((A, B, C), (JOB, STRANGE, STRANGE), strict=True)
+    nodes = [a_node(i, created=NOW + MINUTE, job_id=job) for i, job in made]
+    run.cloud.nodes = nodes[:2]
+    assert ended(run).foreign == 1
+    run.cloud.nodes = nodes
+    run.wait(MINUTE)
+    assert ended(run).foreign == 2
+
+
 @pytest.mark.parametrize(
     ("jobs", "known"),
     [((JOB, STRANGE), ()), ((JOB, STRANGE), (SUB,)), ((SUB, STRANGE), (SUB,))],
