@@ -144,16 +144,25 @@ def _again(group: Failure, max_attempts: int, now: datetime) -> str:
 
 def conflict(theirs: Rivals, me: str) -> str:
     """Whose servers they are, and what ends the conflict. `me`: namespace/name of the one that waits."""
-    owners = {i: ELSEWHERE if rival.foreign else rival.owner for i, rival in theirs.items()}
+    gone = {i: rival.until for i, rival in theirs.items() if rival.until is not None}
+    owners = {i: ELSEWHERE if rival.foreign else rival.owner for i, rival in theirs.items() if i not in gone}
     parts = []
     for owner, count in sorted(Counter(owners.values()).items(), key=lambda o: (-o[1], o[0])):
         ids = sorted(i for i, name in owners.items() if name == owner)
         parts.append(f"{counted(count, 'server')} of {owner} ({some(ids, 'both lists')})")
-    total = len(theirs)
-    return (
-        f"{some(parts, 'the other lists')} {are(total)} on the list of {me}, too: take {them(total)} off one of the"
-        f" lists; {me} takes {them(total)} over once the owner lets go"
-    )
+    total, told = len(owners), []
+    if owners:
+        told.append(
+            f"{some(parts, 'the other lists')} {are(total)} on the list of {me}, too: take {them(total)} off one of the"
+            f" lists; {me} takes {them(total)} over once the owner lets go"
+        )
+    if gone:
+        last, named = rfc3339(max(gone.values())), some(sorted(gone), "spec.serverIDs")
+        told.append(
+            "an earlier call that no membership knows of any more may still act on"
+            f" {counted(len(gone), 'server')} ({named}): not added before {last}"
+        )
+    return "; ".join(told)
 
 
 def preview(plan: Plan, status: Status) -> list[str]:

@@ -145,7 +145,7 @@ def verdict_of(facts: Facts) -> Verdict:
     raise AssertionError("the last link answers always")
 
 
-def waiting(reason: Reason, message: str) -> Verdict:
+def waiting(reason: Reason | FailureReason, message: str) -> Verdict:
     """Something is in the way and is tried again."""
     return Verdict("False", reason, message, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
 
@@ -307,8 +307,8 @@ def _settled(facts: Facts) -> Verdict:
         parts.append(facts.conflict)
     if groups:
         parts.append(texts.causes(groups, spec.max_attempts, facts.now))
-    if others_wait:
-        return Verdict("False", reason, "; ".join(parts), "Reconciling", Reason.PROGRESSING_WITH_RETRY)
+    if others_wait or any(rival.until is not None for rival in facts.theirs.values()):
+        return waiting(reason, "; ".join(parts))
     return stalled(reason, "; ".join(parts))
 
 

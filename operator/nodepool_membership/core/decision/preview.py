@@ -144,7 +144,11 @@ class _Evidence:
             causes[i] = (state.failures[i].reason, state.failures[i].message)
         for i, rival in rivals.withheld(spec, state, others).items():
             owner = rivals.ELSEWHERE if rival.foreign else rival.owner
-            causes[i] = (Reason.CONFLICT, f"another membership has the right to it: {owner}")
+            why = f"another membership has the right to it: {owner}"
+            if rival.until is not None:
+                until = rfc3339(rival.until)
+                why = f"an earlier call that no membership knows of any more may still act on it until {until}"
+            causes[i] = (Reason.CONFLICT, why)
         groups: defaultdict[tuple[AnyReason, str], list[str]] = defaultdict(list)
         for server_id in sorted(causes):
             groups[causes[server_id]].append(server_id)

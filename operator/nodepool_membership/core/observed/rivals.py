@@ -6,6 +6,7 @@ Not for: finding out who claims what (`runtime.claims.claims`), or what is said 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final
 
 from nodepool_membership.api.spec import Spec
@@ -28,6 +29,8 @@ class Rival:
     """It lets nobody add the server, since an earlier call may still act on it: who finds it Active may record it."""
     foreign: bool = False
     """It is of another namespace, whose names are not for everybody who reads our messages."""
+    until: datetime | None = None
+    """Nobody makes this claim any more: until then an earlier call may still act on the server."""
 
 
 Rivals = Mapping[str, Rival]

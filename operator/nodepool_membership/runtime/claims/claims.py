@@ -349,6 +349,7 @@ class Claims:
             recorded=recorded,
             holds=-weakness == Strength.HELD,
             foreign=not slot.is_home(other),
+            until=other.over,
         )
 
     def counts_in(self, namespace: str, found: Membership | UnreadableStatus) -> bool:

@@ -83,6 +83,9 @@ RENDERED: dict[str, Callable[[int], str]] = {
         [a_failure(FailureReason.REFUSED, *servers(max(n, 1)), retry=NOW)] * max(n, 1), 3, NOW - SECOND
     ),
     "conflict": lambda n: texts.conflict({i: Rival("team/other", better=True) for i in servers(max(n, 1))}, "team/me"),
+    "conflict with who is gone": lambda n: texts.conflict(
+        {i: Rival("team/me", better=True, until=NOW) for i in servers(max(n, 1))}, "team/me"
+    ),
     "preview": lambda n: "; ".join(texts.preview(Plan("p", n, n, n, n), of(n))),
     "deleting": lambda n: texts.deleting(owner(n, deleted=True), of(n), SETTINGS, ["why"]),
     "overdue": lambda n: texts.overdue(range(1, max(n, 1) + 1), a_spec()),
@@ -111,7 +114,7 @@ def test_every_text_is_rendered() -> None:
         for name, made in inspect.getmembers(module, inspect.isfunction)
         if made.__module__ == module.__name__
     }
-    assert {name for name in made if not name.startswith("_")} == set(RENDERED)
+    assert {name for name in made if not name.startswith("_")} <= set(RENDERED)
 
 
 @pytest.mark.parametrize("number", [1, 2, 20])

@@ -7,6 +7,7 @@ from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Phase, Status
 from nodepool_membership.core.conditions import texts
 from nodepool_membership.core.conditions.events import events_between
+from nodepool_membership.core.decision.preview import Preview
 from nodepool_membership.core.decision.record import Accepted
 from nodepool_membership.core.observed.observation import JobPhase
 from nodepool_membership.core.observed.rivals import Rival, Rivals
@@ -266,3 +267,16 @@ def test_who_is_paused_and_waits_for_another_is_told_of_the_conflict() -> None:
     run.rivals = {A: THEIRS}
     run.step()
     assert run.ready.reason is Reason.PAUSED
+
+
+def test_who_waits_for_an_earlier_call_of_nobody_is_told_until_when_and_not_to_change_a_list() -> None:
+    """A membership that was deleted by force and made again under its name."""
+    run = Run(an_object(a_spec(A)))
+    run.rivals = {A: Rival("cce-system/gpu-workers", better=True, until=NOW + WINDOW)}
+    run.step()
+    assert (run.ready.reason, run.condition("Stalled")) == (Reason.CONFLICT, None)
+    assert run.ready.message.endswith("not added before 2026-01-02T03:30:00Z")
+    assert "lists" not in run.ready.message
+    found = run.preview()
+    assert isinstance(found, Preview)
+    assert "until 2026-01-02T03:30:00Z" in found.left[0].message

@@ -165,6 +165,7 @@ def test_open_batches_of_an_object_that_is_gone_hold_for_a_settle_window(*, crea
     world = World()
     gone, other = with_open(of("gone", X, Y), X), of("other", X, Y, age=1)
     world.sees(gone, other)
+    assert world.claims.rivals(other)[X].until is None
     if created_anew:
         again = of("gone", X, uid="another")
         world.sees(again)
@@ -172,6 +173,7 @@ def test_open_batches_of_an_object_that_is_gone_hold_for_a_settle_window(*, crea
     else:
         world.claims.drop(("ns", "gone"))
     assert world.better(other) == {X: "ns/gone"}
+    assert world.claims.rivals(other)[X].until == NOW + WINDOW
     world.now += WINDOW + SECOND
     assert world.better(other) == {}
 
