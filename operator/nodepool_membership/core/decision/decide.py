@@ -197,10 +197,11 @@ class _Pipeline:
         if listing is None or seen.rivals is None:
             return approval.Standing(before)
         found = comparing.compared(self._membership, before, listing, seen, self._now, self._settings)
-        # While suspended nothing comes of what is seen but the plan.
+        # While suspended nothing comes of what is seen but the plan: who was away before may be there again.
         state = before if spec.suspend else found.state
+        self._absences = {} if spec.suspend else found.absences
         if not spec.suspend:
-            self._absences, self._withheld = found.absences, found.withheld
+            self._withheld = found.withheld
             if spec.approval is Approval.AUTOMATIC:
                 return approval.Standing(replace(state, approved=None))
             if not seen.is_fresh:

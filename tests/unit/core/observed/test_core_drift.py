@@ -1,5 +1,6 @@
 """A member that the node list does not show is gone only after three looks; many at once are not believed (P13)."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import DriftPolicy
 from nodepool_membership.api.status import Status
-from nodepool_membership.core.observed.drift import Absence, gone, is_implausible, track
+from nodepool_membership.core.observed.drift import LISTINGS_WITHOUT, Absence, gone, is_implausible, track
 from nodepool_membership.core.observed.observation import PoolReport
 from unit.core_builders import NOW, SECOND, SETTINGS, Cloud, Run, a_spec, active, an_object, servers
 
@@ -67,6 +68,22 @@ def test_under_rejoin_a_member_is_added_again_a_settle_window_after_the_first_lo
     intent = run.step().intent
     assert intent is not None
     assert (intent.server_ids, intent.attempt) == (IDS[19:], 1)
+
+
+def test_who_was_there_while_it_was_suspended_was_not_gone() -> None:
+    run = settled(DriftPolicy.REJOIN)
+    spec = run.membership.spec
+    for _ in range(LISTINGS_WITHOUT - 1):
+        run.step()
+        run.wait(APART)
+    run.edit(replace(spec, suspend=True))
+    run.cloud.nodes = active(IDS)
+    run.step()
+    run.wait(SETTINGS.settle_window * 2)
+    run.edit(spec)
+    run.cloud.nodes = active(IDS[:19])
+    assert run.step().intent is None
+    assert run.status.members == IDS
 
 
 def test_a_member_that_vanished_is_not_named_by_another_list_before_its_window_is_over() -> None:
