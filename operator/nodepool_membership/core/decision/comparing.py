@@ -54,6 +54,6 @@ def compared(
     gone = {i: absences[i].first for i in drift.gone(absences)}
     state = removing.without_lost(state, spec, seen, gone)
     if not membership.metadata.deleting:
-        adoptable = rivals.adoptable(spec, others)
+        adoptable = rivals.adoptable(spec, state, others)
         state = members.apply_listing(state, adoptable, ListingEvidence(table, certain, absences, now, settings))
     return Compared(state, absences, withheld)

@@ -116,7 +116,7 @@ class Looking:
         if state.queued or any(server_id not in seen.listing for server_id in state.holds):
             # All there, parts are the proof that the refused call was carried out: planning must see it (rule P15).
             return Freshness.AFTER_READ
-        listed = mine.server_ids - state.called
+        listed = (mine.server_ids | state.members) - state.called
         all_there = len(seen.listing.active_in(spec.node_pool.node_pool_id, listed)) == len(listed)
         return None if all_there else Freshness.AFTER_READ
 

@@ -43,9 +43,12 @@ def ours(spec: Spec, rivals: Rivals) -> Spec:
     return replace(spec, server_ids=spec.server_ids - theirs) if theirs else spec
 
 
-def adoptable(spec: Spec, rivals: Rivals) -> Spec:
-    """The spec without the servers that may not even be recorded where they are Active: `ours`, and those held."""
-    theirs = {server_id for server_id, rival in rivals.items() if rival.better and not rival.holds}
+def adoptable(spec: Spec, state: State, rivals: Rivals) -> Spec:
+    """The spec without the servers that may not even be recorded where they are Active: `ours`, and those held.
+
+    Who is recorded stays so, and is told of, until it is conceded.
+    """
+    theirs = {server_id for server_id, rival in rivals.items() if rival.better and not rival.holds} - state.members
     return replace(spec, server_ids=spec.server_ids - theirs) if theirs else spec
 
 

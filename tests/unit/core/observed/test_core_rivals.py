@@ -280,3 +280,18 @@ def test_who_waits_for_an_earlier_call_of_nobody_is_told_until_when_and_not_to_c
     found = run.preview()
     assert isinstance(found, Preview)
     assert "until 2026-01-02T03:30:00Z" in found.left[0].message
+
+
+def test_a_recorded_member_that_is_not_well_is_told_of_also_while_another_has_the_better_right() -> None:
+    """As long as the status of the other cannot be understood, for one."""
+    status = Status(1, last_batch=1, members=(A,))
+    run = a_run(A, rivals={A: THEIRS}, status=status)
+    run.cloud.nodes = [a_node(A, "Error")]
+    run.step()
+    assert (run.ready.reason, run.status.members) == (FailureReason.MEMBER_NOT_ACTIVE, (A,))
+    run.cloud.nodes = active([A])
+    run.step()
+    assert run.ready.status == "True"
+    run.cloud.nodes = []
+    run.step_thrice()
+    assert (run.ready.reason, run.status.members) == (FailureReason.MEMBER_MISSING, (A,))
