@@ -15,6 +15,7 @@ from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Failure, Operation, Plan, Status
 from nodepool_membership.core.conditions import finalizer, upcoming
 from nodepool_membership.core.observed.rivals import ELSEWHERE, Rivals
+from nodepool_membership.core.state.requests import paused
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.wording import are, counted, some, them
 
@@ -105,7 +106,7 @@ def surplus(membership: Membership, status: Status, settings: Settings) -> str:
     """Members that will be removed: who, what it does to them, from when on, and how to stop it."""
     ids = surplus_ids(membership, status)
     text = f"{counted(status.surplus, 'member')} to be removed and REINSTALLED ({some(ids, 'status.members')})"
-    start = upcoming.removal(membership, status, settings)
+    start = upcoming.removal(membership, status, settings) if paused(membership.metadata) is None else None
     when = f" from {rfc3339(start)} on" if start is not None else ""
     if membership.metadata.deleting:
         return f"{text}{when}; spec.deletionPolicy: Retain stops it"

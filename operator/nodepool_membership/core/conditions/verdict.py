@@ -163,8 +163,9 @@ def _deleting(facts: Facts) -> Verdict | None:
     wait = facts.wait(Operation.REMOVE)
     if wait is not None:
         why.append(f"{wait.message}; next attempt at {rfc3339(wait.until)}")
-    elif facts.remove_blocker is not None:
-        why.append(facts.remove_blocker.message)
+    else:
+        blocker = facts.remove_blocker or (paused_object(facts.membership) if facts.status.surplus else None)
+        why += [] if blocker is None else [blocker.message]
     reason = Reason.DELETING if facts.trouble is None else facts.trouble.reason
     message = texts.deleting(facts.membership, facts.status, facts.settings, why)
     return Verdict("False", reason, message, "Reconciling", Reason.DELETING)

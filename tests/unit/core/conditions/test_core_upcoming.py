@@ -121,6 +121,21 @@ def test_whoever_pauses_sees_that_nothing_is_planned_any_more(run: Run) -> None:
     assert "incident 42" in run.ready.message
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_paused_removal_is_told_from_no_moment_on_and_that_it_is_paused_before_its_delay_is_over(
+    *, gone: bool
+) -> None:
+    run = owing()
+    if gone:
+        run.edit(replace(run.membership.spec, server_ids=frozenset({A, B}), deletion_policy=RemovalPolicy.REMOVE))
+        run.delete()
+    run.annotate({PAUSED_ANNOTATION: "incident 42"})
+    run.step()
+    assert run.status.surplus
+    assert "incident 42" in run.ready.message
+    assert " from 2" not in run.ready.message
+
+
 def test_a_paused_object_is_not_worked_before_it_changes_or_the_resync_is_due() -> None:
     run = Run(an_object(a_spec(A)))
     run.annotate({PAUSED_ANNOTATION: "incident 42"})
