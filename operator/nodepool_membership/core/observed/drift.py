@@ -10,6 +10,8 @@ from typing import Final
 
 LISTINGS_WITHOUT: Final = 3
 """A short "not found" is not a disappearance: so many complete listings in a row, a resync interval apart."""
+UNSEEN: Final = 3
+"""After so many resync intervals without a look it is not known whether a member was there meanwhile."""
 MASS: Final = 3
 MASS_SHARE: Final = 10
 """So many members, and more than one in ten, gone at once are rather a wrong listing than a fact."""
@@ -17,7 +19,10 @@ MASS_SHARE: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """In how many listings in a row a member was absent; when the last that counted, and the first, was begun."""
+    """In how many listings in a row a member was absent; when the last that counted began, and since when it is away.
+
+    It is away since the first of them, unless nobody looked for long in between.
+    """
 
     listings: int
     last: datetime
@@ -35,7 +40,8 @@ def track(known: Absences, absent: Set[str], begun: datetime, apart: timedelta) 
         if before is None:
             tracked[server_id] = Absence(1, begun, begun)
         elif begun - before.last >= apart:
-            tracked[server_id] = Absence(before.listings + 1, begun, before.first)
+            first = before.first if begun - before.last <= UNSEEN * apart else begun
+            tracked[server_id] = Absence(before.listings + 1, begun, first)
         else:
             tracked[server_id] = before
     return tracked

@@ -70,6 +70,22 @@ def test_under_rejoin_a_member_is_added_again_a_settle_window_after_the_first_lo
     assert (intent.server_ids, intent.attempt) == (IDS[19:], 1)
 
 
+def test_who_may_have_been_there_while_nobody_looked_is_away_since_the_look_after_that() -> None:
+    """As while a job runs for an hour: one look at its end is no reason to wipe a member at once."""
+    run = settled(DriftPolicy.REJOIN)
+    run.wait(APART)
+    run.step()
+    run.wait(SETTINGS.settle_window * 2)
+    assert run.step().intent is None
+    assert [hold.since for hold in run.status.holds] == [run.now]
+    run.wait(SETTINGS.settle_window - SECOND)
+    assert run.step().intent is None
+    run.wait(SECOND)
+    intent = run.step().intent
+    assert intent is not None
+    assert intent.server_ids == IDS[19:]
+
+
 def test_who_was_there_while_it_was_suspended_was_not_gone() -> None:
     run = settled(DriftPolicy.REJOIN)
     spec = run.membership.spec
