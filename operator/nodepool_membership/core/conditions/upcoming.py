@@ -38,6 +38,7 @@ def removal(membership: Membership, status: Status, settings: Settings) -> datet
         return None
     moments = [status.surplus_since + settings.removal_delay]
     moments += [wait.until for wait in status.waits if wait.operation is Operation.REMOVE]
+    moments += [status.recovery.until] if status.recovery is not None else []
     failed = [group for group in status.failures if group.reason is FailureReason.REMOVAL_FAILED]
     if sum(group.count for group in failed) >= status.surplus:
         again = [group.retry_time for group in failed if group.attempts < spec.max_attempts]

@@ -218,7 +218,8 @@ STALLING: Final = frozenset({Reason.REGION_UNKNOWN, Reason.ENDPOINT_NOT_ALLOWED,
 
 def _recovering(facts: Facts) -> Verdict | None:
     recovery = facts.status.recovery
-    if recovery is None or recovery.until <= facts.now or (facts.all_joined and facts.looked):
+    idle = facts.all_joined and facts.looked and not facts.status.surplus
+    if recovery is None or recovery.until <= facts.now or idle:
         return None
     return waiting(Reason.STATUS_LOST, f"{STATUS_LOST.message}; it ends at {rfc3339(recovery.until)}")
 

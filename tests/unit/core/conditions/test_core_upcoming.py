@@ -9,7 +9,7 @@ from nodepool_membership.api.membership import FieldsOwner
 from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION, PAUSED_ANNOTATION
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import Approval, RemovalPolicy
-from nodepool_membership.api.status import Batch, Halt, Hold, Phase, Status
+from nodepool_membership.api.status import Batch, Halt, Hold, Phase, Recovery, Status
 from nodepool_membership.core.decision.decide import Schedule
 from nodepool_membership.core.decision.record import Accepted, NotNow, Refused, Unknown
 from nodepool_membership.core.observed.catalogue import refusal
@@ -119,6 +119,18 @@ def test_whoever_pauses_sees_that_nothing_is_planned_any_more(run: Run) -> None:
     assert run.ready.reason is Reason.PAUSED
     assert run.status.next_time is None
     assert "incident 42" in run.ready.message
+
+
+def test_a_removal_waits_for_the_end_of_the_wait_after_a_lost_status_and_that_is_told() -> None:
+    run = owing()
+    end = NOW + WINDOW
+    run.store(replace(run.status, recovery=Recovery(NOW, end)))
+    for _ in range(2):
+        run.step()
+        assert (run.ready.reason, run.status.next_time) == (Reason.STATUS_LOST, end)
+        run.wait(SETTINGS.removal_delay)
+    run.now = end
+    assert run.step(Accepted(JOB)).intent is not None
 
 
 @pytest.mark.parametrize("gone", [False, True])
