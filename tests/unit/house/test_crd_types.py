@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from nodepool_membership.api import names
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.core.state.state import BYTES_PER_ID
 
 _FILE: Final = Path(__file__).parent.parent.parent.parent / "crds" / "nodepoolmemberships.yaml"
 
@@ -132,6 +133,13 @@ def test_bounds_are_those_of_the_python_constants() -> None:
     assert OURS[".spec.batchSize"]["maximum"] == names.MAX_BATCH
     assert OURS[".status.jobs[].serverIDs"]["maxItems"] == names.MAX_BATCH
     assert OURS[".status.jobs"]["maxItems"] == names.MAX_JOBS
+
+
+def test_servers_that_failed_and_left_the_list_are_bounded_by_the_size_of_the_object_only() -> None:
+    """A group of them is refused otherwise, and with it the outcome of a call that was made (rule P4)."""
+    most = OURS[".status.failures[].serverIDs"]["maxItems"]
+    assert isinstance(most, int)
+    assert most * BYTES_PER_ID >= names.MAX_OBJECT_BYTES
 
 
 @EACH_FIELD
