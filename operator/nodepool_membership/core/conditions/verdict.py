@@ -234,19 +234,19 @@ def _halted(facts: Facts) -> Verdict | None:
 
 def _blocked(facts: Facts) -> Verdict | None:
     """Why the next call is not made now."""
-    blocker = facts.blocker
-    if blocker is None and (facts.status.pending > len(facts.theirs) or facts.status.surplus):
+    blocker, adds = facts.blocker, facts.status.pending > len(facts.theirs)
+    kind = Operation.ADD if (adds if blocker is None else facts.add_blocker is not None) else Operation.REMOVE
+    wait = facts.wait(kind)
+    if blocker is None and (adds or facts.status.surplus):
         blocker = paused_object(facts.membership)
-    if blocker is None and not facts.looked:
-        # Nobody asked whether a call could be made: what was stored about the next one still holds.
-        wait = facts.wait(Operation.ADD) if facts.status.pending else facts.wait(Operation.REMOVE)
-        blocker = None if wait is None else Blocker(wait.reason, wait.message)
+        if blocker is None and not facts.looked and wait is not None:
+            # Nobody asked whether a call could be made: what was stored about the next one still holds.
+            blocker = Blocker(wait.reason, wait.message)
     blocker = blocker or facts.watch_blocker
     if blocker is None:
         return None
     if blocker.stalls:
         return stalled(blocker.reason, f"{texts.counts(facts.status)}; {blocker.message}")
-    wait = facts.wait(Operation.ADD) if blocker is facts.add_blocker else facts.wait(Operation.REMOVE)
     when = f"; next attempt at {rfc3339(wait.until)}" if wait is not None and wait.reason is blocker.reason else ""
     return waiting(blocker.reason, f"{blocker.message}{when}")
 

@@ -23,6 +23,7 @@ from unit.core_builders import (
     NOW,
     SECOND,
     SETTINGS,
+    WINDOW,
     Cloud,
     Run,
     a_batch,
@@ -30,6 +31,7 @@ from unit.core_builders import (
     a_job,
     a_node,
     a_spec,
+    a_wait,
     active,
     an_object,
     servers,
@@ -310,6 +312,19 @@ def test_a_suspended_object_with_the_cloud_away_is_not_reconciling() -> None:
         run.step()
     assert [(c.type, c.status, c.reason) for c in run.status.conditions] == [("Ready", "False", Reason.SUSPENDED)]
     assert "connection refused" in run.ready.message
+
+
+@pytest.mark.parametrize("operation", Operation)
+def test_a_wait_is_told_with_its_time_while_a_job_runs_if_there_is_something_that_waits(operation: Operation) -> None:
+    job, wait = a_batch(Phase.RUNNING, B, job_id=JOB), a_wait(NOW + WINDOW, operation=operation)
+    status = Status(1, last_batch=1, members=(A,), jobs=(job,), waits=(wait,), surplus_since=NOW)
+    run = Run(an_object(a_spec(A, B, removal=RemovalPolicy.REMOVE), status), Cloud(jobs=a_job(JobPhase.RUNNING)))
+    run.step()
+    assert run.ready.reason is Reason.PROGRESSING
+    ids = {A, B, C} if operation is Operation.ADD else {B}
+    run.membership = replace(run.membership, spec=replace(run.membership.spec, server_ids=frozenset(ids)))
+    run.step()
+    assert run.ready.message == "why; next attempt at 2026-01-02T03:30:00Z"
 
 
 @pytest.mark.parametrize("spec", [a_spec(A, suspend=True), replace(a_spec(A), approval=Approval.MANUAL)])

@@ -160,7 +160,7 @@ def test_what_kept_a_call_from_being_sent_is_told(reason: Reason) -> None:
     reconciling = run.condition("Reconciling")
     assert reconciling is not None
     assert (run.ready.reason, reconciling.reason) == (reason, Reason.PROGRESSING_WITH_RETRY)
-    assert run.ready.message == "the operator is stopping"
+    assert run.ready.message == "the operator is stopping; next attempt at 2026-01-02T03:00:34Z"
 
 
 def test_a_wait_that_is_over_is_told_no_more_also_where_nothing_is_to_be_called() -> None:
