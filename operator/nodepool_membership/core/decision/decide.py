@@ -198,7 +198,7 @@ class _Pipeline:
             return approval.Standing(before)
         found = comparing.compared(self._membership, before, listing, seen, self._now, self._settings)
         # While suspended nothing comes of what is seen but the plan: who was away before may be there again.
-        state = before if spec.suspend else found.state
+        state = approval.without_joined(before if spec.suspend else found.state, listing)
         self._absences = {} if spec.suspend else found.absences
         if not spec.suspend:
             self._withheld = found.withheld

@@ -95,7 +95,8 @@ class _Evidence:
     def preview(self, before: State, settings: Settings, *, suspended: bool) -> Preview | Query:
         membership, seen, spec = self.membership, self.seen, self.membership.spec
         others = seen.rivals or {}
-        state = comparing.compared(membership, before, self.table, seen, self.now, settings).state
+        compared = comparing.compared(membership, before, self.table, seen, self.now, settings)
+        state = approval.without_joined(compared.state, self.table)
         what = approval.foreseen(membership, rivals.ours(spec, others), before, state, self.table)
         standing = approval.standing(membership, state, what, self.pool, seen.object_bytes)
         verdict, by_tag = Judged(what.add, {}, frozenset()), False

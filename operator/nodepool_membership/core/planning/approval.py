@@ -7,7 +7,7 @@ becomes a member leaves it. With the list, the template, or a deletion it is voi
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -126,9 +126,23 @@ def _still(state: State, membership: Membership, pool: PoolReport) -> ApprovedPl
     approved = state.approved
     if approved is None or (approved.scope, approved.template) != (_scope(membership), rollout.template_digest(pool)):
         return None
-    # Who is to be removed is no member any more; gone, it is neither listed nor owed.
-    open_ones = membership.spec.server_ids | state.surplus | state.removing
-    left = tuple(i for i in approved.server_ids if i in open_ones and i not in state.members)
+    # Who was removed is neither listed nor owed.
+    return _only(approved, membership.spec.server_ids | state.surplus | state.removing)
+
+
+def without_joined(state: State, table: NodeTable) -> State:
+    """The state in which no approval covers who is a member by now: if its node goes, that needs another word.
+
+    A member whose node is gone already may be one of those that were to be added again when it was given.
+    """
+    if state.approved is None:
+        return state
+    ids = frozenset(state.approved.server_ids)
+    return replace(state, approved=_only(state.approved, ids - table.present(ids & state.members)))
+
+
+def _only(approved: ApprovedPlan, ids: Set[str]) -> ApprovedPlan:
+    left = tuple(i for i in approved.server_ids if i in ids)
     return approved if len(left) == len(approved.server_ids) else replace(approved, server_ids=left)
 
 

@@ -145,6 +145,32 @@ def test_it_never_covers_a_member() -> None:
     assert waits(run).add == 1
 
 
+def test_it_covers_a_member_that_was_to_be_added_again_when_it_was_given_and_not_given_up_yet() -> None:
+    run = a_run(A, B, status=Status(1, last_batch=1, members=(A,)), drift=DriftPolicy.REJOIN)
+    plan = waits(run)
+    assert plan.add == 2
+    approve(run, plan)
+    assert call(run) == (B,)
+    join(run)
+    run.step_thrice()
+    run.wait(SETTINGS.settle_window)
+    assert call(run) == (A,)
+
+
+def test_it_never_covers_a_member_that_joined_while_nothing_was_certain() -> None:
+    run = a_run(A, drift=DriftPolicy.REJOIN)
+    approve(run, waits(run))
+    assert call(run) == (A,)
+    join(run)
+    pool, run.cloud.pool = run.cloud.pool, replace(run.cloud.pool, current_nodes=7)
+    run.step()
+    assert run.status.members == (A,)
+    run.cloud.pool, run.cloud.nodes = pool, []
+    run.step_thrice()
+    run.wait(SETTINGS.settle_window * 2)
+    waits(run)
+
+
 @pytest.mark.parametrize("drift", DriftPolicy)
 def test_a_word_counts_once_also_where_all_whom_it_covered_are_to_be_added_again(drift: DriftPolicy) -> None:
     run = a_run(A, drift=drift)
