@@ -36,6 +36,8 @@ def removal(membership: Membership, status: Status, settings: Settings) -> datet
         return None
     if spec.approval is Approval.MANUAL and _approved(status).isdisjoint(status.members):
         return None
+    if kept_by_jobs(membership, status):
+        return None
     moments = [status.surplus_since + settings.removal_delay]
     moments += [wait.until for wait in status.waits if wait.operation is Operation.REMOVE]
     moments += [status.recovery.until] if status.recovery is not None else []
@@ -48,6 +50,13 @@ def removal(membership: Membership, status: Status, settings: Settings) -> datet
         if len(retries) == len(again):
             moments.append(min(retries))
     return max(moments)
+
+
+def kept_by_jobs(membership: Membership, status: Status) -> bool:
+    """Whether adds that are under way, whose job may be overdue, name all members that are owed removal."""
+    called = frozenset(i for batch in status.open_batches for i in batch.server_ids)
+    listed = frozenset() if membership.metadata.deleting else membership.spec.server_ids
+    return bool(status.surplus) and called.issuperset(i for i in status.members if i not in listed)
 
 
 def add(membership: Membership, status: Status, theirs: Set[str], now: datetime) -> datetime | None:

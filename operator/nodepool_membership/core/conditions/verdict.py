@@ -256,6 +256,8 @@ def _overdue(facts: Facts) -> Verdict | None:
     if facts.more or facts.followed:
         return None
     members = frozenset(facts.status.members)
+    if upcoming.kept_by_jobs(facts.membership, facts.status):
+        members &= facts.membership.spec.server_ids
     late = [b for b in facts.status.open_batches if b.batch in facts.overdue and not members.issuperset(b.server_ids)]
     if not late:
         return None

@@ -133,6 +133,22 @@ def test_a_removal_waits_for_the_end_of_the_wait_after_a_lost_status_and_that_is
     assert run.step(Accepted(JOB)).intent is not None
 
 
+def test_a_removal_waits_for_the_job_of_its_server_to_end_and_that_is_told() -> None:
+    spec = a_spec(A, B, removal=RemovalPolicy.REMOVE)
+    run = Run(an_object(spec))
+    run.step(Accepted(JOB))
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.RUNNING), active([A, B])
+    run.wait(timedelta(hours=2))
+    run.step()
+    run.edit(replace(spec, server_ids=frozenset({A})))
+    for _ in range(2):
+        run.step()
+        assert (run.ready.reason, run.status.surplus, run.status.next_time) == (Reason.JOB_OVERDUE, 1, None)
+        run.wait(SETTINGS.removal_delay)
+    run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+    assert run.step(Accepted(JOB)).intent is not None
+
+
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_paused_removal_is_told_from_no_moment_on_and_that_it_is_paused_before_its_delay_is_over(
     *, gone: bool
