@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Final
 
 import httpx
 import pytest
@@ -111,20 +112,42 @@ async def test_a_bomb_is_unpacked_no_further_than_the_bound() -> None:
     assert peak < 3 * MAX_ANSWER_BYTES
 
 
+COMMAS: Final = b'{"status": {}, "items": [%s]}'
+TOO_MANY: Final = {
+    "an empty object": COMMAS % b",".join([b"{}"] * MANY_VALUES),
+    "null": COMMAS % b",".join([b"null"] * (MANY_VALUES + 2)),
+    "an empty list": COMMAS % b",".join([b"[]"] * MANY_VALUES),
+    "lists in one another": b'{"status": {}, "items": [{"x": %s}]}' % (b"[" * MANY_VALUES + b"]" * MANY_VALUES),
+    "objects in one another": b'{"status": {}, "items": [%s1%s]}' % (b'{"x":' * MANY_VALUES, b"}" * MANY_VALUES),
+}
+
+
 @pytest.mark.parametrize("adapter", [wire.NODE_PAGE, wire.JOB, wire.POOL, wire.CLUSTER])
-@pytest.mark.parametrize("item", [b"{}", b"null", b"1", b"[]"])
-def test_an_answer_of_too_many_values_is_not_read(adapter: TypeAdapter[object], item: bytes) -> None:
+@pytest.mark.parametrize("of", TOO_MANY)
+def test_an_answer_of_too_many_values_is_not_read(adapter: TypeAdapter[object], of: str) -> None:
     """Two million empty items of a page took half a minute, in which nothing else happened."""
-    body = b'{"status": {}, "items": [' + b",".join([item] * (MANY_VALUES + 2)) + b"]}"
     with pytest.raises(UnavailableError, match="more than 400000 values"):
-        read(adapter, ApiAnswer(body, 200, None))
+        read(adapter, ApiAnswer(TOO_MANY[of], 200, None), max_values=MANY_VALUES)
+
+
+def test_a_job_has_as_many_sub_jobs_as_values_are_read_and_each_costs_no_copy_of_another() -> None:
+    def job(subs: int) -> ApiAnswer:
+        return ApiAnswer(b'{"spec": {"subJobs": [' + b",".join([b"{}"] * subs) + b"]}}", 200, None)
+
+    jobs = list(read(wire.JOB, job(9900)).sub_jobs())
+    assert {id(part) for each in jobs for part in (each.metadata, each.spec, each.status)} == {id(None)}
+    with pytest.raises(UnavailableError, match="more than 20000 values"):
+        read(wire.JOB, job(10_000))
 
 
 def test_a_page_has_at_most_twice_the_items_that_are_ever_asked_for() -> None:
-    def page(items: int) -> ApiAnswer:
-        return ApiAnswer(b'{"items": [' + b",".join([b"{}"] * items) + b"]}", 200, None)
+    def page(items: int, item: bytes = b"{}") -> ApiAnswer:
+        return ApiAnswer(b'{"items": [' + b",".join([item] * items) + b"]}", 200, None)
 
     assert len(read(wire.NODE_PAGE, page(4000)).documents) == 4000
+    # Of whole nodes, 2,000 are asked for at once.
+    whole = b'{"x": {' + b",".join(b'"k%d": {}' % number for number in range(74)) + b"}}"
+    assert len(read(wire.NODE_PAGE, page(2000, whole), max_values=MANY_VALUES).documents) == 2000
     with pytest.raises(UnavailableError, match="items"):
         read(wire.NODE_PAGE, page(4001))
 

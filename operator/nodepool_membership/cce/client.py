@@ -3,6 +3,7 @@
 Not for: retrying, waiting or judging. Nothing is repeated, no redirect is followed. Raises only `CloudError`s.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 from nodepool_membership.cce import wire
 from nodepool_membership.cce.breaker import Breaker
 from nodepool_membership.cce.calls import (
-    FEW_VALUES,
+    LIST_VALUES,
+    MANY_VALUES,
     ApiAnswer,
     Caller,
     Fence,
@@ -42,9 +44,9 @@ PAGE_SIZE: Final = 200
 """Nodes a page (the API allows 1..2000): a node document is about 3 KB, so a page is 0.6 MB."""
 MAX_PAGE_SIZE: Final = 2000
 MAX_PAGES: Final = 1000
+"""More than any cluster needs: a listing that goes on has lost its way."""
 MAX_NODES: Final = 20_000
 """Of one listing: twice what the largest cluster has, 4 MB in memory."""
-"""More than any cluster needs: a listing that goes on has lost its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class CloudClient:
             if not _says_absent(error):
                 raise
             return JobReport(job_id, JobPhase.LOST)
-        return read(wire.JOB, answer, max_values=FEW_VALUES).report(job_id)
+        return read(wire.JOB, answer).report(job_id)
 
     async def list_nodes(self, cluster_id: str) -> NodeTable:
         """A complete listing of the cluster's nodes (rule P13), or none at all.
@@ -171,7 +173,9 @@ class CloudClient:
         query, nodes = {"limit": str(size)}, 0
         for _ in range(MAX_PAGES):
             answer = await self._caller.call("listNodes", "GET", path_of("clusters", cluster_id, "nodes"), query=query)
-            page = read(wire.NODE_PAGE, answer)
+            page = read(wire.NODE_PAGE, answer, max_values=MANY_VALUES)
+            # Reading a large page has kept the loop; making nodes of it would as long again.
+            await asyncio.sleep(0)
             marker = _next_marker(page, size)
             if marker is not None and marker in seen:
                 return table if _is_unpaged(page, size) else None
@@ -195,22 +199,22 @@ class CloudClient:
             if not _says_absent(error):
                 raise
             return None
-        return read(wire.NODE, answer, max_values=FEW_VALUES).node()
+        return read(wire.NODE, answer).node()
 
     async def get_node_pool(self, cluster_id: str, pool_id: str) -> PoolReport:
         """A node pool. Raises CloudError."""
         answer = await self._caller.call("getNodePool", "GET", path_of("clusters", cluster_id, "nodepools", pool_id))
-        return read(wire.POOL, answer, max_values=FEW_VALUES).report()
+        return read(wire.POOL, answer).report()
 
     async def list_node_pools(self, cluster_id: str) -> dict[str, PoolReport]:
         """All node pools that were made by somebody, by their ids. Raises CloudError."""
         answer = await self._caller.call("listNodePools", "GET", path_of("clusters", cluster_id, "nodepools"))
-        return read(wire.POOLS, answer, max_values=FEW_VALUES * 10).reports()
+        return read(wire.POOLS, answer, max_values=LIST_VALUES).reports()
 
     async def get_cluster(self, cluster_id: str) -> ClusterReport:
         """A cluster. Raises CloudError."""
         answer = await self._caller.call("getCluster", "GET", path_of("clusters", cluster_id))
-        return read(wire.CLUSTER, answer, max_values=FEW_VALUES).report()
+        return read(wire.CLUSTER, answer).report()
 
 
 def _accepted(adapter: TypeAdapter[wire.AddAnswer] | TypeAdapter[wire.RemoveAnswer], answer: ApiAnswer) -> AcceptedJob:

@@ -13,7 +13,16 @@ from typing import Final
 import httpx
 
 from nodepool_membership.cce import server_wire as wire
-from nodepool_membership.cce.calls import ApiAnswer, Caller, Observe, nobody, path_of, read
+from nodepool_membership.cce.calls import (
+    LIST_VALUES,
+    MANY_VALUES,
+    ApiAnswer,
+    Caller,
+    Observe,
+    nobody,
+    path_of,
+    read,
+)
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import CloudError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
@@ -136,7 +145,8 @@ class ServersClient:
         # Without a limit a list has 25 entries; whether that goes for lists by id, no page says.
         query = {"server_id": ",".join(ids), "limit": str(len(ids))}
         path = path_of("cloudservers", "detail")
-        return read(wire.SERVERS, await self._get(self._ecs, "listServers", path, query)).documents
+        answer = await self._get(self._ecs, "listServers", path, query)
+        return read(wire.SERVERS, answer, max_values=LIST_VALUES).documents
 
     async def _one(
         self, caller: Caller | None, route: str, server_id: str, collection: str
@@ -161,7 +171,7 @@ class ServersClient:
         for page in range(1, MAX_BMS_PAGES + 1):
             query = {"limit": str(BMS_PAGE), "offset": str(page)}
             answer = await self._get(caller, "listBaremetalServers", path_of("baremetalservers", "detail"), query)
-            documents = read(wire.SERVERS, answer).documents
+            documents = read(wire.SERVERS, answer, max_values=MANY_VALUES).documents
             for document in documents:
                 if document.is_known and document.id.lower() in wanted:
                     found[document.id.lower()] = document.server(bare_metal=True)
@@ -177,7 +187,7 @@ class ServersClient:
             names = ",".join(f"'{volume_id}'" for volume_id in wanted[at : at + VOLUMES_PER_CALL])
             query = {"ids": f"[{names}]", "limit": str(VOLUMES_PER_CALL)}
             answer = await self._get(self._evs, "listVolumes", path_of("cloudvolumes", "detail"), query)
-            disks.update(read(wire.VOLUMES, answer).disks())
+            disks.update(read(wire.VOLUMES, answer, max_values=LIST_VALUES).disks())
         return disks
 
     async def subnet_ids(self, subnet_id: str) -> frozenset[str]:

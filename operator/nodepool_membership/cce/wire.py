@@ -22,6 +22,8 @@ MAX_ID: Final = 128
 """Characters of an id; the cloud's have 36."""
 MAX_PAGE_ITEMS: Final = 4000
 """Twice what is asked for at most."""
+MAX_POOLS: Final = 1000
+"""Of a cluster; far more than any has."""
 _NO_POOL: Final = "DefaultPool"
 
 
@@ -48,10 +50,6 @@ def _document(value: object) -> object:
 
 def _document_only(value: object) -> object:
     return value if isinstance(value, dict) else None
-
-
-def _list(value: object) -> object:
-    return [] if value is None else value
 
 
 def _id(text: str) -> str:
@@ -145,8 +143,8 @@ class _JobMetadata(BaseModel):
 
 class _JobSpec(BaseModel):
     resource_id: Text = Field(default="", alias="resourceID")
-    extend_param: Annotated[dict[str, object], Null] = Field(default_factory=dict, alias="extendParam")
-    sub_jobs: Annotated[list["JobDocument"], BeforeValidator(_list)] = Field(default_factory=list, alias="subJobs")
+    extend_param: dict[str, object] | None = Field(default=None, alias="extendParam")
+    sub_jobs: list["JobDocument"] | None = Field(default=None, alias="subJobs")
 
 
 class _JobStatus(BaseModel):
@@ -154,37 +152,44 @@ class _JobStatus(BaseModel):
     reason: Text = ""
     message: Text = ""
 
+    @property
+    def text(self) -> str:
+        return self.reason or self.message
+
 
 class JobDocument(BaseModel):
     """A job, with sub jobs at any depth."""
 
-    metadata: Annotated[_JobMetadata, Null] = _JobMetadata()
-    spec: Annotated[_JobSpec, Null] = Field(default_factory=_JobSpec)
-    status: Annotated[_JobStatus, Null] = _JobStatus()
+    # No defaults but null: a copy of one would be made for each of thousands of sub jobs that say nothing.
+    metadata: _JobMetadata | None = None
+    spec: _JobSpec | None = None
+    status: _JobStatus | None = None
 
     def report(self, job_id: str) -> JobReport:
         """What the job says as a whole, and of single servers or nodes."""
         explanations: dict[str, str] = {}
-        self.explain(explanations)
-        sub_jobs = frozenset(job.metadata.uid.lower() for job in self.sub_jobs() if job.metadata.uid)
-        phase = _JOB_PHASES.get(self.status.phase, JobPhase.UNRECOGNISED)
-        return JobReport(job_id, phase, self.status.reason or self.status.message, explanations, sub_jobs)
+        uids: set[str] = set()
+        for job in self.sub_jobs():
+            job.explain(explanations)
+            if job.metadata and job.metadata.uid:
+                uids.add(job.metadata.uid.lower())
+        status = self.status or _JobStatus()
+        phase = _JOB_PHASES.get(status.phase, JobPhase.UNRECOGNISED)
+        return JobReport(job_id, phase, status.text, explanations, frozenset(uids))
 
     def sub_jobs(self) -> Iterator["JobDocument"]:
         """All of them, at any depth."""
-        for job in self.spec.sub_jobs:
+        for job in (self.spec and self.spec.sub_jobs) or ():
             yield job
             yield from job.sub_jobs()
 
     def explain(self, found: dict[str, str]) -> None:
-        """Add the texts of failed sub jobs, at any depth, by server id and by node uid."""
-        for job in self.sub_jobs():
-            text = job.status.reason or job.status.message
-            if job.status.phase == "Failed" and text:
-                server = job.spec.extend_param.get("serverID")
-                for key in (server, job.spec.resource_id):
-                    if isinstance(key, str) and key:
-                        found[key.lower()] = text
+        """Add its text, if it failed, by server id and by node uid."""
+        if self.status and self.spec and self.status.phase == "Failed" and self.status.text:
+            server = (self.spec.extend_param or {}).get("serverID")
+            for key in (server, self.spec.resource_id):
+                if isinstance(key, str) and key:
+                    found[key.lower()] = self.status.text
 
 
 _JOB_PHASES: Final = {
@@ -225,7 +230,7 @@ class _ListedPool(PoolDocument):
 class PoolList(BaseModel):
     """All pools of a cluster. `items` must be there; they may be null, which is how Go writes an empty list."""
 
-    items: Annotated[list[_ListedPool], Field(max_length=MAX_PAGE_ITEMS, fail_fast=True)] | None
+    items: Annotated[list[_ListedPool], Field(max_length=MAX_POOLS, fail_fast=True)] | None
 
     def reports(self) -> dict[str, PoolReport]:
         """By id; one without an id is nobody's."""
