@@ -73,6 +73,21 @@ def test_a_server_that_is_not_fit_is_not_wiped_and_joins_once_it_is_mended(stage
     scene.until_joined([good, other, stopped])
 
 
+def test_a_server_that_changes_after_it_was_read_is_refused_by_the_cloud_and_told_alone(stage: Stage) -> None:
+    behaviour = Behaviour(job_seconds=0.5, unfit_server="refuseCall")
+    scene = stage(SimulatorConfig(behaviour=behaviour, writes_per_minute=0))
+    changed, *others = servers = server_ids(3)
+    stops = {"status": "SHUTOFF"}
+    odd(scene, ServerConfig(servers=(changed,), patch=stops, from_read=2))
+    scene.create(servers)
+    held = scene.until("one is left out", lambda m: status(m).get("joined") == 2 and status(m).get("failed") == 1)
+    assert set(failures(held)) == {changed}
+    assert [(call["status"], call["server_ids"]) for call in scene.adds()] == [(400, servers), (200, others)]
+    refusal = "the server does not meet the node pool's conditions"
+    scene.until("an Event", lambda _: any(refusal in str(e.get("note")) for e in scene.cluster.events(scene.namespace)))
+    assert scene.accepted(servers) == dict.fromkeys(others, 1)
+
+
 @pytest.mark.parametrize("mode", ["Off", "Report", "Enforce"])
 def test_a_mistyped_id_without_the_mark_is_not_wiped_in_any_mode(stage: Stage, mode: str) -> None:
     scene = stage()
