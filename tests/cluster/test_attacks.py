@@ -18,8 +18,9 @@ import pytest
 from cce_simulator.config import Behaviour, SimulatorConfig
 from harness import Cluster, MembershipSpec, Operator, SimulatorProcess
 from harness.attacker import Attacker, Hammer, silent_endpoint
-from harness.cluster import is_ready, status
+from harness.cluster import finalizers, has_reason, is_ready, status, wait_for_the_next_second
 from harness.operator_process import FAST
+from harness.programs import wait_for
 from harness.scene import server_ids
 
 QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
@@ -56,15 +57,15 @@ class Arena:
         self.operator.kill()
         self.operator = self.start()
 
-    def join(self, name: str, ids: Sequence[str] | None = None, *, calm: float | None = None) -> None:
+    def join(self, name: str, ids: Sequence[str] | None = None, *, calm: float | None = None, **spec: object) -> None:
         """The victim joins under attack; `calm` is what it takes alone in a case like this one, if that is another."""
-        self.attacked.append((self.calm if calm is None else calm, self.timed(name, ids)))
+        self.attacked.append((self.calm if calm is None else calm, self.timed(name, ids, **spec)))
 
-    def timed(self, name: str, ids: Sequence[str] | None = None) -> float:
+    def timed(self, name: str, ids: Sequence[str] | None = None, **spec: object) -> float:
         """The victim makes a membership, which becomes Ready after so many seconds."""
         wanted = server_ids(2, name) if ids is None else ids
         begun = monotonic()
-        self.cluster.create(MembershipSpec(name, wanted, self.simulator.url, self.victims))
+        self.cluster.create(MembershipSpec(name, wanted, self.simulator.url, self.victims, more=spec))
         done = self.cluster.wait(self.victims, name, "the victim is Ready", is_ready, seconds=SECONDS)
         seconds = monotonic() - begun
         assert status(done)["members"] == wanted
@@ -106,7 +107,7 @@ def arena(
     silent = programs.enter_context(silent_endpoint())
     attacker = programs.enter_context(Attacker(cluster.control_plane, attackers))
     # Whoever waits for an endpoint that does not answer waits a minute to connect: longer than the victim may take.
-    options = [*FAST, "--resync-interval=20s", "--http-timeout=4m", f"--namespace={attackers}"]
+    options = [*FAST, "--resync-interval=20s", "--http-timeout=4m", "--removal-delay=1s", f"--namespace={attackers}"]
     started = iter(range(10))
 
     def start() -> Operator:
@@ -156,6 +157,19 @@ def test_ids_of_others_in_an_object_that_looks_like_one_with_lost_calls(arena: A
     arena.cluster.patch(attacker.namespace, "forged", {"metadata": {"finalizers": None}})
     attacker.delete("forged")
     arena.join("later")
+
+
+def test_ids_of_others_in_an_older_object_without_a_secret(arena: Arena) -> None:
+    ids = server_ids(2, "victims")
+    spec = MembershipSpec("older", ids, arena.simulator.url, arena.attacker.namespace)
+    arena.attacker.create(spec).raise_for_status()
+    arena.cluster.wait(arena.attacker.namespace, "older", "it has no Secret", has_reason("SecretNotFound"))
+    wait_for_the_next_second(arena.cluster.get(arena.attacker.namespace, "older"))
+    arena.join("victim", ids, deletionPolicy="Remove")
+    arena.cluster.wait(arena.victims, "victim", "it is held for its removal", lambda m: bool(finalizers(m)))
+    arena.cluster.delete(arena.victims, "victim")
+    wait_for("the victim is gone", lambda: not arena.cluster.exists(arena.victims, "victim") or None)
+    assert [call["removed"] for call in arena.simulator.entries("removeNodes")] == [ids]
 
 
 def test_large_secrets(arena: Arena) -> None:

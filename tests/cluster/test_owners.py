@@ -6,14 +6,13 @@ Not for: the index itself (`unit.runtime.claims.test_runtime_claims`), or every 
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from cce_simulator.config import Behaviour, SimulatorConfig
 from controlplane import ControlPlane
 from harness import Case, Cluster, Operator, Scene, SimulatorProcess
-from harness.cluster import Object, condition, is_ready, jobs, status
+from harness.cluster import Object, condition, is_ready, jobs, status, wait_for_the_next_second
 from harness.operator_process import FAST
 from harness.programs import wait_for
 from harness.scene import server_ids
@@ -31,11 +30,7 @@ class Pair:
     restart: Callable[[], None]
 
     def a_second_later(self) -> None:
-        """Wait until what is created next is younger than `one`: the API server keeps whole seconds."""
-        metadata = self.one.get()["metadata"]
-        assert isinstance(metadata, dict)
-        created = datetime.fromisoformat(metadata["creationTimestamp"])
-        wait_for("the next second", lambda: datetime.now(UTC) >= created + timedelta(seconds=1) or None)
+        wait_for_the_next_second(self.one.get())
 
     def accepted(self) -> dict[str, int]:
         assert self.one.simulator.get("summary")["double_adds"] == 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -348,6 +349,14 @@ def is_ready(membership: Object) -> bool:
 
 def has_reason(reason: str) -> Callable[[Object], bool]:
     return lambda membership: condition(membership).get("reason") == reason
+
+
+def wait_for_the_next_second(membership: Object) -> None:
+    """Wait until what is created next is younger: the API server keeps whole seconds."""
+    metadata = membership["metadata"]
+    assert isinstance(metadata, dict)
+    created = datetime.fromisoformat(metadata["creationTimestamp"])
+    wait_for("the next second", lambda: datetime.now(UTC) >= created + timedelta(seconds=1) or None)
 
 
 def summary(membership: Object) -> Object:
