@@ -48,7 +48,7 @@ _LEAVING: Final = ("send_request_headers.started", "send_request_body.started")
 
 FEW_VALUES: Final = 20_000
 """In the JSON of one thing; a long one has some hundreds."""
-LIST_VALUES: Final = 100_000
+LIST_VALUES: Final = 50_000
 """In a list of a hundred things or two."""
 MANY_VALUES: Final = 400_000
 """In a page of 2,000 nodes, with the 150 that a node has and some more."""

@@ -15,6 +15,12 @@ from nodepool_membership.core.preflight.facts import Disk, Server
 
 _BARE_METAL_TAG: Final = "__type_baremetal"
 _BOOT: Final = "0"
+MAX_SERVERS: Final = 2000
+"""Of a list; twice the largest page that is asked for."""
+MAX_VOLUMES: Final = 120
+"""Of a list; twice what is asked for."""
+_MAX_PARTS: Final = 128
+"""Interfaces, addresses in one network, or disks of one server; a server has 60 disks at most."""
 
 
 class _Metadata(BaseModel):
@@ -37,7 +43,8 @@ class _Address(BaseModel):
     mac: Text = Field(default="", alias="OS-EXT-IPS-MAC:mac_addr")
 
 
-_Addresses = Annotated[list[_Address], BeforeValidator(tables)]
+_Parts = Field(max_length=_MAX_PARTS)
+_Addresses = Annotated[list[_Address], _Parts, BeforeValidator(tables)]
 
 
 class _Interface(BaseModel):
@@ -71,12 +78,12 @@ class ServerDocument(BaseModel):
     tenant_id: Text = ""
     metadata: Annotated[_Metadata, BeforeValidator(table)] = Field(default_factory=_Metadata)
     addresses: Annotated[dict[str, _Addresses], BeforeValidator(table)] = Field(default_factory=dict)
-    interfaces: Annotated[list[_Interface], BeforeValidator(tables)] = Field(
+    interfaces: Annotated[list[_Interface], _Parts, BeforeValidator(tables)] = Field(
         default_factory=list, alias="network_interfaces"
     )
     flavor: Annotated[_Flavor, BeforeValidator(table)] = Field(default_factory=_Flavor)
     zone: Text = Field(default="", alias="OS-EXT-AZ:availability_zone")
-    volumes: Annotated[list[_Volume], BeforeValidator(tables)] | None = Field(
+    volumes: Annotated[list[_Volume], _Parts, BeforeValidator(tables)] | None = Field(
         default=None, alias="os-extended-volumes:volumes_attached"
     )
     tags: Annotated[list[str] | None, BeforeValidator(_texts_if_told)] = None
@@ -134,7 +141,7 @@ class ServerDocument(BaseModel):
 class ServerPage(BaseModel):
     """Servers of a list. `servers` must be there: an answer without it shows nothing, least of all absence."""
 
-    servers: list[ServerDocument | None] | None
+    servers: Annotated[list[ServerDocument | None], Field(max_length=MAX_SERVERS, fail_fast=True)] | None
 
     @property
     def documents(self) -> list[ServerDocument]:
@@ -156,7 +163,7 @@ class _VolumeDocument(BaseModel):
 class VolumePage(BaseModel):
     """Volumes by id; unknown ones are left out."""
 
-    volumes: Annotated[list[_VolumeDocument], BeforeValidator(tables)]
+    volumes: Annotated[list[_VolumeDocument], Field(max_length=MAX_VOLUMES), BeforeValidator(tables)]
 
     def disks(self) -> Mapping[str, Disk]:
         return {v.id.lower(): Disk(v.id.lower(), v.size, v.volume_type) for v in self.volumes if v.id}
