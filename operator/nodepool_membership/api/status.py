@@ -78,7 +78,10 @@ class Batch:
     """Of an add: stands for the pool's template as it was read directly before the call (rule P28)."""
     message: str | None = None
     called_ids: tuple[LowerID, ...] = ()
-    """Whom the call has named, once some or all of it is over: for people. The oldest go where the object grows."""
+    """Whom the call has named, once some or all of it is over: for people, and to know a canary that joins late (P28).
+
+    The oldest go where the object grows.
+    """
 
     def __post_init__(self) -> None:
         if self.operation is Operation.REMOVE and len(self.node_ids) != len(self.server_ids):

@@ -12,7 +12,7 @@ from nodepool_membership.core.observed.drift import Absences
 from nodepool_membership.core.observed.observation import NodeTable, Observation
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.planning import adding, removing
-from nodepool_membership.core.servers import batches, members, removals
+from nodepool_membership.core.servers import batches, members, removals, rollout
 from nodepool_membership.core.servers.members import ListingEvidence
 from nodepool_membership.core.state.edits import apply_spec
 from nodepool_membership.core.state.settings import Settings
@@ -56,4 +56,5 @@ def compared(
     if not membership.metadata.deleting:
         adoptable = rivals.adoptable(spec, state, others)
         state = members.apply_listing(state, adoptable, ListingEvidence(table, certain, absences, now, settings))
+        state = rollout.proven_late(state, table, seen.pool)
     return Compared(state, absences, withheld)

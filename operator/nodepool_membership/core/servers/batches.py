@@ -144,6 +144,7 @@ class _Advance:
         self._batch = batch
         self._spec = spec
         self._evidence = evidence
+        self._called = batch.called_ids or (batch.server_ids if len(batch.server_ids) == batch.servers else ())
         self._report = evidence.seen.jobs.get(batch.job_id) if batch.job_id else None
         self._verdict = _judge(state, batch, self._report, spec, evidence)
         if not _acts(self._report):
@@ -231,6 +232,7 @@ class _Advance:
             remarked,
             phase=phase,
             server_ids=(),
+            called_ids=self._called,
             finish_time=now,
             # A call of unknown outcome of which nothing was ever seen was not accepted: it wiped nothing (rule P26).
             failed=(count or None) if batch.job_id or batch.settling_since or batch.phase is Phase.RUNNING else None,

@@ -7,10 +7,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from nodepool_membership.api.reasons import Reason
+from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Halt, Operation, Phase
-from nodepool_membership.core.observed.observation import PoolReport
+from nodepool_membership.core.observed import provenance
+from nodepool_membership.core.observed.observation import ACTIVE, Node, NodeTable, PoolReport
 from nodepool_membership.core.state.settings import JOB_GRACE
 from nodepool_membership.core.state.state import State
 
@@ -34,6 +35,33 @@ def proven(state: State, batch: Batch, pool: PoolReport | None, *, joined: bool)
     return replace(state, proven_template=batch.template, halt=None if late else state.halt)
 
 
+def proven_late(state: State, table: NodeTable, pool: PoolReport | None) -> State:
+    """The same by members that joined when their call was over: after a time-out, or from a node that was broken.
+
+    Whom a call named is known as long as its batch keeps the ids. Where it does not, a halt stays: the safe side.
+    """
+    if pool is None or state.proven_template == template_digest(pool):
+        return state
+    for batch in state.batches:
+        if batch.operation is not Operation.ADD or batch.is_open or not batch.failed:
+            continue
+        nodes = table.nodes(state.members.intersection(batch.called_ids))
+        state = proven(state, batch, pool, joined=any(_made_by(node, batch) for node in nodes.values()))
+    return state
+
+
+def _made_by(node: Node, batch: Batch) -> bool:
+    """Whether a node is Active, and was there when its call was over, or names the call's job: the call made it."""
+    if node.phase != ACTIVE:
+        return False
+    if batch.job_id is not None and node.job_id == batch.job_id:
+        return True
+    begun, ended = batch.submit_time, batch.finish_time
+    if node.created is None or begun is None or ended is None:
+        return False
+    return node.created <= ended and not provenance.is_older(node, begun)
+
+
 def most(state: State, spec: Spec, pool: PoolReport) -> int:
     """How many servers the next add may name; 0: the canary is under way, and nothing goes beside it."""
     template = template_digest(pool)
@@ -55,8 +83,8 @@ def failed(state: State, spec: Spec, pool: PoolReport, now: datetime) -> Halt | 
             continue
         if (lost := _lost(batch, spec, now)) > 0:
             text = (
-                f"the canary, batch {batch.batch}, {_fate(batch, spec, lost)}, so the node pool's template is tried on"
-                " no other server: look at the template, status.jobs and status.failures"
+                f"the canary, batch {batch.batch}, {_fate(batch, state, spec, lost)}, so the node pool's template"
+                " is tried on no other server: look at the template, status.jobs and status.failures"
             )
             return Halt(Reason.CANARY_FAILED, text, now)
     return None
@@ -80,11 +108,24 @@ def _is_late(batch: Batch, spec: Spec, now: datetime) -> bool:
     return batch.submit_time is not None and now > batch.submit_time + limit
 
 
-def _fate(batch: Batch, spec: Spec, lost: int) -> str:
+def _fate(batch: Batch, state: State, spec: Spec, lost: int) -> str:
     if batch.is_open:
         return f"did not join within spec.joinTimeoutSeconds ({spec.join_timeout_seconds} s), and may still be WIPED"
     if not batch.failed:
         return (
             f"may have been WIPED and did not join: its call was not answered, and no node showed ({lost} looked for)"
         )
-    return f"was WIPED and did not join ({lost} failed)"
+    seen = lost - min(_unseen(batch, state), lost)
+    if seen == lost:
+        return f"was WIPED and did not join ({lost} failed)"
+    if not seen:
+        return f"may have been WIPED and did not join: no node showed ({lost} looked for)"
+    return f"did not join: {seen} WIPED, {lost - seen} more may have been WIPED, since no node of them showed"
+
+
+def _unseen(batch: Batch, state: State) -> int:
+    """Of how many servers of a call that is over nobody knows whether it has wiped them: they showed no node."""
+    if not batch.called_ids:
+        return batch.servers
+    causes = (state.failures.get(i) for i in batch.called_ids)
+    return sum(1 for cause in causes if cause is not None and cause.reason is FailureReason.NEVER_APPEARED)

@@ -276,7 +276,7 @@ def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -
 
 
 def without_called(object_bytes: int, batches: Iterable[Batch]) -> int:
-    """The bytes of an object less those of ids that are kept for people only: they make room for all else."""
+    """The bytes of an object less those of ids that finished batches keep: they make room for all else."""
     return object_bytes - BYTES_PER_ID * sum(len(batch.called_ids) for batch in batches)
 
 

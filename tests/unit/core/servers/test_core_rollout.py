@@ -4,7 +4,7 @@ Not for: the brake on many failures; test_core_brake.
 """
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -15,7 +15,7 @@ from nodepool_membership.core.decision.record import Accepted, Answer, NotSent, 
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase, PoolReport
 from nodepool_membership.core.preflight.facts import Template
-from unit.core_builders import JOB, SETTINGS, Cloud, Run, a_job, a_node, a_spec, active, an_object, servers
+from unit.core_builders import JOB, NOW, SETTINGS, Cloud, Run, a_job, a_node, a_spec, active, an_object, servers
 
 IDS = servers(9)
 FIRST, SECOND = PoolReport("", template=Template("one")), PoolReport("", template=Template("two"))
@@ -159,12 +159,78 @@ def test_a_canary_that_fails_halts_in_every_way(way: str) -> None:
         run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
         node = a_node(IDS[0]) if way == "node moves" else a_node(IDS[0], "Error")
         run.cloud.nodes = [replace(node, pool_id="another") if way == "node moves" else node]
-    if way in {"job fails", "node vanishes"}:
+    unseen = way in {"job fails", "node vanishes"}
+    if unseen:
         run.wait(SETTINGS.poll_interval)
         assert run.step().intent is None
         run.wait(SETTINGS.settle_window)
-    halts(run, "was WIPED and did not join (1 failed)")
+    how = "may have been WIPED and did not join: no node showed (1 looked for)"
+    halts(run, f"batch 1, {how}" if unseen else "batch 1, was WIPED and did not join (1 failed)")
     goes_on_with_a_canary(run)
+
+
+def test_of_a_canary_is_told_how_many_were_wiped_and_how_many_only_may_have_been() -> None:
+    run = a_run(canary=2)
+    call(run)
+    run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+    run.cloud.nodes = [a_node(IDS[0], "Error")]
+    run.wait(SETTINGS.poll_interval)
+    run.step()
+    run.wait(SETTINGS.settle_window)
+    halts(run, "did not join: 1 WIPED, 1 more may have been WIPED, since no node of them showed")
+
+
+def broken(run: Run, phase: str, created: datetime | None, *, job: str = "") -> None:
+    """The canary's call is over without a member, and adding halts."""
+    call(run)
+    run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
+    run.cloud.nodes = [a_node(IDS[0], phase, created=created, job_id=job)] if phase else []
+    run.wait(SETTINGS.poll_interval)
+    run.step()
+    run.wait(late(run))
+    run.step()
+    halt = run.status.halt
+    assert halt is not None
+    assert halt.reason is Reason.CANARY_FAILED
+    assert not run.status.open_batches
+    run.wait(SETTINGS.resync_interval)
+
+
+@pytest.mark.parametrize("phase", ["Error", "Installing"])
+def test_a_canary_whose_node_is_active_after_its_call_was_over_ends_its_halt(phase: str) -> None:
+    run = a_run()
+    broken(run, phase, NOW)
+    run.cloud.nodes = [a_node(IDS[0], created=NOW)]
+    assert call(run) == IDS[1:5]
+    assert (run.status.halt, run.status.proven_template) == (None, "one")
+
+
+def test_a_canary_whose_node_never_showed_and_that_joins_by_its_own_job_ends_its_halt() -> None:
+    run = a_run()
+    broken(run, "", None)
+    run.cloud.nodes = [a_node(IDS[0], created=run.now, job_id=JOB)]
+    assert call(run) == IDS[1:5]
+    assert run.status.halt is None
+
+
+@pytest.mark.parametrize(("job", "days"), [("", 0), ("", -1), ("another", 0)])
+def test_a_failed_canary_that_somebody_else_makes_a_node_proves_nothing(job: str, days: int) -> None:
+    run = a_run()
+    broken(run, "", None)
+    run.cloud.nodes = [a_node(IDS[0], created=run.now + timedelta(days=days), job_id=job)]
+    halt = run.status.halt
+    assert call(run) == ()
+    assert run.status.joined == 1
+    assert (run.status.halt, run.status.proven_template) == (halt, None)
+
+
+def test_a_canary_that_joins_after_the_template_was_changed_proves_nothing_of_the_new_one() -> None:
+    run = a_run()
+    broken(run, "Error", NOW)
+    run.cloud.nodes = [a_node(IDS[0], created=NOW)]
+    run.cloud.pool = SECOND
+    assert call(run) == ()
+    assert run.status.proven_template is None
 
 
 def test_a_canary_that_joins_late_proves_the_template_and_ends_its_halt() -> None:
