@@ -19,6 +19,7 @@ from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.observed.waiting import Blocker
 from nodepool_membership.core.planning.gates import STATUS_LOST, paused_object
+from nodepool_membership.core.state.requests import reset_problem
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.wording import counted
 
@@ -66,8 +67,6 @@ class Facts:
     theirs: Rivals = field(default_factory=dict)
     """Listed servers that wait for another membership to let go of them."""
     vanished: int = 0
-    problem: str | None = None
-    """A request that cannot be followed."""
 
     def wait(self, operation: Operation) -> Wait | None:
         return next((w for w in self.status.waits if w.operation is operation and w.until > self.now), None)
@@ -139,9 +138,8 @@ def verdict_of(facts: Facts) -> Verdict:
     for link in _CHAIN:
         found = link(facts)
         if found is not None:
-            if facts.problem is not None:
-                return replace(found, message=f"{facts.problem}; {found.message}")
-            return found
+            problem = reset_problem(facts.membership.metadata)
+            return found if problem is None else replace(found, message=f"{problem}; {found.message}")
     raise AssertionError("the last link answers always")
 
 

@@ -248,7 +248,6 @@ class _Pipeline:
         overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, spec, now))
         late = [b for b in status.open_batches if b.settling_since is not None]
         uncertain = late and seen.is_fresh and not seen.proves_absence(spec.node_pool.node_pool_id)
-        reset = reset_requested(membership)
         facts = Facts(
             membership,
             status,
@@ -263,7 +262,6 @@ class _Pipeline:
             overdue=overdue,
             theirs=rivals.withheld(spec, state, seen.rivals or {}),
             vanished=len(_unseen(state, spec, seen.listing)),
-            problem=reset.problem if reset is not None else None,
         )
         verdict = verdict_of(facts)
         answered = seen.listing is not None or membership.metadata.deleting

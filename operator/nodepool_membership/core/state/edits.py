@@ -27,7 +27,7 @@ def apply_edits_and_requests(membership: Membership, now: datetime, settings: Se
     if is_lost(membership):
         return replace(state, recovery=Recovery(now, now + settings.settle_window))
     reset = reset_requested(membership)
-    if reset is not None and reset.problem is None:
+    if reset is not None and reset.is_followed:
         state = _to_be_read_again(_reset(state, membership, reset), membership.spec, now)
     if edited or reconcile_requested(membership) is not None:
         state = _to_be_read_again(state.without_waits(*Operation), membership.spec, now)

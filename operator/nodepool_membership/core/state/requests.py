@@ -31,8 +31,8 @@ class Reset:
     token: str
     reasons: frozenset[FailureReason] = frozenset()
     ids: frozenset[str] = frozenset()
-    problem: str | None = None
-    """Why it cannot be followed; then nothing is reset."""
+    is_followed: bool = True
+    """False: what narrows it cannot be read, so that nothing is reset."""
 
     @property
     def is_whole(self) -> bool:
@@ -57,10 +57,15 @@ def reset_requested(membership: Membership) -> Reset | None:
     if only is None:
         return Reset(token)
     narrowed = reset_only(only)
-    if isinstance(narrowed, str):
-        text = f"the reset was not followed: in the annotation {RESET_ONLY_ANNOTATION}, {narrowed}"
-        return Reset(token, problem=text)
-    return Reset(token, *narrowed)
+    return Reset(token, is_followed=False) if isinstance(narrowed, str) else Reset(token, *narrowed)
+
+
+def reset_problem(metadata: Metadata) -> str | None:
+    """Why no reset is followed, as long as it and what narrows it stand on the object: also when it was answered."""
+    only = metadata.annotations.get(RESET_ONLY_ANNOTATION)
+    if only is None or _token(metadata, RESET_ANNOTATIONS) is None or not isinstance(why := reset_only(only), str):
+        return None
+    return f"no reset is followed: in the annotation {RESET_ONLY_ANNOTATION}, {why}"
 
 
 def reset_only(only: str) -> tuple[frozenset[FailureReason], frozenset[str]] | str:

@@ -11,7 +11,7 @@ import pytest
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Hold, Status
 from nodepool_membership.core.decision.record import Accepted
-from nodepool_membership.core.observed.observation import NamespaceState
+from nodepool_membership.core.observed.observation import NamespaceState, Trouble
 from nodepool_membership.core.preflight.facts import Server
 from unit.core_builders import (
     JOB,
@@ -82,8 +82,24 @@ def test_a_reset_that_cannot_be_followed_is_answered_with_why_and_changes_nothin
     run = used_up()
     run.annotate({OUR_RESET: "one", ONLY: only})
     assert run.step().intent is None
-    assert run.ready.message.startswith(f"the reset was not followed: in the annotation {ONLY}, ")
+    told = run.ready.message
+    assert told.startswith(f"no reset is followed: in the annotation {ONLY}, ")
     assert (run.status.last_handled_reset_at, run.causes) == ("one", {A: (FailureReason.NEVER_APPEARED, 3)})
+    for trouble in (None, Trouble(Reason.NOT_GRANTED, "why")):
+        run.wait(SETTINGS.resync_interval)
+        run.cloud.trouble = trouble
+        run.step()
+        assert run.ready.message.startswith(told.partition(";")[0])
+
+
+@pytest.mark.parametrize("left", [{OUR_RESET: "one"}, {OUR_RESET: "one", ONLY: "Refused"}, {ONLY: "NoSuchReason"}])
+def test_a_reset_that_cannot_be_followed_is_told_no_longer_than_it_stands_there(left: dict[str, str]) -> None:
+    run = used_up()
+    run.annotate({OUR_RESET: "one", ONLY: "NoSuchReason"})
+    run.step()
+    run.annotate(left)
+    assert run.step().intent is None, "the one that was answered is not followed later"
+    assert "no reset is followed" not in run.ready.message
 
 
 @pytest.mark.parametrize("why", ["incident 42", "", "false"])
