@@ -102,11 +102,15 @@ def _settling(batch: Batch, settings: Settings) -> str | None:
     return f"{counted(number, 'server')} of batch {batch.batch} {what} ({named}): looked for until {rfc3339(until)}"
 
 
-def surplus(membership: Membership, status: Status, settings: Settings) -> str:
-    """Members that will be removed: who, what it does to them, from when on, and how to stop it."""
+def surplus(membership: Membership, status: Status, settings: Settings, *, stopped: bool = False) -> str:
+    """Members that will be removed: who, what it does to them, from when on, and how to stop it.
+
+    `stopped`: a pause keeps them.
+    """
     ids = surplus_ids(membership, status)
     text = f"{counted(status.surplus, 'member')} to be removed and REINSTALLED ({some(ids, 'status.members')})"
-    start = upcoming.removal(membership, status, settings) if paused(membership.metadata) is None else None
+    stopped = stopped or paused(membership.metadata) is not None
+    start = None if stopped else upcoming.removal(membership, status, settings)
     when = f" from {rfc3339(start)} on" if start is not None else ""
     if membership.metadata.deleting:
         return f"{text}{when}; spec.deletionPolicy: Retain stops it"
@@ -178,9 +182,11 @@ def preview(plan: Plan, status: Status) -> list[str]:
     return parts
 
 
-def deleting(membership: Membership, status: Status, settings: Settings, why: Sequence[str]) -> str:
-    """What a deletion still waits for, and until when at the latest."""
-    parts = [surplus(membership, status, settings)] if status.surplus else []
+def deleting(
+    membership: Membership, status: Status, settings: Settings, why: Sequence[str], *, stopped: bool = False
+) -> str:
+    """What a deletion still waits for, and until when at the latest. `stopped`: a pause keeps it from removing."""
+    parts = [surplus(membership, status, settings, stopped=stopped)] if status.surplus else []
     if status.open_batches:
         jobs = [f"batch {b.batch}" + (f" (job {b.job_id})" if b.job_id else "") for b in status.open_batches]
         parts.append(f"waiting for {some(jobs, 'status.jobs')} to end")

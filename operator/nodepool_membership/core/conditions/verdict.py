@@ -165,7 +165,9 @@ def _deleting(facts: Facts) -> Verdict | None:
         blocker = facts.remove_blocker or (paused_object(facts.membership) if facts.status.surplus else None)
         why += [] if blocker is None else [blocker.message]
     reason = Reason.DELETING if facts.trouble is None else facts.trouble.reason
-    message = texts.deleting(facts.membership, facts.status, facts.settings, why)
+    blocker = facts.remove_blocker
+    stopped = blocker is not None and blocker.reason is Reason.PAUSED
+    message = texts.deleting(facts.membership, facts.status, facts.settings, why, stopped=stopped)
     return Verdict("False", reason, message, "Reconciling", Reason.DELETING)
 
 

@@ -103,7 +103,7 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
             return Step(released(state))
     settled = settled_at(state, now, settings)
     if now < settled:
-        return Step(state, delay=gates.seconds(settled - now))
+        return _unsettled(membership, state, seen, gates.seconds(settled - now))
     wait = state.waits_until(Operation.REMOVE, now)
     # Also where nobody looked for it: what is waited for is told as long as that is so.
     left = any(state.attempts(i) < spec.max_attempts for i in state.surplus)
@@ -131,6 +131,16 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
         return blocked
     planned, intent = _intend(state, spec, nodes, now)
     return Step(planned, intent=intent)
+
+
+def _unsettled(membership: Membership, state: State, seen: Observation, delay: float) -> Step | Query:
+    """Nothing is removed before the delay is over; that nothing will be then, for a pause, is told already."""
+    if gates.paused_object(membership) is not None:
+        return Step(state, delay=delay)
+    if seen.namespace_state is None:
+        return Query(namespace_state=True)
+    why = seen.namespace_state.paused
+    return Step(state, blocker=None if why is None else gates.paused_namespace(why), delay=delay)
 
 
 def released(state: State) -> State:

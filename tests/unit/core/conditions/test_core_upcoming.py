@@ -149,19 +149,28 @@ def test_a_removal_waits_for_the_job_of_its_server_to_end_and_that_is_told() -> 
     assert run.step(Accepted(JOB)).intent is not None
 
 
+@pytest.mark.parametrize("namespace", [False, True])
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_paused_removal_is_told_from_no_moment_on_and_that_it_is_paused_before_its_delay_is_over(
-    *, gone: bool
+    *, gone: bool, namespace: bool
 ) -> None:
     run = owing()
     if gone:
         run.edit(replace(run.membership.spec, server_ids=frozenset({A, B}), deletion_policy=RemovalPolicy.REMOVE))
         run.delete()
-    run.annotate({PAUSED_ANNOTATION: "incident 42"})
+    if namespace:
+        run.cloud.namespace_state = NamespaceState(paused="incident 42")
+    else:
+        run.annotate({PAUSED_ANNOTATION: "incident 42"})
     run.step()
     assert run.status.surplus
+    assert run.status.next_time is None
     assert "incident 42" in run.ready.message
     assert " from 2" not in run.ready.message
+    run.cloud.namespace_state = NamespaceState()
+    run.annotate({})
+    run.step()
+    assert run.status.next_time == NOW + SECOND + SETTINGS.removal_delay
 
 
 def test_a_paused_object_is_not_worked_before_it_changes_or_the_resync_is_due() -> None:
