@@ -90,7 +90,7 @@ def _calls(state: State, spec: Spec, add: Iterable[str], pool: PoolReport | None
         alone = server_id if cause is not None and cause.asked else ""
         part = parts.get(server_id)
         groups[(1, cause is not None, state.attempts(server_id), alone) if part is None else (-part, False, 0, "")] += 1
-    calls, first = 0, spec.batch_size if pool is None else rollout.most(state, spec, pool) or spec.batch_size
+    calls, first = 0, rollout.most(state, spec, pool) or spec.batch_size
     for _, number in sorted(groups.items()):
         calls += 1 + -(-max(number - first, 0) // spec.batch_size)
         first = spec.batch_size

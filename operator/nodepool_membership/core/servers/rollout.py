@@ -62,9 +62,12 @@ def _made_by(node: Node, batch: Batch) -> bool:
     return node.created <= ended and not provenance.is_older(node, begun)
 
 
-def most(state: State, spec: Spec, pool: PoolReport) -> int:
-    """How many servers the next add may name; 0: the canary is under way, and nothing goes beside it."""
-    template = template_digest(pool)
+def most(state: State, spec: Spec, pool: PoolReport | None) -> int:
+    """How many servers the next add may name; 0: the canary is under way, and nothing goes beside it.
+
+    Without the pool, which a preview does not read, one that has proven itself is taken for the one that it has.
+    """
+    template = (state.proven_template or "") if pool is None else template_digest(pool)
     if not spec.rollout.canary or state.proven_template == template:
         return spec.batch_size
     adds = (b for b in state.open_batches if b.operation is Operation.ADD and b.template == template)

@@ -10,7 +10,7 @@ import pytest
 
 from nodepool_membership.api.reasons import FindingReason, Reason
 from nodepool_membership.api.spec import Rollout, Spec
-from nodepool_membership.api.status import Phase
+from nodepool_membership.api.status import Phase, Status
 from nodepool_membership.core.decision.record import Accepted, Answer, NotSent, Refused
 from nodepool_membership.core.observed.catalogue import refusal
 from nodepool_membership.core.observed.observation import JobPhase, PoolReport
@@ -54,6 +54,15 @@ def test_one_goes_first_and_nothing_beside_it_until_it_is_active() -> None:
     assert call(run) == IDS[1:5]
     assert call(run) == IDS[5:]
     assert run.status.proven_template == "one"
+
+
+@pytest.mark.parametrize(("proven", "calls"), [(None, 2), ("one", 1)])
+def test_a_preview_counts_the_call_of_the_canary(proven: str | None, calls: int) -> None:
+    spec = replace(with_canary(a_spec(*IDS, batch_size=9)), suspend=True)
+    run = Run(an_object(spec, Status(1, last_batch=0, proven_template=proven)), Cloud(pool=FIRST))
+    run.step(Accepted(JOB))
+    assert run.status.plan is not None
+    assert (run.status.plan.add, run.status.plan.calls) == (9, calls)
 
 
 @pytest.mark.parametrize(("canary", "size", "first"), [(3, 4, 3), (200, 4, 4), (2, 1, 1), (0, 4, 4)])
