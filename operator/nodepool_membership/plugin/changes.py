@@ -49,6 +49,10 @@ def suspend(document: Mapping[str, Json]) -> Change:
     if joining := _number(_table(document, "status"), "joining"):
         named = f"{counted(joining, 'server')} {are(joining)} named in calls that were made before"
         notes.append(f"{named}: these are followed to their end")
+    if halt := _table(_table(document, "status"), "halt"):
+        notes.append(
+            f"as any edit this ends the halt {halt.get('reason')}: after resume adds go on, also without a reset"
+        )
     return _suspended(document, "suspended: no call is made", notes, wanted=True)
 
 

@@ -43,6 +43,13 @@ def test_suspend_and_resume_write_one_field() -> None:
     assert "3 servers will be added, which WIPES them" in resumed.notes[0]
 
 
+def test_suspend_tells_that_it_ends_a_halt() -> None:
+    document = an_object_with()
+    document["status"] = {"halt": {"reason": "CanaryFailed", "message": "m", "time": "t"}}
+    text = "as any edit this ends the halt CanaryFailed: after resume adds go on, also without a reset"
+    assert changes.suspend(document).notes == (text,)
+
+
 @pytest.mark.parametrize(
     ("number", "servers", "wiped"),
     [
