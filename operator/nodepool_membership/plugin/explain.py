@@ -303,7 +303,8 @@ def wiped(status: Status) -> Wiped:
             continue
         if batch.operation is Operation.REMOVE:
             removed += batch.servers
-        elif batch.job_id is not None:
+        elif batch.job_id is not None or (batch.phase is Phase.SUCCEEDED and not batch.foreign):
+            # Without a job id their nodes tell, unless somebody else's call may have made them.
             certainly += batch.servers - (batch.adopted or 0)
         else:
             perhaps += batch.servers - (batch.adopted or 0)

@@ -217,6 +217,7 @@ def test_a_removal_is_waited_for_while_nothing_keeps_it_from_being_made() -> Non
         (Phase.RUNNING, JOB, (2, 0, 0)),
         (Phase.FAILED, JOB, (2, 0, 0)),
         (Phase.FAILED, None, (0, 2, 0)),
+        (Phase.SUCCEEDED, None, (2, 0, 0)),
         (Phase.REFUSED, None, (0, 0, 0)),
         (Phase.WITHDRAWN, None, (0, 0, 0)),
         (Phase.QUEUED, None, (0, 0, 0)),
@@ -226,6 +227,12 @@ def test_what_was_wiped(phase: Phase, job: str | None, expected: tuple[int, int,
     batch = a_batch(phase, *IDS[:2], job_id=job, finished=NOW)
     found = wiped(replace(SEEN, jobs=(batch,), last_batch=1))
     assert (found.certainly, found.perhaps, found.removed, found.forgotten) == (*expected, False)
+
+
+def test_nodes_that_somebody_else_made_prove_no_unanswered_call() -> None:
+    batch = replace(a_batch(Phase.SUCCEEDED, *IDS[:2], finished=NOW), foreign=1)
+    found = wiped(replace(SEEN, jobs=(batch,), last_batch=1))
+    assert (found.certainly, found.perhaps) == (0, 2)
 
 
 def test_adopted_servers_were_not_wiped_and_old_batches_are_not_known() -> None:
