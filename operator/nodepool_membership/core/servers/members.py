@@ -179,8 +179,9 @@ def _report_or_rejoin(state: State, spec: Spec, seen: ListingEvidence) -> State:
     """Report members that are gone, or make them eligible again where the spec asks for it."""
     state = state.without_holds(i for i in state.vanished if i in seen.table)
     absent = {i for i in seen.absences if i in state.members and i not in seen.table}
-    newly = {i for i in drift.gone(seen.absences) & absent if i not in state.vanished}
-    mass = drift.is_implausible(len(absent | state.vanished), len(state.members))
+    before, called = state.vanished, state.called
+    newly = (drift.gone(seen.absences) & absent) - before
+    mass = drift.is_implausible(len(absent | before), len(state.members))
     # An add that may still act on them holds them, too, and for longer.
     free = newly - state.adding
     state = state.with_holds({i: Held(seen.absences[i].first.replace(microsecond=0), mass) for i in free})
@@ -189,7 +190,7 @@ def _report_or_rejoin(state: State, spec: Spec, seen: ListingEvidence) -> State:
     state = replace(state, members=state.members - back).without_causes(back)
     told = {i: _IMPLAUSIBLE if state.holds[i].mass else _MISSING for i in state.vanished}
     told |= dict.fromkeys(newly - free, _IMPLAUSIBLE if mass else _MISSING)
-    gone = {i for i, c in state.failures.items() if c.reason in VANISHED and i not in told and i not in state.called}
+    gone = {i for i, c in state.failures.items() if c.reason in VANISHED and i not in told and i not in called}
     return state.without_causes(gone).with_causes(told.items())
 
 

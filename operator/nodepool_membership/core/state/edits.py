@@ -102,9 +102,9 @@ def _reset(state: State, membership: Membership, reset: Reset) -> State:
     back = state.vanished & covered
     state = replace(state, members=state.members - back, surplus=state.surplus - back)
     mine = membership.spec.server_ids | state.surplus
-    failures = {}
+    failures, called = {}, state.called
     for server_id, cause in state.failures.items():
-        if server_id not in covered or server_id in state.called:
+        if server_id not in covered or server_id in called:
             failures[server_id] = cause
         elif server_id in mine and server_id not in back:
             failures[server_id] = replace(cause, attempts=0, retry_at=None, asked=0)
