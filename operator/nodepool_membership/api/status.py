@@ -109,7 +109,10 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Servers that failed for one cause, with the same number of attempts used. For people: nothing is safe by it."""
+    """Servers that failed for one cause, with the same number of attempts used. For people: nothing is safe by it.
+
+    `server_ids` is shorter than `count` where members vanished and the object is large: the holds name them all.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
 

@@ -9,9 +9,9 @@ from typing import Final
 _NAMED: Final = 3
 
 
-def some(names: Sequence[str], where: str) -> str:
-    """Up to three by name, and how many more there are."""
-    more = len(names) - _NAMED
+def some(names: Sequence[str], where: str, total: int | None = None) -> str:
+    """Up to three by name, and how many more there are: of `total`, where not all have a name here."""
+    more = (len(names) if total is None else total) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more in {where}" if more > 0 else "")
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
-from nodepool_membership.core.state.failures import unfold
+from nodepool_membership.core.state.failures import causes_of
 
 JOINED: Final = "Joined"
 """Active in the pool, and recorded."""
@@ -45,7 +45,7 @@ def outcomes(old: Status, new: Status) -> Iterator[Outcome]:
         if batch.phase in _NOT_DONE:
             yield Outcome(batch, batch.phase.value, tuple(sorted(left)))
             continue
-        causes = unfold(new.failures) if causes is None else causes
+        causes = causes_of(new) if causes is None else causes
         found: defaultdict[str, list[str]] = defaultdict(list)
         for server_id in sorted(left):
             cause = causes.get(server_id)

@@ -125,7 +125,8 @@ def causes(groups: Sequence[Failure], max_attempts: int, now: datetime) -> str:
     """The largest group of failures, and how many more there are."""
     first = groups[0]
     more = f"; {counted(len(groups) - 1, 'more cause')} in status.failures" if len(groups) > 1 else ""
-    named = some(first.server_ids, "status.failures")
+    where = "status.failures" if len(first.server_ids) == first.count else "status.holds"
+    named = some(first.server_ids, where, first.count)
     return f"{first.count} {first.reason} ({named}): {first.message}{_again(first, max_attempts, now)}{more}"
 
 

@@ -4,16 +4,18 @@ Not for: safety. Whether a server may be named in an add is never read from here
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from nodepool_membership.api.codec import plain_text
-from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, PREFLIGHT, FailureReason
-from nodepool_membership.api.status import Failure
+from nodepool_membership.api.reasons import DRIFT, HOLDS_NODE, PREFLIGHT, VANISHED, FailureReason
+from nodepool_membership.api.status import Failure, Hold, Status
 
 MAX_GROUPS: Final = 50
+NAMED_TWICE: Final = 20
+"""In a large object so many of the vanished members stand in their group, too: `status.holds` names them all."""
 _NO_ATTEMPT: Final = HOLDS_NODE | DRIFT | PREFLIGHT
 """No attempt ends these: they pass, or somebody has to do something."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -48,6 +50,36 @@ def unfold(failures: Iterable[Failure]) -> dict[str, Cause]:
         cause = Cause(group.reason, group.message, group.attempts, group.retry_time, group.asked or 0)
         causes.update(dict.fromkeys(group.server_ids, cause))
     return causes
+
+
+def causes_of(status: Status) -> dict[str, Cause]:
+    """All causes of a status, those of members included whom only its holds name."""
+    causes = unfold(status.failures)
+    for group in status.failures:
+        if len(group.server_ids) < group.count:
+            cause = Cause(group.reason, group.message, group.attempts, group.retry_time, group.asked or 0)
+            for server_id in _vanished(group, status.holds, frozenset(status.members)):
+                causes.setdefault(server_id, cause)
+    return causes
+
+
+def shortened(failures: tuple[Failure, ...], holds: Iterable[Hold], members: Set[str]) -> tuple[Failure, ...]:
+    """The groups, without the ids of most members that vanished: of these the holds say the same."""
+    short = []
+    for group in failures:
+        surely = sorted(_vanished(group, holds, members).intersection(group.server_ids))[NAMED_TWICE:]
+        left = sorted(frozenset(group.server_ids).difference(surely)) if surely else group.server_ids
+        short.append(replace(group, server_ids=tuple(left)))
+    return tuple(short)
+
+
+def _vanished(group: Failure, holds: Iterable[Hold], members: Set[str]) -> frozenset[str]:
+    """The members that vanished for the cause of a group, by what is held of them."""
+    if group.reason not in VANISHED:
+        return frozenset()
+    mass = group.reason is FailureReason.LISTING_IMPLAUSIBLE
+    found = (h.server_ids for h in holds if h.since is not None and bool(h.mass) == mass)
+    return frozenset[str]().union(*found) & members
 
 
 def fold(failures: Failures) -> tuple[Failure, ...]:

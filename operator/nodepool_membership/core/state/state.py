@@ -14,6 +14,7 @@ from nodepool_membership.api.spec import RemovalPolicy, Spec
 from nodepool_membership.api.status import (
     ApprovedPlan,
     Batch,
+    Failure,
     Finding,
     Halt,
     Hold,
@@ -24,7 +25,7 @@ from nodepool_membership.api.status import (
     Status,
     Wait,
 )
-from nodepool_membership.core.state.failures import MAX_GROUPS, Cause, Failures, fold, unfold
+from nodepool_membership.core.state.failures import MAX_GROUPS, Cause, Failures, causes_of, fold, shortened, unfold
 
 KEPT_FINISHED: Final = 10
 BYTES_PER_ID: Final = 40
@@ -72,7 +73,7 @@ class State:
     def of(status: Status) -> "State":
         return State(
             members=frozenset(status.members),
-            failures=unfold(status.failures),
+            failures=causes_of(status),
             batches=status.jobs,
             holds=_held(status.holds),
             last_batch=status.last_batch or 0,
@@ -239,7 +240,7 @@ def count(spec: Spec, state: State) -> Counts:
 def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -> Status:
     """The status that stores `state`; conditions, generation and answered requests stay the caller's.
 
-    `object_bytes`: how large the object is now, which says for how many finished batches the ids are kept.
+    `object_bytes`: how large the object is now. It says for how many finished batches, and how often, ids are kept.
     """
     failures = fold(state.failures) if state.failures or status.failures else ()
     if len(failures) == MAX_GROUPS:
@@ -248,6 +249,11 @@ def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -
     counts = count(spec, state)
     recorded = state.members if state.surplus <= state.members else state.members | state.surplus
     same_members = len(status.members) == len(recorded) and recorded.issuperset(status.members)
+    members = status.members if same_members else tuple(sorted(recorded))
+    holds = _grouped(state.holds)
+    grown = object_bytes + BYTES_PER_ID * (_ids(members, holds, failures) - _ids(*_listed(status)))
+    if without_called(grown, status.jobs) > ROOM_FOR_CALLED:
+        failures = shortened(failures, holds, recorded)
     leaving = state.surplus or any(b.is_open and b.operation is Operation.REMOVE for b in state.batches)
     return replace(
         status,
@@ -260,9 +266,9 @@ def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -
         surplus=len(state.surplus),
         last_batch=state.last_batch,
         last_job_id=state.last_job_id,
-        jobs=_with_called(status, without_old(state.batches), object_bytes),
-        holds=_grouped(state.holds),
-        members=status.members if same_members else tuple(sorted(recorded)),
+        jobs=_with_called(status, without_old(state.batches), grown),
+        holds=holds,
+        members=members,
         failures=failures,
         halt=state.halt,
         waits=tuple(state.waits[operation] for operation in sorted(state.waits)),
@@ -273,6 +279,16 @@ def to_status(status: Status, spec: Spec, state: State, object_bytes: int = 0) -
         approved_plan=state.approved,
         surplus_since=state.surplus_since if leaving else None,
     )
+
+
+def _listed(status: Status) -> tuple[tuple[str, ...], tuple[Hold, ...], tuple[Failure, ...]]:
+    return status.members, status.holds, status.failures
+
+
+def _ids(members: tuple[str, ...], holds: Iterable[Hold], failures: Iterable[Failure]) -> int:
+    """How many ids these lists store."""
+    lists = (members, *(hold.server_ids for hold in holds), *(group.server_ids for group in failures))
+    return sum(len(ids) for ids in lists)
 
 
 def without_called(object_bytes: int, batches: Iterable[Batch]) -> int:
