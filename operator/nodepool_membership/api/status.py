@@ -104,7 +104,7 @@ class Hold:
     server_ids: tuple[LowerID, ...]
     since: Moment | None = None
     mass: bool | None = None
-    """They are members that vanished together with many others: only a reset lets them be added again (rule P13)."""
+    """They are members that were missed while many were gone: only a reset lets them be added again (rule P13)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ UNSEEN: Final = 3
 """After so many resync intervals without a look it is not known whether a member was there meanwhile."""
 MASS: Final = 3
 MASS_SHARE: Final = 10
-"""So many members, and more than one in ten, gone at once are rather a wrong listing than a fact."""
+"""So many members, and more than one in ten, that are gone are rather a wrong listing than a fact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,5 +58,5 @@ def gone(tracked: Absences) -> frozenset[str]:
 
 
 def is_implausible(absent: int, members: int) -> bool:
-    """Whether so many of the members vanished at once that a human has to say what is true."""
+    """Whether so many of the members are gone, since whenever, that a human has to say what is true."""
     return absent >= MASS and MASS_SHARE * absent > members

@@ -27,8 +27,9 @@ _MISSING: Final = Cause(
 )
 _IMPLAUSIBLE: Final = Cause(
     FailureReason.LISTING_IMPLAUSIBLE,
-    "the member is gone together with many others at once; none of them is added again until the annotation"
-    " cce.nodepools.dev/reset-requested-at is set, which WIPES them: make sure first that the node list is right",
+    "the member is gone, and more than a tenth of all members were when it was missed, whether they went at once or one"
+    " by one; it is not added again until the annotation cce.nodepools.dev/reset-requested-at is set, which WIPES it:"
+    " make sure first that the node list is right",
     0,
 )
 _GONE: Final = "its node is gone; once that has been so for the settle window it is added again, which WIPES it"

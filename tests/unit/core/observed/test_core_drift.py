@@ -121,6 +121,21 @@ def test_a_mass_disappearance_is_reported_and_nothing_is_added(policy: DriftPoli
     assert run.step().intent is None
 
 
+def test_of_members_that_vanished_days_apart_nobody_says_that_it_was_at_once() -> None:
+    run = settled(here=20)
+    for here in (19, 18, 17):
+        run.cloud.nodes = active(IDS[:here])
+        run.wait(timedelta(days=1))
+        assert run.step_thrice().intent is None
+    told = {group.reason: (group.count, group.message) for group in run.status.failures}
+    assert told[FailureReason.MEMBER_MISSING][0] == 2
+    count, message = told[FailureReason.LISTING_IMPLAUSIBLE]
+    assert count == 1
+    assert message.startswith(
+        "the member is gone, and more than a tenth of all members were when it was missed, whether"
+    )
+
+
 def test_a_listing_that_disagrees_with_the_pools_own_count_proves_no_absence() -> None:
     run = settled(DriftPolicy.REJOIN)
     run.cloud.pool = PoolReport("", 20)
