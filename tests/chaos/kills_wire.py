@@ -7,6 +7,7 @@ the operator dies its connections close, and what is held then never goes on, ex
 import asyncio
 import ssl
 import threading
+import weakref
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,11 +43,30 @@ class Gate(Protocol):
         """Return when the answer may go to the operator; the server has done its part."""
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """Knows the connections that were made on it, to end those that TLS would still be saying goodbye on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
+
+    async def create_connection(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - asyncio has many forms
+        made = await super().create_connection(*arguments, **named)
+        self._made.add(made[0])
+        return made
+
+    async def abort_connections(self) -> None:
+        for transport in list(self._made):
+            transport.abort()
+        # The loop closes their sockets in its next turn.
+        await asyncio.sleep(0)
+
+
 class Wire:
     """A context manager: a thread with an event loop that serves the proxies."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = _Loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="wire", daemon=True)
         self._runners: list[web.ServerRunner] = []
         self._sessions: list[aiohttp.ClientSession] = []
@@ -105,6 +125,7 @@ class Wire:
             await runner.cleanup()
         for session in self._sessions:
             await session.close()
+        await self._loop.abort_connections()
 
 
 async def _pass_on(

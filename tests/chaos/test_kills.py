@@ -4,10 +4,14 @@ Not for: the long form (`make chaos`).
 """
 
 import asyncio
+import os
 import socket
+import ssl
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -20,6 +24,7 @@ from chaos.kills_report import KillReport
 from chaos.kills_steering import Position, plans
 from chaos.kills_wire import Wire, WireCall
 from harness import Object
+from harness.certificates import Ca
 from harness.programs import wait_for
 from simulator_calls import ADD, TOKEN, config, servers
 
@@ -188,3 +193,34 @@ async def test_a_server_that_does_not_answer_looks_so_through_the_wire() -> None
         with pytest.raises(httpx.RemoteProtocolError):
             await call(proxied)
     assert wire.failures == []
+
+
+def test_the_wire_leaves_no_connection_behind_that_its_server_does_not_end(tmp_path: Path) -> None:
+    ca = Ca(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        mute = pool.submit(_answer_once_and_never_say_goodbye, listener, ca.server().context())
+        with Wire() as wire:
+            trusting = ssl.create_default_context(cadata=ca.pem)
+            url = wire.proxy(f"https://127.0.0.1:{listener.getsockname()[1]}", Gate(), trusting)
+            assert httpx.get(url, trust_env=False).status_code == 200
+        # The other side sees the end of it now, while nobody has freed anything.
+        assert mute.result(10) in (b"", None)
+    assert wire.failures == []
+
+
+def _answer_once_and_never_say_goodbye(listener: socket.socket, context: ssl.SSLContext) -> bytes | None:
+    """What comes after the answer, past TLS; None for a reset."""
+    plain, _ = listener.accept()
+    with context.wrap_socket(plain, server_side=True, suppress_ragged_eofs=False) as encrypted:
+        encrypted.recv(65536)
+        encrypted.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        raw = socket.socket(fileno=os.dup(encrypted.fileno()))
+    with raw:
+        raw.settimeout(10)
+        left = b"-"
+        try:
+            while left:
+                left = raw.recv(65536)
+        except ConnectionResetError:
+            return None
+        return left
