@@ -176,9 +176,10 @@ class Scene:
 
     def until_waits(self, reason: str, *words: str) -> Object:
         """Wait until it is not Ready for this reason and tried again, and check that the message says all words."""
-        membership = self.until_reason(reason)
+        # The same reason with Unknown was told before the edit that is not Ready for it.
+        told = {"reason": reason, "status": "False"}
+        membership = self.until(f"not Ready: {reason}", lambda m: told.items() <= condition(m).items())
         ready, also = condition(membership), condition(membership, "Reconciling")
-        assert ready["status"] == "False"
         if reason in {"RegionUnknown", "EndpointNotAllowed"}:
             # Nothing passes by itself here.
             assert (also, condition(membership, "Stalled")["reason"]) == ({}, reason)
