@@ -11,7 +11,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason
 from nodepool_membership.api.spec import Approval
 from nodepool_membership.api.status import Batch, Failure, Operation, Phase, Status
-from nodepool_membership.core.state.failures import Cause
+from nodepool_membership.core.state.failures import cause_of
 from nodepool_membership.core.state.requests import paused
 from nodepool_membership.core.state.settings import Settings
 
@@ -77,8 +77,7 @@ def add(membership: Membership, status: Status, theirs: Set[str], now: datetime)
     retries = []
     for group in status.failures:
         ids = free.intersection(group.server_ids)
-        cause = Cause(group.reason, group.message, group.attempts, group.retry_time)
-        if group.attempts >= spec.max_attempts or cause.is_final(spec.max_attempts):
+        if group.attempts >= spec.max_attempts or cause_of(group).is_final(spec.max_attempts):
             free -= ids
         elif ids and group.retry_time is not None and group.retry_time > now:
             free -= ids

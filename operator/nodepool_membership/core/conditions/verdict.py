@@ -159,13 +159,12 @@ def _deleting(facts: Facts) -> Verdict | None:
         return None
     why = [facts.why] if facts.trouble is not None else []
     wait = facts.wait(Operation.REMOVE)
+    blocker = facts.remove_blocker or (paused_object(facts.membership) if facts.status.surplus else None)
     if wait is not None:
         why.append(f"{wait.message}; next attempt at {rfc3339(wait.until)}")
-    else:
-        blocker = facts.remove_blocker or (paused_object(facts.membership) if facts.status.surplus else None)
-        why += [] if blocker is None else [blocker.message]
+    elif blocker is not None:
+        why.append(blocker.message)
     reason = Reason.DELETING if facts.trouble is None else facts.trouble.reason
-    blocker = facts.remove_blocker
     stopped = blocker is not None and blocker.reason is Reason.PAUSED
     message = texts.deleting(facts.membership, facts.status, facts.settings, why, stopped=stopped)
     return Verdict("False", reason, message, "Reconciling", Reason.DELETING)

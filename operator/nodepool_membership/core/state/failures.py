@@ -43,12 +43,16 @@ Failures = Mapping[str, Cause]
 """Failed servers by id: also those that wait for a retry."""
 
 
+def cause_of(group: Failure) -> Cause:
+    """What all servers of a group have in common."""
+    return Cause(group.reason, group.message, group.attempts, group.retry_time, group.asked or 0)
+
+
 def unfold(failures: Iterable[Failure]) -> dict[str, Cause]:
     """Server by server what status holds by cause."""
     causes: dict[str, Cause] = {}
     for group in failures:
-        cause = Cause(group.reason, group.message, group.attempts, group.retry_time, group.asked or 0)
-        causes.update(dict.fromkeys(group.server_ids, cause))
+        causes.update(dict.fromkeys(group.server_ids, cause_of(group)))
     return causes
 
 
@@ -57,7 +61,7 @@ def causes_of(status: Status) -> dict[str, Cause]:
     causes = unfold(status.failures)
     for group in status.failures:
         if len(group.server_ids) < group.count:
-            cause = Cause(group.reason, group.message, group.attempts, group.retry_time, group.asked or 0)
+            cause = cause_of(group)
             for server_id in _vanished(group, status.holds, frozenset(status.members)):
                 causes.setdefault(server_id, cause)
     return causes
