@@ -112,12 +112,17 @@ def test_a_clusters_flavor_says_how_many_nodes_it_takes(flavor: object, most: in
 def test_a_pool_says_what_hinders_it_and_nothing_odd_is_believed() -> None:
     conditions = [
         {"type": "Scalable", "status": "False"},
+        {"type": "Error", "status": "True"},
         {"type": "LockedByOrder", "status": "True"},
         {"type": "Error", "status": "False"},
         {"type": "LabelSynchronizing", "status": "True"},
         {"type": 7},
         "odd",
     ]
-    for told, hinders in ((conditions, ("LockedByOrder=True", "Scalable=False")), ({"odd": 1}, ()), (None, ())):
+    for told, hinders in (
+        (conditions, ("Error=True", "LockedByOrder=True", "Scalable=False")),
+        ({"odd": 1}, ()),
+        (None, ()),
+    ):
         document = {"status": {"conditions": told}, "spec": {}}
         assert wire.POOL.validate_json(json.dumps(document)).report().hindrances == hinders

@@ -90,7 +90,7 @@ async def test_an_event_says_all_that_kubernetes_wants() -> None:
 async def test_names_are_in_the_order_of_what_happened_in_the_same_second() -> None:
     """`kubectl describe` sorts by seconds, and what is equal by name."""
     server = Server()
-    moments = [NOW, NOW, NOW.replace(microsecond=5_000), NOW.replace(microsecond=999_999), NOW.replace(second=6)]
+    moments = [*[NOW] * 8, NOW.replace(microsecond=5_000), NOW.replace(microsecond=999_999), NOW.replace(second=6)]
     async with Events(server, instance="pod-1", now=iter(moments).__next__) as events:
         for number in range(len(moments)):
             post(events, f"batch {number}")
@@ -185,6 +185,7 @@ async def test_a_namespace_that_floods_has_its_own_events_dropped_and_others_wai
         await settled(events)
     order = [event["message"] for event in server.posted]
     assert (len(order), order.index("a") <= 2, order.index("b") <= 4) == (1000, True, True)
+    assert [note for note in order if note not in {"a", "b"}] == [str(number) for number in range(998)], "its newest go"
 
 
 async def test_what_one_namespace_repeats_is_counted_however_much_another_one_tells() -> None:
@@ -198,6 +199,17 @@ async def test_what_one_namespace_repeats_is_counted_however_much_another_one_te
             events.post(about("many", "flood"), "BatchSubmitted", "Normal", "Submit", str(note))
         await settled(events)
         post(events)
+    assert [patch["count"] for patch in server.patched] == [2]
+
+
+async def test_a_namespace_that_tells_little_forgets_nothing_for_one_that_told_much() -> None:
+    server = Server()
+    async with asyncio.timeout(10), Events(server, instance="x", per_second=1e6, burst=10**6) as events:
+        flood(events, 1000)
+        await settled(events)
+        for _ in range(2):
+            post(events)
+            await settled(events)
     assert [patch["count"] for patch in server.patched] == [2]
 
 

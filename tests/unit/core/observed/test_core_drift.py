@@ -102,6 +102,20 @@ def test_who_was_there_while_it_was_suspended_was_not_gone() -> None:
     assert run.status.members == IDS
 
 
+def test_a_suspension_begins_the_count_anew() -> None:
+    run = settled(DriftPolicy.REJOIN)
+    spec = run.membership.spec
+    for _ in range(LISTINGS_WITHOUT - 1):
+        run.step()
+        run.wait(APART)
+    run.edit(replace(spec, suspend=True))
+    run.step()
+    run.wait(APART)
+    run.edit(spec)
+    run.step()
+    assert run.causes == {}
+
+
 def test_a_member_that_vanished_is_not_named_by_another_list_before_its_window_is_over() -> None:
     run = settled(DriftPolicy.REJOIN)
     run.step_thrice()

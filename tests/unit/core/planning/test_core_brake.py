@@ -13,7 +13,8 @@ from nodepool_membership.api.status import Batch, Operation, Phase, Status
 from nodepool_membership.core.conditions import events
 from nodepool_membership.core.decision.record import Accepted, Unknown, record
 from nodepool_membership.core.observed.observation import JobPhase
-from nodepool_membership.core.state.state import KEPT_FINISHED
+from nodepool_membership.core.servers.batches import must_brake
+from nodepool_membership.core.state.state import KEPT_FINISHED, State
 from unit.core_builders import (
     JOB,
     NOW,
@@ -45,6 +46,12 @@ def test_many_failures_after_acceptance_pull_the_brake(failed: int, of: int, bra
         assert run.step().intent is None
         run.edit(a_spec(*ids, parallel=2))
         assert run.step().intent is not None, "a spec change releases the brake"
+
+
+def test_who_was_answered_for_before_it_failed_takes_nothing_off_later_failures() -> None:
+    small = [replace(a_batch(Phase.PARTLY_FAILED, number=n, job_id=JOB), servers=2, failed=1) for n in (1, 2, 3)]
+    canary = replace(a_batch(Phase.PARTLY_FAILED, number=4, job_id=JOB), servers=5, failed=1, pardoned=5)
+    assert must_brake(State.of(Status(jobs=(*small, canary)))) == (3, 6)
 
 
 def test_a_call_that_never_arrived_wiped_nothing_and_pulls_no_brake() -> None:

@@ -14,9 +14,9 @@ from nodepool_membership.api.membership import status_json
 from nodepool_membership.api.names import MAX_OBJECT_BYTES
 from nodepool_membership.api.reasons import FailureReason
 from nodepool_membership.api.spec import DriftPolicy
-from nodepool_membership.api.status import Phase, Status
+from nodepool_membership.api.status import Hold, Phase, Status
 from nodepool_membership.core.observed.drift import LISTINGS_WITHOUT
-from nodepool_membership.core.state.failures import NAMED_TWICE, causes_of
+from nodepool_membership.core.state.failures import NAMED_TWICE, Cause, causes_of, fold, shortened
 from nodepool_membership.core.state.state import KEPT_FINISHED
 from unit.core_builders import JOB, NOW, SETTINGS, Run, a_batch, a_spec, active, an_object, servers
 
@@ -68,6 +68,16 @@ def test_ten_thousand_members_that_are_gone_at_once_fit(letter: str, most: int) 
     wire = run.status
     look(run)
     assert run.status == wire, "a look that finds nothing new writes nothing"
+
+
+def test_who_went_before_the_many_is_told_apart_from_them() -> None:
+    few, many = frozenset(ALL[:50]), frozenset(ALL[50:100])
+    causes = dict.fromkeys(few, Cause(FailureReason.MEMBER_MISSING, "gone", 0))
+    causes |= dict.fromkeys(many, Cause(FailureReason.LISTING_IMPLAUSIBLE, "gone", 0))
+    holds = (Hold(tuple(sorted(few)), NOW), Hold(tuple(sorted(many)), NOW, mass=True))
+    short = shortened(fold(causes), holds, few | many)
+    assert [(group.count, len(group.server_ids)) for group in short] == [(50, NAMED_TWICE)] * 2
+    assert causes_of(Status(failures=short, holds=holds, members=ALL[:100])) == causes
 
 
 def test_who_is_named_by_the_holds_only_counts_as_joined_when_its_node_is_back() -> None:
