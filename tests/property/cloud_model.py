@@ -120,9 +120,9 @@ class Cloud:
     """Servers whose node shows that a refused call was carried out; nobody removes them."""
     inventory: Inventory = field(default_factory=Inventory)
     template: Template = field(default_factory=Template)
+    """Of the pool."""
     pool_conditions: tuple[str, ...] = ()
     most_nodes: int | None = None
-    """Of the pool."""
     network: Network = NETWORK
     sends: int = 0
     spent: dict[str, int] = field(default_factory=dict)
