@@ -290,6 +290,18 @@ MUTANTS: Final = (
         ("tests/unit/core/planning/test_core_brake.py",),
     ),
     Mutant(
+        "P26",
+        "the difference between an edit and a suspension",
+        (
+            Edit(
+                "core/state/edits.py",
+                "        answered = edited and status.observed_spec != spec_digest(membership.spec)\n",
+                "        answered = edited\n",
+            ),
+        ),
+        ("tests/unit/core/planning/test_core_brake.py",),
+    ),
+    Mutant(
         "P27",
         "the verdict over a server that was read",
         (

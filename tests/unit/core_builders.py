@@ -33,6 +33,7 @@ from nodepool_membership.core.observed.observation import (
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.observed.waiting import Waiting
 from nodepool_membership.core.preflight.facts import Inspection, ReadFailure, Server
+from nodepool_membership.core.state.edits import spec_digest
 from nodepool_membership.core.state.settings import Settings
 from told import condition_of
 
@@ -92,6 +93,8 @@ def an_object(
 ) -> Membership:
     if status is not None and status.last_batch is not None and status.observed_removal_policy is None:
         status = replace(status, observed_removal_policy=spec.removal_policy)
+        if status.observed_generation == generation:
+            status = replace(status, observed_spec=spec_digest(spec))
     meta = Metadata(
         name="gpu-workers",
         namespace="cce-system",

@@ -129,7 +129,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Adds have stopped until an edit of the spec or a reset (rules P15, P26)."""
+    """Adds have stopped until an edit of more than `spec.suspend`, or a reset (rules P15, P26)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = WIRE
 
@@ -246,6 +246,8 @@ class Status:
 
     observed_generation: int = -1
     observed_removal_policy: RemovalPolicy | None = None
+    observed_spec: str | None = None
+    """A digest of the spec last observed, without `suspend`: to stop and go on answers for no failure (P26)."""
     conditions: tuple[Condition, ...] = ()
     desired: int = 0
     joined: int = 0

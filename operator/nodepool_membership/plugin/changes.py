@@ -49,10 +49,6 @@ def suspend(document: Mapping[str, Json]) -> Change:
     if joining := _number(_table(document, "status"), "joining"):
         named = f"{counted(joining, 'server')} {are(joining)} named in calls that were made before"
         notes.append(f"{named}: these are followed to their end")
-    if halt := _table(_table(document, "status"), "halt"):
-        notes.append(
-            f"as any edit this ends the halt {halt.get('reason')}: after resume adds go on, also without a reset"
-        )
     return _suspended(document, "suspended: no call is made", notes, wanted=True)
 
 
@@ -73,6 +69,11 @@ def _suspended(document: Mapping[str, Json], done: str, notes: Sequence[str], *,
     now = bool(_table(document, "spec").get("suspend"))
     if now is wanted:
         return Change(None, f"{'already suspended' if wanted else 'not suspended'}: nothing was changed", tuple(notes))
+    if halt := _table(_table(document, "status"), "halt"):
+        notes = (
+            *notes,
+            f"the halt {halt.get('reason')} stays: an edit of anything but spec.suspend or a reset ends it",
+        )
     if (owner := _owner(document)) is not None:
         text = f"{owner} applies this object and may set spec.suspend back: change it in Git, too"
         notes = (*notes, f"{text}; the annotation {PAUSED_ANNOTATION} stops calls without that")

@@ -1,5 +1,7 @@
 """`kubectl npmem suspend`, `resume`, `reconcile` and `reset`: what they write, and what they say."""
 
+from collections.abc import Callable, Mapping
+
 import pytest
 
 from nodepool_membership.api.membership import Json
@@ -43,11 +45,12 @@ def test_suspend_and_resume_write_one_field() -> None:
     assert "3 servers will be added, which WIPES them" in resumed.notes[0]
 
 
-def test_suspend_tells_that_it_ends_a_halt() -> None:
-    document = an_object_with()
+@pytest.mark.parametrize("change", [changes.suspend, changes.resume])
+def test_suspend_and_resume_tell_that_a_halt_stays(change: Callable[[Mapping[str, Json]], changes.Change]) -> None:
+    document = an_object_with(suspend=change is changes.resume)
     document["status"] = {"halt": {"reason": "CanaryFailed", "message": "m", "time": "t"}}
-    text = "as any edit this ends the halt CanaryFailed: after resume adds go on, also without a reset"
-    assert changes.suspend(document).notes == (text,)
+    text = "the halt CanaryFailed stays: an edit of anything but spec.suspend or a reset ends it"
+    assert change(document).notes == (text,)
 
 
 @pytest.mark.parametrize(

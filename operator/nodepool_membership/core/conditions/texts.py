@@ -20,7 +20,8 @@ from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.wording import are, counted, some, them
 
 HALTED: Final = (
-    "nothing more is added until the spec changes or the annotation cce.nodepools.dev/reset-requested-at is set"
+    "nothing more is added until the spec (not only suspend) changes"
+    " or the annotation cce.nodepools.dev/reset-requested-at is set"
 )
 
 

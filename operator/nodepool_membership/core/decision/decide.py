@@ -33,7 +33,7 @@ from nodepool_membership.core.observed.waiting import Waiting, WaitsFor
 from nodepool_membership.core.planning import adding, approval, gates, removing, vetting
 from nodepool_membership.core.planning.gates import Step
 from nodepool_membership.core.servers import batches
-from nodepool_membership.core.state.edits import apply_edits_and_requests, is_lost
+from nodepool_membership.core.state.edits import apply_edits_and_requests, is_lost, spec_digest
 from nodepool_membership.core.state.ledger import Ledger, regained
 from nodepool_membership.core.state.requests import reconcile_requested, reset_requested
 from nodepool_membership.core.state.settings import Settings
@@ -113,7 +113,10 @@ def recorded(membership: Membership, state: State, now: datetime, settings: Sett
 
 
 def _about_now(membership: Membership, status: Status) -> Status:
-    return replace(status, observed_generation=membership.metadata.generation, plan=_last_plan(membership))
+    generation, observed = membership.metadata.generation, status.observed_spec
+    if generation != status.observed_generation:
+        observed = spec_digest(membership.spec)
+    return replace(status, observed_generation=generation, observed_spec=observed, plan=_last_plan(membership))
 
 
 def _last_plan(membership: Membership) -> Plan | None:

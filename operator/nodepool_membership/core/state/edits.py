@@ -3,7 +3,9 @@
 Not for: what was seen of the cloud (`decide`).
 """
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, replace
 from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
@@ -31,7 +33,8 @@ def apply_edits_and_requests(membership: Membership, now: datetime, settings: Se
         state = _to_be_read_again(_reset(state, membership, reset), membership.spec, now)
     if edited or reconcile_requested(membership) is not None:
         state = _to_be_read_again(state.without_waits(*Operation), membership.spec, now)
-        if edited or (state.halt is not None and state.halt.reason is Reason.POOL_REFUSES):
+        answered = edited and status.observed_spec != spec_digest(membership.spec)
+        if answered or (state.halt is not None and state.halt.reason is Reason.POOL_REFUSES):
             state = state.pardoned()
     return state.without_queued() if membership.metadata.deleting else state
 
@@ -45,6 +48,12 @@ def _to_be_read_again(state: State, spec: Spec, now: datetime) -> State:
     wanted = [(i, cause, now if cause.attempts < spec.max_attempts else None) for i, cause in known]
     again = [(i, replace(cause, retry_at=at)) for i, cause, at in wanted if (cause.retry_at is None) != (at is None)]
     return state.with_causes(again) if again else state
+
+
+def spec_digest(spec: Spec) -> str:
+    """What was asked for, in 16 characters, whether suspended or not."""
+    parts = asdict(replace(spec, suspend=False))
+    return hashlib.sha256(json.dumps(parts, default=sorted, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def is_lost(membership: Membership) -> bool:

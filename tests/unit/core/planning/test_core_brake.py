@@ -48,6 +48,41 @@ def test_many_failures_after_acceptance_pull_the_brake(failed: int, of: int, bra
         assert run.step().intent is not None, "a spec change releases the brake"
 
 
+@pytest.mark.parametrize("looked", [True, False], ids=["looked between", "both at once"])
+def test_to_suspend_and_to_go_on_releases_no_brake(looked: bool) -> None:
+    ids = servers(5)
+    batch = replace(a_batch(Phase.RUNNING, *ids[:3]), servers=3, job_id=JOB)
+    nodes = [a_node(i, "Error") for i in ids[:3]]
+    run = Run(an_object(a_spec(*ids), Status(1, last_batch=1, jobs=(batch,))), Cloud(nodes, a_job(JobPhase.FAILED)))
+    run.step()
+    assert run.status.halt is not None
+    run.edit(a_spec(*ids, suspend=True))
+    if looked:
+        run.step()
+    run.edit(a_spec(*ids))
+    assert run.step().intent is None
+    assert run.ready.reason is Reason.TOO_MANY_FAILURES
+    run.edit(a_spec(*ids, batch_size=1))
+    assert run.step().intent is not None
+
+
+def test_failures_before_a_suspension_count_with_those_after_it() -> None:
+    ids = servers(7)
+    first = replace(a_batch(Phase.RUNNING, *ids[:2]), servers=2, job_id=JOB)
+    spec = a_spec(*ids, batch_size=2, attempts=1)
+    run = Run(
+        an_object(spec, Status(1, last_batch=1, jobs=(first,))),
+        Cloud([a_node(i, "Error") for i in ids[:2]], a_job(JobPhase.FAILED)),
+    )
+    run.step(Accepted(JOB))
+    run.edit(replace(spec, suspend=True))
+    run.step()
+    run.edit(spec)
+    run.cloud.nodes = [a_node(i, "Error") for i in ids[:4]]
+    assert run.step().intent is None
+    assert run.ready.reason is Reason.TOO_MANY_FAILURES
+
+
 def test_who_was_answered_for_before_it_failed_takes_nothing_off_later_failures() -> None:
     small = [replace(a_batch(Phase.PARTLY_FAILED, number=n, job_id=JOB), servers=2, failed=1) for n in (1, 2, 3)]
     canary = replace(a_batch(Phase.PARTLY_FAILED, number=4, job_id=JOB), servers=5, failed=1, pardoned=5)
