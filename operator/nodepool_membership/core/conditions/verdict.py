@@ -71,6 +71,12 @@ class Facts:
     def wait(self, operation: Operation) -> Wait | None:
         return next((w for w in self.status.waits if w.operation is operation and w.until > self.now), None)
 
+    def next_call(self, operation: Operation) -> datetime | None:
+        """When the next call of this kind is made, if that is known."""
+        if operation is Operation.REMOVE:
+            return upcoming.removal(self.membership, self.status, self.settings)
+        return upcoming.add(self.membership, self.status, self.theirs.keys(), self.now)
+
     @property
     def why(self) -> str:
         """What keeps us from looking; without ids, which differ from one answer of the cloud to the next."""
@@ -238,8 +244,8 @@ def _blocked(facts: Facts) -> Verdict | None:
     wait = facts.wait(kind)
     if blocker is None and (adds or facts.status.surplus):
         blocker = paused_object(facts.membership)
-        if blocker is None and not facts.looked and wait is not None:
-            # Nobody asked whether a call could be made: what was stored about the next one still holds.
+        if blocker is None and wait is not None and wait.until == facts.next_call(kind):
+            # Nobody asked whether a call could be made, or it waits for another attempt, which comes before.
             blocker = Blocker(wait.reason, wait.message)
     blocker = blocker or facts.watch_blocker
     if blocker is None:

@@ -327,6 +327,18 @@ def test_a_wait_is_told_with_its_time_while_a_job_runs_if_there_is_something_tha
     assert run.ready.message == "why; next attempt at 2026-01-02T03:30:00Z"
 
 
+@pytest.mark.parametrize("minutes", [5, 30])
+def test_of_a_wait_and_another_attempt_the_later_one_is_told(minutes: int) -> None:
+    retry = NOW + timedelta(minutes=10)
+    until = NOW + timedelta(minutes=minutes)
+    failures = (a_failure(FailureReason.NEVER_APPEARED, A, retry=retry),)
+    run = Run(an_object(a_spec(A), Status(1, last_batch=1, failures=failures, waits=(a_wait(until),))))
+    run.step()
+    assert run.status.next_time == max(until, retry)
+    assert rfc3339(run.status.next_time) in run.ready.message
+    assert run.ready.reason is (FailureReason.NEVER_APPEARED if until < retry else Reason.LOCKED)
+
+
 @pytest.mark.parametrize("spec", [a_spec(A, suspend=True), replace(a_spec(A), approval=Approval.MANUAL)])
 def test_what_was_planned_for_another_list_is_told_no_more_though_the_cloud_is_away(spec: Spec) -> None:
     run = Run(an_object(spec))

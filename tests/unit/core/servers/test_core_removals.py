@@ -228,6 +228,17 @@ def test_an_overdue_job_is_followed_to_its_end_also_when_all_nodes_are_gone() ->
     assert run.status.jobs[0].phase is Phase.SUCCEEDED
 
 
+def test_no_next_attempt_is_told_of_a_removal_that_has_none_left() -> None:
+    run = owing(A, attempts=1)
+    run.wait(DELAY)
+    run.step(Refused(refusal(400, ""), "no"))
+    assert run.status.waits
+    assert "next attempt" not in run.ready.message
+    run.step()
+    assert run.condition("Stalled") is not None
+    assert run.ready.reason is FailureReason.REMOVAL_FAILED
+
+
 def test_a_listing_that_disagrees_with_the_pools_count_proves_no_removal() -> None:
     run = owing(A)
     run.wait(DELAY)
