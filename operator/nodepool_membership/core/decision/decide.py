@@ -184,7 +184,7 @@ class _Pipeline:
         if isinstance(added, Query) or added.intent is not None:
             return added if isinstance(added, Query) else self._concluded(added, Step(added.state))
         if awaited is not None and added.blocker is None:
-            added = replace(added, blocker=awaited, waits_for=WaitsFor.CHANGE)
+            added = replace(added, blocker=awaited, waits_for=standing.waits_for)
         standing = replace(standing, state=added.state)
         removed = removing.next_removal(self._membership, standing, seen, now, self._settings)
         if isinstance(removed, Query):
@@ -219,7 +219,8 @@ class _Pipeline:
             self._plan = standing.plan
         elif spec.approval is Approval.MANUAL:
             # What is not certain to be absent is not planned, and nothing is called.
-            standing = replace(standing, covered=frozenset())
+            why = gates.not_usable(seen, spec.node_pool.node_pool_id) if what.add or what.remove else None
+            standing = replace(standing, covered=frozenset(), blocker=why)
         if spec.suspend:
             self._plan = approval.plan_of(self._membership, standing.state, what, seen.pool)
         return standing

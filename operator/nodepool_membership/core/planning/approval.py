@@ -18,7 +18,7 @@ from nodepool_membership.api.spec import Approval, DriftPolicy, Spec
 from nodepool_membership.api.status import ApprovedPlan, Operation, Plan
 from nodepool_membership.core.observed import drift
 from nodepool_membership.core.observed.observation import NodeTable, PoolReport
-from nodepool_membership.core.observed.waiting import Blocker
+from nodepool_membership.core.observed.waiting import Blocker, WaitsFor
 from nodepool_membership.core.planning import gates
 from nodepool_membership.core.servers import rollout
 from nodepool_membership.core.state.state import BYTES_PER_ID, State
@@ -46,6 +46,11 @@ class Standing:
     """What waits for a person's word."""
     blocker: Blocker | None = None
     """Why that is not done."""
+
+    @property
+    def waits_for(self) -> WaitsFor | None:
+        """A word, or room in the object for it; only a look shows when it is certain again what there is to be done."""
+        return None if self.plan is None else WaitsFor.CHANGE
 
 
 def foreseen(membership: Membership, spec: Spec, before: State, state: State, table: NodeTable) -> Foreseen:

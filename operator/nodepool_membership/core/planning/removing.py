@@ -14,7 +14,7 @@ from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.observed.observation import ACTIVE, BROKEN, Node, Observation, Query
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.observed.waiting import Blocker, WaitsFor
+from nodepool_membership.core.observed.waiting import Blocker
 from nodepool_membership.core.planning import eligibility, gates
 from nodepool_membership.core.planning.approval import Standing
 from nodepool_membership.core.planning.gates import Step
@@ -117,9 +117,7 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
         return Step(state, delay=gates.seconds(min(moments) - now) if moments else None)
     if standing.covered is not None and not (nodes := {i: n for i, n in nodes.items() if i in standing.covered}):
         # No person has said yes to it, or none could: what is to be done is not certain (rules P13, P29).
-        if standing.blocker is not None:
-            return Step(state, blocker=standing.blocker, waits_for=WaitsFor.CHANGE)
-        return Step(state, blocker=gates.not_usable(seen, spec.node_pool.node_pool_id))
+        return Step(state, blocker=standing.blocker, waits_for=standing.waits_for)
     blocked = gates.before_call(
         membership, state, gates.Wanted(Operation.REMOVE, min(len(nodes), spec.batch_size)), seen, now
     )

@@ -11,6 +11,7 @@ from nodepool_membership.api.names import RECONCILE_ANNOTATIONS, RESET_ANNOTATIO
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, RemovalPolicy, Spec
 from nodepool_membership.api.status import Plan, Status
+from nodepool_membership.core.decision.decide import Schedule
 from nodepool_membership.core.decision.record import Accepted
 from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, PoolReport
 from nodepool_membership.core.preflight.facts import Template
@@ -112,6 +113,26 @@ def test_a_word_for_an_older_plan_or_for_another_object_counts_for_nothing() -> 
     approve(run, first)
     waits(run)
     assert "which is no plan that waits" in run.ready.message
+
+
+@pytest.mark.parametrize("covered", [False, True])
+def test_while_it_is_not_certain_what_there_is_to_be_done_that_is_told_and_no_word_is_asked_for(covered: bool) -> None:
+    run = a_run(A, B)
+    plan = waits(run)
+    if covered:
+        approve(run, plan)
+        assert call(run) == (A,)
+        join(run)
+    pool, run.cloud.pool = run.cloud.pool, replace(run.cloud.pool, current_nodes=7)
+    decision = run.step(Accepted(JOB))
+    assert decision.intent is None
+    assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
+    assert decision.schedule is Schedule.BACKOFF
+    run.cloud.pool = pool
+    if covered:
+        assert call(run) == (B,)
+    else:
+        assert waits(run) == plan
 
 
 def test_a_word_that_is_taken_back_stops_what_is_not_called_yet() -> None:
