@@ -99,7 +99,7 @@ def _settling(batch: Batch, settings: Settings) -> str | None:
         return None
     number, named = len(batch.server_ids), some(batch.server_ids, "status.jobs")
     has = "has" if number == 1 else "have"
-    what = f"still {has} a node" if batch.operation is Operation.REMOVE else f"{has} no node yet"
+    what = "may still have a node" if batch.operation is Operation.REMOVE else f"{has} no node yet"
     return f"{counted(number, 'server')} of batch {batch.batch} {what} ({named}): looked for until {rfc3339(until)}"
 
 

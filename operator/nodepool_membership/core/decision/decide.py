@@ -250,7 +250,8 @@ class _Pipeline:
         status = to_status(membership.status, spec, state, membership.wire_bytes)
         status = replace(_about_now(membership, status), plan=self._plan)
         overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, spec, now))
-        late = [b for b in status.open_batches if b.settling_since is not None]
+        ends = (upcoming.settles(b, self._settings) for b in status.open_batches)
+        late = any(end is not None and end <= now for end in ends)
         uncertain = late and seen.is_fresh and not seen.proves_absence(spec.node_pool.node_pool_id)
         facts = Facts(
             membership,

@@ -8,10 +8,11 @@ from datetime import timedelta
 
 import pytest
 
+from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.names import MAX_OBJECT_BYTES
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.spec import DriftPolicy, RemovalPolicy
-from nodepool_membership.core.decision.record import Accepted, NotNow
+from nodepool_membership.core.decision.record import Accepted, NotNow, Unknown
 from nodepool_membership.core.observed.observation import JobPhase, PoolReport
 from nodepool_membership.core.planning.eligibility import KEPT_FOR_REMOVALS, fits
 from nodepool_membership.core.state.state import State
@@ -52,6 +53,22 @@ def test_a_count_that_disagrees_is_told_while_an_open_batch_waits_for_it() -> No
     for _ in range(3):
         run.step()
         run.wait(WINDOW)
+    assert run.status.open_batches
+    assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
+
+
+@pytest.mark.parametrize("remove", [False, True])
+def test_so_it_is_while_a_call_that_was_not_answered_waits_for_it_and_no_time_that_is_past(remove: bool) -> None:
+    run = owing(A) if remove else Run(an_object(a_spec(A)))
+    run.wait(DELAY)
+    run.step(Unknown("504"))
+    run.cloud.nodes, run.cloud.pool = active([D]), PoolReport("", 7)
+    run.wait(WINDOW - SECOND)
+    run.step()
+    assert rfc3339(run.now + SECOND) in run.ready.message
+    assert "still has" not in run.ready.message, "whether it has a node is what nobody knows"
+    run.wait(SECOND)
+    run.step()
     assert run.status.open_batches
     assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
 
