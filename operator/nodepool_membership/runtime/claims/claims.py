@@ -322,7 +322,7 @@ class Claims:
                 mine = strength
             elif candidate.over is None or slot.fears(candidate, strength, now):
                 others.append((candidate, strength))
-            else:
+            elif candidate.over <= now:  # Else it let go when it ended, which is noted.
                 slot.note_freed(candidate.over)
         return mine, others
 

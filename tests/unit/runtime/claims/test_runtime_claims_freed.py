@@ -68,6 +68,19 @@ def test_an_edit_of_ones_own_hides_nothing_that_another_let_go_before() -> None:
     assert not world.claims.reserve(edited, intent(X), listed)
 
 
+def test_what_one_that_is_gone_only_listed_is_let_go_of_once_and_not_anew_until_its_calls_are_over() -> None:
+    """Else no listing would ever be young enough, and all who share a server with it would look without end."""
+    world, mine = World(), of("mine", X, Y)
+    world.sees(mine, with_open(of("theirs", X, Y), Y))
+    world.claims.drop(("ns", "theirs"))
+    gone = world.now
+    world.now += SECOND
+    world.sees(mine)
+    assert world.better(mine) == {Y: "ns/theirs"}
+    assert world.claims.freed(mine) == gone
+    assert world.claims.reserve(mine, intent(X), world.now)
+
+
 def test_a_clock_that_is_set_back_keeps_nobody_waiting() -> None:
     world, mine, theirs = World(), of("mine", X), having(of("theirs", X), (X,))
     world.sees(mine, theirs)
