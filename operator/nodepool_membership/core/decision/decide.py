@@ -219,8 +219,10 @@ class _Pipeline:
             self._plan = standing.plan
         elif spec.approval is Approval.MANUAL:
             # What is not certain to be absent is not planned, and nothing is called.
-            why = gates.not_usable(seen, spec.node_pool.node_pool_id) if what.add or what.remove else None
+            why = gates.not_usable(seen, spec.node_pool.node_pool_id)
             standing = replace(standing, covered=frozenset(), blocker=why)
+        if not what.waits(state, standing.covered or frozenset()):
+            standing = replace(standing, blocker=None)
         if spec.suspend:
             self._plan = approval.plan_of(self._membership, standing.state, what, seen.pool)
         return standing

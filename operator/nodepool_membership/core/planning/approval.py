@@ -34,6 +34,10 @@ class Foreseen:
     adopt: frozenset[str]
     remove: frozenset[str]
 
+    def waits(self, state: State, covered: Set[str]) -> bool:
+        """Whether there is more to approve than members of which a look or two do not tell that they are gone."""
+        return bool(self.remove - covered or self.add - state.members - covered)
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -135,6 +135,22 @@ def test_while_it_is_not_certain_what_there_is_to_be_done_that_is_told_and_no_wo
         assert waits(run) == plan
 
 
+@pytest.mark.parametrize("counted", [None, 2])
+def test_a_member_that_a_look_or_two_do_not_show_asks_for_no_word_yet(counted: int | None) -> None:
+    run = a_run(A, B, drift=DriftPolicy.REJOIN)
+    run.cloud.nodes = active([A, B])
+    run.cloud.pool = replace(run.cloud.pool, current_nodes=counted)
+    run.step()
+    run.cloud.nodes = active([B])
+    for _ in range(2):
+        run.wait(SETTINGS.resync_interval)
+        run.step()
+        assert run.ready.status == "True"
+    run.cloud.pool = replace(run.cloud.pool, current_nodes=None)
+    assert run.step_thrice().intent is None
+    assert run.ready.reason is Reason.AWAITING_APPROVAL
+
+
 def test_a_word_that_is_taken_back_stops_what_is_not_called_yet() -> None:
     run = a_run(A, B)
     plan = waits(run)
