@@ -42,7 +42,10 @@ class Memory:
     """When servers that were read and not sent were read last."""
 
     def without_known(self, freed: datetime | None) -> "Memory":
-        """That it is known how long the object is as it is helps nothing if others let go of its servers since."""
+        """Without what was known before others let go of its servers: from then on it is known to be as it is.
+
+        Not from now on: somebody who lets go of something every few seconds would keep it from ever having a listing.
+        """
         if self.known is None or freed is None or freed <= self.known.since:
             return self
-        return replace(self, known=None)
+        return replace(self, known=replace(self.known, since=freed), waiting=None)
