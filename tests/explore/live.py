@@ -75,10 +75,8 @@ class Fair:
             self._due |= dict.fromkeys(parked, float(self.world.now))
 
     def edit(self, key: int, stored: Object) -> None:
-        objects = list(self.world.objects)
-        objects[key] = stored
         # Who edits or resets has read what was said of a call that was lost.
-        self.world = self.world._replace(objects=tuple(objects), burnt=physics.NEVER)
+        self.world = self.world.with_object(key, stored)._replace(burnt=physics.NEVER)
 
 
 def of_future(scenario: Scenario, world: World) -> list[str]:

@@ -3,34 +3,21 @@
 Not for: which of it is tried, or when it is too much (`search`).
 """
 
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 from explore import judge, physics
-from explore.objects import (
-    NEW_STATUS,
-    Object,
-    Offer,
-    deleted,
-    edited,
-    looked_at,
-    made_anew,
-    parsed,
-    server_id,
-    voided,
-    with_status,
-)
-from explore.process import Point, Ran, Run
+from explore.objects import deleted, looked_at, server_id, voided
+from explore.points import Point, Ran
+from explore.process import Run
 from explore.remembered import fresh
 from explore.scenarios import Scenario
 from explore.snapshots import snapshot
+from explore.users import CALLS, edits
 from explore.world import World
 
 TICKS = (0, 60, 360, 1860)
-CALLS: Final = frozenset({"begin", "add", "remove"})
-"""Points between an intent and its call."""
 _SPINS = 6
 """How often an object is worked again at once within a round."""
 
@@ -55,7 +42,7 @@ def judged(before: World, world: World, wrongs: tuple[str, ...]) -> tuple[World,
     for key, (old, new) in enumerate(zip(before.objects, world.objects, strict=True)):
         if new.there and new.status is not old.status and new.status != old.status:
             found += judge.of_status(new)
-            world = _put(world, key, looked_at(new))
+            world = world.with_object(key, looked_at(new))
     if world.cloud.sent:
         world = world._replace(cloud=world.cloud._replace(sent=()))
     return world, tuple(found)
@@ -226,110 +213,10 @@ def takeover(world: World) -> World:
 
 def _users(scenario: Scenario, world: World) -> Iterator[Next]:
     for key, stored in enumerate(world.objects):
-        for text, after in _edits(scenario, world, key, stored):
+        for text, after in edits(scenario, world, key, stored):
             yield Next(text, after)
     if world.paused is None:
         yield Next("kill", kill(world))
-
-
-def _edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterator[tuple[str, World]]:
-    if not stored.there:
-        if any(world.goes(i) and o.there for i, o in enumerate(world.objects)):
-            return
-        if any(node is not None and node.away_until > world.now for node in world.cloud.nodes):
-            # A new object knows of no members: one listing that agrees with the count proves their absence to it.
-            return
-        made = _put(world, key, made_anew(stored, world.uids + 1, world.now))
-        yield f"create {key}", made._replace(uids=world.uids + 1, going=False)
-        return
-    if world.paused is not None and world.paused.kind in CALLS and world.paused.key == key:
-        # Between the intent and its call nobody can take back what was asked for.
-        return
-    for name, values in scenario.edits.items() if stored.deleted is None else ():
-        for value in values:
-            fields: dict[str, Any] = {name: value}
-            after = edited(stored, stored.spec._replace(**fields))
-            if after is not None:
-                yield f"edit {key} {name}={_shown(value)}", _said(_put(world, key, after))
-    for text in (*_OF_STATUS, *_OF_OBJECT):
-        if (after := _done(scenario, world, stored, text)) is not None:
-            told = _put(world, key, after)
-            yield f"{text} {key}", _said(told) if text.startswith("reset") else told
-
-
-def _said(world: World) -> World:
-    """Somebody said something, by an edit or a reset: whoever lost servers or a canary may go on."""
-    return world._replace(burnt=physics.NEVER, cloud=world.cloud._replace(tried=False))
-
-
-_OF_OBJECT = ("reset", "reset-only-0", "ask", "delete", "pause", "pause-all", "go on", "unhold", "approve", "withdraw")
-_OF_STATUS = ("lose", "spoil", "restore", "back-up", "clear")
-
-
-def _done(scenario: Scenario, world: World, stored: Object, text: str) -> Object | None:  # noqa: PLR0911 - a table of moves
-    if text in _OF_STATUS:
-        return _status_done(stored, text) if scenario.breaks_status else None
-    changed = stored._replace(version=stored.version + 1)
-    status = parsed(stored.status)
-    lost = stored.held and (not status.get("lastBatch") or "recovery" in status)
-    match text:
-        case "reset" if not lost:
-            return changed._replace(reset=stored.reset + 1, only=None, asked=0)
-        case "reset-only-0":
-            return changed._replace(reset=stored.reset + 1, only=0, asked=0)
-        case "ask":
-            return changed._replace(asked=stored.asked + 1)
-        case "delete" if scenario.deletes and stored.deleted is None:
-            return deleted(stored, world.now)
-        case "pause" | "pause-all" if not stored.paused:
-            return changed._replace(paused="object" if text == "pause" else "namespace")
-        case "go on" if stored.paused:
-            return changed._replace(paused="")
-        case "approve" | "withdraw":
-            return _word_given(stored, text)
-        case "unhold" if scenario.breaks_status and stored.held and stored.deleted is None:
-            return changed._replace(held=False)
-    return None
-
-
-def _word_given(stored: Object, text: str) -> Object | None:
-    """A yes to the plan that its status shows, or the end of one."""
-    shows = stored.spec.approval == judge.MANUAL and "plan" in parsed(stored.status)
-    if text == "approve" and shows and stored.approved != stored.offered:
-        return stored._replace(version=stored.version + 1, approved=stored.offered)
-    if text == "withdraw" and stored.approved.plan:
-        return stored._replace(version=stored.version + 1, approved=Offer())
-    return None
-
-
-def _status_done(stored: Object, text: str) -> Object | None:
-    status = parsed(stored.status)
-    match text:
-        case "lose" if stored.held and stored.status != NEW_STATUS:
-            return with_status(stored, NEW_STATUS)
-        case "spoil" if isinstance(status.get("lastBatch"), int):
-            return with_status(stored._replace(kept=stored.status), _text(status | {"lastBatch": "many"}))
-        case "restore" if stored.kept is not None and stored.kept != stored.status:
-            return with_status(stored, stored.kept)
-        case "back-up" if stored.kept is None and status.get("lastBatch") is not None:
-            return stored._replace(kept=stored.status)
-        case "clear" if status.get("conditions"):
-            return with_status(stored, _text(status | {"conditions": []}))
-    return None
-
-
-def _text(status: dict[str, Any]) -> str:
-    return json.dumps(status, separators=(",", ":"))
-
-
-def _shown(value: object) -> str:
-    return "".join(str(s) for s in sorted(value)) if isinstance(value, frozenset) else str(value)
-
-
-def _put(world: World, key: int, stored: Object) -> World:
-    objects = list(world.objects)
-    objects[key] = stored
-    return world._replace(objects=tuple(objects))
 
 
 def _world(scenario: Scenario, world: World) -> Iterator[Next]:
@@ -364,7 +251,7 @@ def _namespace_deleted(world: World) -> World:
     """The namespace of the first object goes, with all that is in it."""
     for key, stored in enumerate(world.objects):
         if stored.there and stored.deleted is None and stored.namespace == world.objects[0].namespace:
-            world = _put(world, key, deleted(stored, world.now))
+            world = world.with_object(key, deleted(stored, world.now))
     return world._replace(going=any(o.there for o in world.objects if o.namespace == world.objects[0].namespace))
 
 

@@ -9,11 +9,12 @@ import json
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from explore import calls
 from explore.answers import job_said
 from explore.objects import Object, body, moment, server_of, with_status
+from explore.points import Point, Ran
 from explore.remembered import packed, unpacked
 from explore.snapshots import AWAY, at_hand, ticked
 from explore.world import Paused, World
@@ -34,28 +35,6 @@ from nodepool_membership.runtime.claims.claims import Claims
 
 SETTINGS: Final = Settings()
 INTERVALS: Final = Intervals(SETTINGS.poll_interval, SETTINGS.resync_interval)
-
-
-class Point(NamedTuple):
-    """A place in a program where the world had a choice, or the program might stand still."""
-
-    at: int
-    """How many effects came before it."""
-    kind: str
-    """"look" and "begin" (it stands still at most), "jobs", "add", "remove", "status", "finalizer" or "reserve"."""
-    servers: tuple[int, ...] = ()
-    more: tuple[str, ...] = ()
-    """Choices beside those of its kind."""
-
-
-class Ran(NamedTuple):
-    """What came of running a program, to its end or to where it stands still."""
-
-    world: World
-    points: tuple[Point, ...]
-    wrongs: tuple[str, ...] = ()
-    seconds: float | None = None
-    """Until the object is worked again; None: the program stands still, or the object is gone."""
 
 
 class _StandsStill(Exception):  # noqa: N818 - no error

@@ -93,6 +93,11 @@ class World(NamedTuple):
         """Whether the namespace of an object is being deleted."""
         return self.going and self.objects[key].namespace == self.objects[0].namespace
 
+    def with_object(self, key: int, stored: Object) -> "World":
+        objects = list(self.objects)
+        objects[key] = stored
+        return self._replace(objects=tuple(objects))
+
 
 @lru_cache(maxsize=300_000)
 def _seconds_in(status: str) -> tuple[str, tuple[int, ...]]:
