@@ -9,11 +9,11 @@ import asyncio
 import atexit
 import json
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 import httpx
 
@@ -34,6 +34,7 @@ from nodepool_membership.runtime.cloud.clouds import Access
 from nodepool_membership.runtime.reconcile.send import Sender
 
 T = TypeVar("T")
+Steps: TypeAlias = Mapping[type, Callable[[Any], Generator[Any, Any, Any]]]
 
 LIFE: Final = 60
 """Seconds for which temporary keys are good: as long as a call may wait after its intent."""
@@ -42,8 +43,8 @@ MOST: Final = 60
 KEY_FATES: Final = ("ended", "no keys")
 """The gateway does not know the keys any more, or nobody gives any."""
 
-_LOOP: Final = asyncio.new_event_loop()
-atexit.register(_LOOP.close)
+LOOP: Final = asyncio.new_event_loop()
+atexit.register(LOOP.close)
 
 
 class Moment(NamedTuple):
@@ -80,8 +81,15 @@ class Came(NamedTuple):
     wrongs: tuple[str, ...] = ()
 
 
-def in_two(program: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
-    """The same program, in which each call is two effects."""
+def in_two(call: fx.Call) -> Generator[Any, Any, Answer]:
+    """A call as two effects."""
+    begun = yield Begin(call.intent)
+    answer: Answer = yield Leave(call.membership, call.intent, begun)
+    return answer
+
+
+def in_steps(program: Generator[Any, Any, T], steps: Steps) -> Generator[Any, Any, T]:
+    """The same program, in which some effects are several."""
     answer: Any = None
     error: Exception | None = None
     while True:
@@ -92,11 +100,8 @@ def in_two(program: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
             return ended
         answer, error = None, None
         try:
-            if isinstance(effect, fx.Call):
-                begun = yield Begin(effect.intent)
-                answer = yield Leave(effect.membership, effect.intent, begun)
-            else:
-                answer = yield effect
+            step = steps.get(type(effect))
+            answer = (yield effect) if step is None else (yield from step(effect))
         except fx.StoreError as thrown:
             error = thrown
 
@@ -140,8 +145,8 @@ def _with_keys(cloud: physics.Cloud, call: Leave, fate: str, at: Moment, keys_un
             budgets = Budgets(600, random=lambda: 0.0, clock=lambda: 0.0)
             return await sender.call(call.membership, call.intent, Access(client, key, way.identity, budgets))
 
-    with _silence():
-        answer = _LOOP.run_until_complete(sent())
+    with silence():
+        answer = LOOP.run_until_complete(sent())
     return Came(way.cloud, answer, way.keys_until, tuple(way.wrongs))
 
 
@@ -234,7 +239,7 @@ def _response(told: physics.Answer, intent: Batch) -> httpx.Response:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """What is logged of so many calls is read by nobody."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Set
 from typing import Any, Final
 
 from explore.objects import Object, parsed, server_id
-from explore.physics import ACTIVE, POOL, Cloud, Node, Sent, hangs
+from explore.physics import ACTIVE, NEVER, POOL, Cloud, Node, Sent, hangs
 
 MANUAL: Final = "Manual"
 MANY: Final = 3
@@ -29,6 +29,8 @@ def of_call(sent: Sent, objects: tuple[Object, ...], kept: Set[int]) -> list[str
                 wrongs.append(f"server {name} is wiped, nobody asked for it")
             elif not sent.late and all(o.spec.approval == MANUAL and server not in o.approved.add for o in wanted):
                 wrongs.append(f"server {name} is wiped, and no approval covers it")
+            elif not sent.late and server in sent.unmarked and all(o.spec.mark for o in wanted):
+                wrongs.append(f"server {name} is wiped, and had no mark")
         elif not _to_go(objects, server, kept):
             wrongs.append(f"server {name} is removed, nobody asked for it")
     return wrongs + _of_canary(sent, objects)
@@ -126,7 +128,12 @@ def of_servers(stored: Object, cloud: Cloud) -> list[str]:
         node, reason = cloud.nodes[server], failures.get(server_id(server))
         if reason is not None:
             true = _TRUE.get(reason)
-            if true is None or not true(node):
+            if reason in _UNFIT:
+                # Nobody looks at a server again before a person lets it be wiped.
+                lacks = reason == "RequiredTagMissing" and stored.spec.mark and cloud.marks[server] != NEVER
+                if not (lacks and node is None) and said.get("reason") not in _WAITS:
+                    wrongs.append(f"server {'ABCD'[server]} has failed with {reason}, which is not so")
+            elif true is None or not true(node):
                 wrongs.append(f"server {'ABCD'[server]} has failed with {reason}, its node is {node}")
         elif server_id(server) in members:
             if node is None or (node.pool, node.phase) != (POOL, ACTIVE):
@@ -154,6 +161,8 @@ _TRUE: Final[dict[str, Callable[[Node | None], bool]]] = {
     "OtherPool": _is_elsewhere,
 }
 """Which reason of a server that failed is so, by its node. Others cannot come of what these worlds do."""
+_UNFIT: Final = frozenset({"RequiredTagMissing", "ServerIsNode", "ServerNotFound"})
+"""What is said of a server that was read, and not sent."""
 _WAITS: Final = frozenset(
     {
         "AwaitingApproval",

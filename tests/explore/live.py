@@ -86,7 +86,7 @@ def of_future(scenario: Scenario, world: World) -> list[str]:
         return wrongs
     # In a fair world every job ends.
     fair = Fair(world._replace(cloud=physics.end_jobs(world.cloud, world.now)))
-    return _at_rest(fair) or _previewed(fair.world) or _way_out(scenario, fair)
+    return _at_rest(fair) or _previewed(fair.world) or _marked(fair) or _way_out(scenario, fair)
 
 
 def _at_rest(fair: Fair) -> list[str]:
@@ -122,6 +122,15 @@ def _previewed(world: World) -> list[str]:
             if len(done) > plan.get(name, -1):
                 return [f"the preview says {name} {plan.get(name)}, resuming did so to {len(done)} servers"]
     return []
+
+
+def _marked(fair: Fair) -> list[str]:
+    """Who gets its mark is taken up by itself."""
+    if all(mark == physics.NEVER for mark in fair.world.cloud.marks):
+        return []
+    marks = (physics.NEVER,) * len(fair.world.cloud.marks)
+    fair.world = fair.world._replace(cloud=fair.world.cloud._replace(marks=marks))
+    return _at_rest(fair)
 
 
 def _spoilt(stored: Object) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from explore import judge, physics
+from explore import judge, physics, reads
 from explore.objects import deleted, looked_at, server_id, voided
 from explore.points import Point, Ran
 from explore.process import Run
@@ -183,6 +183,8 @@ def _choices(point: Point) -> Iterator[str]:
     match point.kind:
         case "jobs":
             yield from ("404", "unreadable", "trouble")
+        case "servers":
+            yield from reads.FATES
         case "add":
             single = {"refused-part"} if len(point.servers) == 1 else set()
             yield from (fate for fate in physics.ADD_FATES if fate != "joins" and fate not in single)
@@ -228,7 +230,8 @@ def _world(scenario: Scenario, world: World) -> Iterator[Next]:
             if what == "foreign" and world.paused is not None:
                 # Between the listing and the call nothing keeps somebody else from making the server a node.
                 continue
-            cloud = physics.others(world.cloud, what, server, world.now)
+            happens = physics.marked if what in {"mark", "unmark"} else physics.others
+            cloud = happens(world.cloud, what, server, world.now)
             if cloud is not None and cloud != world.cloud:
                 yield Next(f"{what} {server}", world._replace(cloud=cloud))
     cloud = physics.lagging(world.cloud, world.now)

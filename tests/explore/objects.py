@@ -17,6 +17,8 @@ RECONCILE: Final = "reconcile.fluxcd.io/requestedAt"
 RESET_ONLY: Final = "cce.nodepools.dev/reset-only"
 PAUSED: Final = "cce.nodepools.dev/paused"
 APPROVED: Final = "cce.nodepools.dev/approved-plan"
+MARK: Final = "nodepool-membership"
+"""The key of a mark; its value is the pool's id."""
 NEW_STATUS: Final = '{"observedGeneration":-1,"conditions":[{"type":"Ready","status":"Unknown","reason":"Pending"}]}'
 
 
@@ -50,6 +52,9 @@ class Spec(NamedTuple):
     timeout: int = 600
     canary: int = 0
     approval: str = "Automatic"
+    preflight: str = "Report"
+    mark: bool = False
+    """Only servers with a mark may be wiped."""
 
 
 class Offer(NamedTuple):
@@ -144,6 +149,7 @@ def spec_json(spec: Spec) -> dict[str, Any]:
         "joinTimeoutSeconds": spec.timeout,
         "rollout": {"canary": spec.canary},
         "approval": spec.approval,
+        "preflight": {"mode": spec.preflight, **({"requiredTag": {"key": MARK}} if spec.mark else {})},
     }
 
 

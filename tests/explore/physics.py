@@ -26,6 +26,8 @@ SIGNATURE: Final = 900
 """Seconds around its date for which the gateway takes a request, also one that was held up on its way."""
 AWAY: Final = 540
 """Seconds for which a node that is there may be missing from listings and counts."""
+MARK: Final = 60
+"""Seconds after which a server that lost its mark has none for whoever calls: what was read is not older than that."""
 NEVER: Final = 10**9
 
 
@@ -87,6 +89,8 @@ class Sent(NamedTuple):
     """No server had become Active by a call of this template."""
     tried: bool = False
     """A server had been wiped with this template since somebody last said something."""
+    unmarked: tuple[int, ...] = ()
+    """Servers that had no mark for so long that whoever called could know."""
 
 
 class Cloud(NamedTuple):
@@ -109,6 +113,8 @@ class Cloud(NamedTuple):
     """Templates with which a server became Active after a call."""
     tried: bool = False
     """A server was wiped with the pool's template since somebody last said something."""
+    marks: tuple[int, ...] = ()
+    """By server, when its owner took the mark off it; `NEVER`: it has one. Empty: nobody knows of marks."""
 
 
 ADD_FATES: Final = (
@@ -171,7 +177,8 @@ def _met(
     nodes = tuple(cloud.nodes[s] is not None for s in servers)
     acted_on = tuple(is_acting(cloud, s, now) for s in servers)
     unproven = cloud.template not in cloud.proven
-    sent = Sent(adds, servers, nodes, acted_on, late, burns, unproven, cloud.tried)
+    unmarked = tuple(s for s in servers if cloud.marks and now - cloud.marks[s] > MARK)
+    sent = Sent(adds, servers, nodes, acted_on, late, burns, unproven, cloud.tried, unmarked)
     met = (*cloud.met, *((adds, server) for server in servers))
     return cloud._replace(sent=(*cloud.sent, sent), met=met)
 
@@ -340,6 +347,12 @@ def others(cloud: Cloud, what: str, server: int, now: int) -> Cloud | None:  # n
             made = Node(f"00000000-0000-4000-9000-{serial:012d}", POOL, ACTIVE, now)
             return node_of(cloud._replace(serial=serial), server, made)
     raise ValueError(what)
+
+
+def marked(cloud: Cloud, what: str, server: int, now: int) -> Cloud:
+    """The owner of a server puts the mark on it, or takes it off."""
+    until = NEVER if what == "mark" else min(cloud.marks[server], now)
+    return cloud._replace(marks=(*cloud.marks[:server], until, *cloud.marks[server + 1 :]))
 
 
 def another_template(cloud: Cloud) -> Cloud:

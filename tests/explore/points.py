@@ -14,7 +14,8 @@ class Point(NamedTuple):
     at: int
     """How many effects came before it."""
     kind: str
-    """"look" and "begin" (it stands still at most), "jobs", "add", "remove", "status", "finalizer" or "reserve"."""
+    """"look", "begin" and "heard" (it stands still at most), "jobs", "servers", "add",
+    "remove", "status", "finalizer" or "reserve"."""
     servers: tuple[int, ...] = ()
     more: tuple[str, ...] = ()
     """Choices beside those of its kind."""

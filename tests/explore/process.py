@@ -11,7 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
-from explore import calls
+from explore import calls, reads
 from explore.answers import job_said
 from explore.objects import Object, body, moment, server_of, with_status
 from explore.points import Point, Ran
@@ -24,7 +24,7 @@ from nodepool_membership.api.status import Operation
 from nodepool_membership.core.decision.record import Answer
 from nodepool_membership.core.observed.observation import JobReport, NamespaceState, Trouble
 from nodepool_membership.core.observed.rivals import Rivals
-from nodepool_membership.core.preflight.facts import Inspection, Server
+from nodepool_membership.core.preflight.facts import Inspection
 from nodepool_membership.core.program import effects as fx
 from nodepool_membership.core.program.memory import Memory
 from nodepool_membership.core.program.reconcile import reconcile
@@ -78,7 +78,10 @@ class Run:
     def run(self) -> Ran:
         """Perform effects until the program ends, or has to stand still."""
         key = (self.world.objects[self._key].namespace, self.world.objects[self._key].name)
-        program = calls.in_two(reconcile(key, SETTINGS)) if self.world.temporary else reconcile(key, SETTINGS)
+        steps: calls.Steps = {fx.Call: calls.in_two} if self.world.temporary else {}
+        if self.cloud.marks:
+            steps = {**steps, fx.InspectServers: reads.in_two}
+        program = calls.in_steps(reconcile(key, SETTINGS), steps)
         seconds: float | None = None
         try:
             requeue = self._to_the_end(program)
@@ -309,8 +312,11 @@ class Run:
         return found
 
     def _inspect(self, effect: fx.InspectServers) -> Inspection:
-        found = {i: Server(i, "ACTIVE") for i in effect.server_ids}
-        return Inspection(moment(self.now), effect.server_ids, found)
+        how = self._choice("servers", effect) if self.cloud.marks else ""
+        return reads.seen(self.cloud, effect, how, self.now)
+
+    def _heard(self, effect: reads.Heard) -> None:
+        self._choice("heard", effect)
 
     def _jobs(self, effect: fx.AskJobs) -> dict[str, JobReport] | Trouble:
         how = self._choice("jobs", effect)
@@ -364,6 +370,7 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.AskJobs: Run._jobs,
     fx.ReadCluster: Run._look,
     fx.InspectServers: Run._inspect,
+    reads.Heard: Run._heard,
     fx.IsAtHand: lambda run, effect: at_hand(run.process, run.now, run._key, effect.look) is not None,
     **dict.fromkeys((fx.AskTurn, fx.TakeWriteSlot), lambda _run, _: fx.WriteSlot(0.0)),
     fx.Call: Run._call,

@@ -38,10 +38,12 @@ class Scenario:
     """It begins when all has come to rest, so many seconds later."""
     fate: str = ""
     """Of the calls until then, if it is not the usual one."""
+    marks: tuple[int, ...] = ()
+    """Of servers at the start (`physics.Cloud.marks`)."""
 
     def begin(self) -> World:
         """The world at its start: nothing was looked at yet."""
-        cloud = physics.Cloud((None,) * self.servers)
+        cloud = physics.Cloud((None,) * self.servers, marks=self.marks)
         return World(0, self.objects, cloud, (fresh(self.objects),), stirred=True, uids=9, temporary=self.temporary)
 
 
@@ -150,6 +152,21 @@ SCENARIOS: Final = (
         others=("vanish",),
         deletes=True,
         settled=3600,
+    ),
+    Scenario(
+        "only with a mark",
+        (an_object("x", Spec(BOTH, mark=True)),),
+        {"servers": LISTS, "preflight": ("Off", "Report", "Enforce"), "mark": (False, True)},
+        others=("vanish", "mark", "unmark"),
+        marks=(physics.NEVER, -physics.NEVER),
+    ),
+    Scenario(
+        "joined with a mark, then vanished under Rejoin",
+        (an_object("x", Spec(BOTH, preflight="Off", mark=True, drift="Rejoin")),),
+        {"servers": (ONE, BOTH), "preflight": ("Off", "Enforce"), "approval": ("Automatic", "Manual")},
+        others=("vanish", "away", "mark", "unmark"),
+        settled=3600,
+        marks=(physics.NEVER, physics.NEVER),
     ),
     Scenario(
         KEYS_END,

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from explore.objects import EPOCH, Object, Spec, moment, parsed
-from explore.physics import NEVER, Cloud
+from explore.physics import MARK, NEVER, Cloud
 
 OLD: Final = 3600
 """Seconds after which a moment is as good as any earlier one."""
@@ -141,6 +141,7 @@ def canonical(world: World, claims: Sequence[object]) -> bytes:
         c.serial,
         None if c.told is None or c.told[1] <= now else (c.told[0], c.told[1] - now),
         (c.template, sorted(c.proven), c.tried),
+        [NEVER if off == NEVER else min(now - off, MARK + 1) for off in c.marks],
     )
     processes = [
         (
@@ -179,15 +180,18 @@ def _spec(spec: Spec) -> tuple[object, ...]:
     return (sorted(spec.servers), *spec[1:])
 
 
+def _ago(at: datetime, world: World) -> int:
+    return max(int((at - EPOCH).total_seconds()) - world.now, -OLD)
+
+
 def _memory(memory: tuple[str, Any] | None, world: World, key: int) -> object:
     if memory is None:
         return None
     uid, kept = memory
-    absences = sorted(
-        (s, a.listings, max(int((a.last - EPOCH).total_seconds()) - world.now, -OLD)) for s, a in kept.absences.items()
-    )
+    absences = sorted((s, a.listings, _ago(a.last, world), _ago(a.first, world)) for s, a in kept.absences.items())
     current = kept.unreadable == str(world.objects[key].version)
-    return uid, absences, min(kept.failed_reads, 3), current
+    refused = sorted((i, _ago(at, world)) for i, at in kept.refused.items())
+    return uid, absences, min(kept.failed_reads, 3), current, refused
 
 
 KEPT: Final = 30
