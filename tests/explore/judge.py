@@ -6,7 +6,7 @@ Not for: the operator's own words: nothing of it is imported here, and a status 
 from collections.abc import Callable, Set
 from typing import Any, Final
 
-from explore.objects import Object, parsed, server_id
+from explore.objects import Object, open_jobs, parsed, server_id
 from explore.physics import ACTIVE, NEVER, POOL, Cloud, Node, Sent, hangs
 
 MANUAL: Final = "Manual"
@@ -102,19 +102,15 @@ def of_rest(stored: Object, cloud: Cloud) -> list[str]:
         wrongs.append(f"Ready is True ({said['reason']}), but only {sorted(active)} of the servers are Active")
     if said["status"] == "False" and said["reason"] in {"Pending", "Starting"}:
         wrongs.append(f"Ready is False for no reason: {said['reason']}")
-    open_jobs = _open(status)
-    if open_jobs and not hangs(cloud):
-        wrongs.append(f"batch {open_jobs[0]['batch']} is open for ever")
+    calls = open_jobs(status)
+    if calls and not hangs(cloud):
+        wrongs.append(f"batch {calls[0]['batch']} is open for ever")
     if said["status"] == "False" and stored.spec.servers <= active and not status.get("surplus"):
         joined = int(status.get("joined", 0))
         # A call that does not end for a server that left the list since is told.
-        if not stored.spec.suspend and said["reason"] != "Conflict" and not open_jobs:
+        if not stored.spec.suspend and said["reason"] != "Conflict" and not calls:
             wrongs.append(f"every server is Active, {joined} joined, Ready is False: {said['reason']}")
     return wrongs
-
-
-def _open(status: dict[str, Any]) -> list[dict[str, Any]]:
-    return [j for j in status.get("jobs", []) if j["phase"] in {"Submitting", "Running", "Verifying"}]
 
 
 def of_servers(stored: Object, cloud: Cloud) -> list[str]:
@@ -122,7 +118,7 @@ def of_servers(stored: Object, cloud: Cloud) -> list[str]:
     status, said = parsed(stored.status), ready(stored)
     failures = {i: group["reason"] for group in status.get("failures", []) for i in group["serverIDs"]}
     members = set(status.get("members", []))
-    joining = {i for job in _open(status) for i in job.get("serverIDs", [])} if hangs(cloud) else set()
+    joining = {i for job in open_jobs(status) for i in job.get("serverIDs", [])} if hangs(cloud) else set()
     wrongs = []
     for server in sorted(stored.spec.servers):
         node, reason = cloud.nodes[server], failures.get(server_id(server))

@@ -42,7 +42,8 @@ def judged(before: World, world: World, wrongs: tuple[str, ...]) -> tuple[World,
     for key, (old, new) in enumerate(zip(before.objects, world.objects, strict=True)):
         if new.there and new.status is not old.status and new.status != old.status:
             found += judge.of_status(new)
-            world = world.with_object(key, looked_at(new))
+            there = {s for s, node in physics.shown(world.cloud, world.now) if node.pool == physics.POOL}
+            world = world.with_object(key, looked_at(new, there, old.status))
     if world.cloud.sent:
         world = world._replace(cloud=world.cloud._replace(sent=()))
     return world, tuple(found)

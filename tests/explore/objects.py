@@ -4,6 +4,7 @@ Not for: the operator, of which nothing is known here.
 """
 
 import json
+from collections.abc import Iterable, Set
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -55,6 +56,9 @@ class Spec(NamedTuple):
     preflight: str = "Report"
     mark: bool = False
     """Only servers with a mark may be wiped."""
+
+
+_OPEN: Final = frozenset({"Submitting", "Running", "Verifying"})
 
 
 class Offer(NamedTuple):
@@ -182,15 +186,31 @@ def voided(stored: Object) -> Object:
     return stored._replace(offered=Offer(stored.offered.plan), approved=Offer(stored.approved.plan))
 
 
-def looked_at(stored: Object) -> Object:
-    """Its status has changed: what it offers, and who of the approved has joined."""
+def looked_at(stored: Object, there: Set[int], before: str) -> Object:
+    """Its status has changed: what it offers, and who of the approved has joined; `there`: who has a node.
+
+    Nobody is offered for whom a call is under way. A member is offered again while it has no node.
+    """
     status = parsed(stored.status)
-    members = frozenset(server_of(i) for i in status.get("members", []))
+    members = _servers(status.get("members", []))
+    called = _servers(i for job in open_jobs(status) for i in job.get("serverIDs", []))
     plan = status.get("plan", {}).get("id", "")
     if plan and plan != stored.offered.plan:
-        stored = stored._replace(offered=Offer(plan, stored.spec.servers - members, members | stored.surplus))
+        remove = stored.surplus if stored.deleted is None else members | stored.surplus
+        add = stored.spec.servers - (members & there)
+        stored = stored._replace(offered=Offer(plan, add - called, remove - called))
+    joined = members & (there | (members - _servers(parsed(before).get("members", []))))
     approved = stored.approved
-    return stored._replace(approved=approved._replace(add=approved.add - members))
+    return stored._replace(approved=approved._replace(add=approved.add - joined))
+
+
+def open_jobs(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls that a status says are under way."""
+    return [job for job in status.get("jobs", []) if job["phase"] in _OPEN]
+
+
+def _servers(ids: Iterable[str]) -> frozenset[int]:
+    return frozenset(server_of(i) for i in ids)
 
 
 def with_status(stored: Object, status: str) -> Object:

@@ -15,6 +15,7 @@ A, B = 0, 1
 BOTH: Final = frozenset({A, B})
 ONE: Final = frozenset({A})
 OTHER: Final = frozenset({B})
+ALL: Final = frozenset({0, 1, 2})
 NOBODY: Final[frozenset[int]] = frozenset()
 
 
@@ -38,6 +39,9 @@ class Scenario:
     """It begins when all has come to rest, so many seconds later."""
     fate: str = ""
     """Of the calls until then, if it is not the usual one."""
+    before: tuple[str, ...] = ()
+    """Moves that come then, each with its round; after a tick, the fate of a call in it. "settle" and seconds: it comes
+    to rest again for so long."""
     marks: tuple[int, ...] = ()
     """Of servers at the start (`physics.Cloud.marks`)."""
 
@@ -131,8 +135,8 @@ SCENARIOS: Final = (
     ),
     Scenario(
         "a canary first",
-        (an_object("x", Spec(frozenset({0, 1, 2}), canary=1, parallel=3)),),
-        {"servers": (BOTH, frozenset({0, 1, 2})), "canary": (0, 1), "batch": (1, 200)},
+        (an_object("x", Spec(ALL, canary=1, parallel=3)),),
+        {"servers": (BOTH, ALL), "canary": (0, 1), "batch": (1, 200)},
         others=("vanish", "break"),
         templates=True,
         servers=3,
@@ -152,6 +156,77 @@ SCENARIOS: Final = (
         others=("vanish",),
         deletes=True,
         settled=3600,
+    ),
+    Scenario(
+        "joined by a yes, then lost under Rejoin",
+        (an_object("x", Spec(BOTH, approval="Manual", drift="Rejoin")),),
+        {"servers": (ONE, BOTH), "suspend": (False, True)},
+        others=("vanish", "away"),
+        settled=3600,
+        before=("approve 0", "settle 3600"),
+    ),
+    Scenario(
+        "joined by a yes, then removed by another",
+        (an_object("x", Spec(BOTH, approval="Manual", removal="Remove", deletion="Remove")),),
+        {"servers": (ONE, OTHER, BOTH), "approval": ("Automatic", "Manual"), "suspend": (False, True)},
+        others=("vanish",),
+        deletes=True,
+        settled=3600,
+        before=("approve 0", "settle 3600"),
+    ),
+    Scenario(
+        "a removal under way, then a yes to another",
+        (an_object("x", Spec(ALL, removal="Remove", parallel=2)),),
+        {"servers": (BOTH, frozenset({0, 1, 3})), "removal": POLICIES, "approval": ("Automatic", "Manual")},
+        others=("vanish",),
+        servers=4,
+        settled=3600,
+        before=(
+            *("edit 0 servers=01", "tick 0", "tick 360 stays", "edit 0 approval=Manual", "tick 0"),
+            *("edit 0 servers=013", "ask 0", "tick 0"),
+        ),
+    ),
+    Scenario(
+        "a yes, and a canary",
+        (an_object("x", Spec(ALL, approval="Manual", canary=1, parallel=2)),),
+        {"servers": (BOTH, ALL), "suspend": (False, True)},
+        others=("vanish", "break"),
+        templates=True,
+        servers=3,
+        settled=3600,
+    ),
+    Scenario(
+        "a canary that failed",
+        (an_object("x", Spec(ALL, canary=1, parallel=2, batch=1)),),
+        {"suspend": (False, True), "canary": (0, 1)},
+        others=("vanish",),
+        templates=True,
+        servers=3,
+        settled=3600,
+        fate="breaks",
+    ),
+    Scenario(
+        "a canary, suspended",
+        (an_object("x", Spec(ALL, canary=1, parallel=2, batch=1, drift="Rejoin")),),
+        {"suspend": (False, True), "timeout": (300, 600)},
+        others=("vanish",),
+        servers=3,
+    ),
+    Scenario(
+        "twice away, then suspended",
+        (an_object("x", Spec(ONE, drift="Rejoin")),),
+        {"servers": (ONE, BOTH), "suspend": (False, True)},
+        others=("vanish", "away"),
+        settled=3600,
+        before=("away 0", "tick 0", "tick 360"),
+    ),
+    Scenario(
+        "twice away, then beside a call that takes long",
+        (an_object("x", Spec(ONE, drift="Rejoin")),),
+        {"servers": (ONE, BOTH)},
+        others=("away",),
+        settled=3600,
+        before=("away 0", "tick 0", "tick 360", "edit 0 servers=01", "tick 0 long"),
     ),
     Scenario(
         "only with a mark",

@@ -15,6 +15,7 @@ from explore.live import Fair, of_future
 from explore.moves import Next, awaits, play, snapped, strange, twice_strange, usual, work
 from explore.remembered import comparable
 from explore.scenarios import Scenario
+from explore.users import CALLS
 from explore.world import World, canonical
 
 Trail: TypeAlias = "tuple[Trail, str] | None"
@@ -97,8 +98,20 @@ def beginning(scenario: Scenario) -> World:
     world = scenario.begin()
     if not scenario.settled:
         return world
-    fair = Fair(world, scenario.fate)
-    fair.run(scenario.settled)
+    world = _settled(world, scenario.settled, scenario.fate)
+    for move in scenario.before:
+        if move.startswith("settle"):
+            world = _settled(world, int(move.split()[1]), scenario.fate)
+        else:
+            ticks = " ".join(move.split()[:2]) if move.startswith("tick") else move
+            world, _, _ = _round(play(scenario, world, ticks).world, None, move[len(ticks) :].strip())
+    return world
+
+
+def _settled(world: World, seconds: int, fate: str) -> World:
+    """The world when all has come to rest, so many seconds later."""
+    fair = Fair(world, fate)
+    fair.run(seconds)
     return fair.world._replace(stirred=True)
 
 
@@ -187,13 +200,16 @@ class _Search:
         self._say(history)
 
 
-def _round(world: World, trail: Trail) -> tuple[World, Trail, tuple[str, ...]]:
+def _round(world: World, trail: Trail, fate: str = "") -> tuple[World, Trail, tuple[str, ...]]:
     while world.todo or awaits(world):
         if not world.todo:
             world, trail = snapped(world, ""), (trail, "snapshot")
             continue
         key = world.todo[0]
         ran = work(world, key, {})
+        calls = [point.at for point in ran.points if point.kind in CALLS]
+        if fate and calls:
+            ran = work(world, key, {calls[0]: fate})
         world, trail = ran.world, (trail, f"work {key}")
         if ran.wrongs:
             return world, trail, ran.wrongs

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from explore import judge, physics
-from explore.objects import NEW_STATUS, Object, Offer, deleted, edited, made_anew, parsed, with_status
+from explore.objects import NEW_STATUS, Object, Offer, deleted, edited, made_anew, open_jobs, parsed, with_status
 from explore.scenarios import Scenario
 from explore.world import World
 
@@ -34,16 +34,23 @@ def edits(scenario: Scenario, world: World, key: int, stored: Object) -> Iterato
             fields: dict[str, Any] = {name: value}
             after = edited(stored, stored.spec._replace(**fields))
             if after is not None:
-                yield f"edit {key} {name}={_shown(value)}", _said(world.with_object(key, after))
+                told = world.with_object(key, after)
+                # To stop and go on says nothing of what failed.
+                yield f"edit {key} {name}={_shown(value)}", told if name == "suspend" else _said(told, stored)
     for text in (*_OF_STATUS, *_OF_OBJECT):
         if (after := _done(scenario, world, stored, text)) is not None:
             told = world.with_object(key, after)
-            yield f"{text} {key}", _said(told) if text.startswith("reset") else told
+            yield f"{text} {key}", _said(told, stored) if text.startswith("reset") else told
 
 
-def _said(world: World) -> World:
-    """Somebody said something, by an edit or a reset: whoever lost servers or a canary may go on."""
-    return world._replace(burnt=physics.NEVER, cloud=world.cloud._replace(tried=False))
+def _said(world: World, stored: Object) -> World:
+    """Somebody said something, by an edit or a reset: whoever lost servers or a canary may go on.
+
+    A canary that is under way, as one reads in its status, nobody has lost yet.
+    """
+    status = parsed(stored.status)
+    waits = "halt" not in status and any(job["operation"] == "Add" for job in open_jobs(status))
+    return world._replace(burnt=physics.NEVER, cloud=world.cloud._replace(tried=world.cloud.tried and waits))
 
 
 _OF_OBJECT = ("reset", "reset-only-0", "ask", "delete", "pause", "pause-all", "go on", "unhold", "approve", "withdraw")
@@ -79,8 +86,10 @@ def _done(scenario: Scenario, world: World, stored: Object, text: str) -> Object
 def _word_given(stored: Object, text: str) -> Object | None:
     """A yes to the plan that its status shows, or the end of one."""
     shows = stored.spec.approval == judge.MANUAL and "plan" in parsed(stored.status)
-    if text == "approve" and shows and stored.approved != stored.offered:
-        return stored._replace(version=stored.version + 1, approved=stored.offered)
+    if text == "approve" and shows and stored.approved.plan != stored.offered.plan:
+        more, before = stored.offered, stored.approved
+        both = Offer(more.plan, more.add | before.add, more.remove | before.remove)
+        return stored._replace(version=stored.version + 1, approved=both)
     if text == "withdraw" and stored.approved.plan:
         return stored._replace(version=stored.version + 1, approved=Offer())
     return None
