@@ -14,6 +14,7 @@ from explore.objects import EPOCH, Object
 from explore.world import Process
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.runtime.claims.claims import Claims
+from nodepool_membership.runtime.claims.index import Index
 
 SETTLE_WINDOW: Final = Settings().settle_window
 
@@ -23,21 +24,24 @@ def fresh(objects: tuple[Object, ...], skew: int = 0) -> Process:
     there = frozenset(i for i, o in enumerate(objects) if o.there)
     empty = Claims(lambda _: None, SETTLE_WINDOW, now=lambda: EPOCH)
     # A thousand empty arrays, which the size of a real index needs, take longer to pack than all else here.
-    empty._buckets = [array("Q")]
+    empty._index._buckets = [array("Q")]
     nothing = (None,) * len(objects)
     return Process(there, nothing, nothing, packed(empty), skew=skew, noted=nothing)
 
 
 def packed(claims: Claims) -> bytes:
     """Claims as a value."""
-    return pickle.dumps({name: value for name, value in vars(claims).items() if name not in {"_wake", "_now"}})
+    index = {name: value for name, value in vars(claims._index).items() if name != "_shared"}
+    rest = {name: value for name, value in vars(claims).items() if name not in {"_wake", "_now", "_index"}}
+    return pickle.dumps((rest, index))
 
 
 def unpacked(blob: bytes, now: Callable[[], datetime]) -> Claims:
     """Claims from their value, with a clock."""
-    claims = Claims.__new__(Claims)
-    known = pickle.loads(blob)  # noqa: S301 - this process packed it itself
-    vars(claims).update(known, _wake=lambda _: None, _now=now)
+    claims, index = Claims.__new__(Claims), Index.__new__(Index)
+    known, claimed = pickle.loads(blob)  # noqa: S301 - this process packed it itself
+    vars(index).update(claimed, _shared=claims._flag)
+    vars(claims).update(known, _wake=lambda _: None, _now=now, _index=index)
     return claims
 
 
@@ -46,13 +50,15 @@ def _claims_without_time(blob: bytes) -> tuple[Any, tuple[int, ...], tuple[datet
     claims = unpacked(blob, lambda: EPOCH)
     slots = sorted(claims._slots.items(), key=lambda item: (item[1].key, item[1].uid, item[1].over or EPOCH))
     order = {number: index for index, (number, _) in enumerate(slots)}
-    entries = sorted((entry >> 18, order[entry >> 2 & 0xFFFF], entry & 3) for b in claims._buckets for entry in b)
+    buckets = claims._index._buckets
+    entries = sorted((entry >> 18, order[entry >> 2 & 0xFFFF], entry & 3) for bucket in buckets for entry in bucket)
+    aside = sorted((order[n], sorted(digests)) for kept in claims._aside.values() for n, digests in kept.items())
     told = [
         (s.key, s.uid, s.digest, sorted(s.reserved), s.contested, s.live, s.lost, s.called, claims._binds(s))
         for _, s in slots
     ]
     overs = tuple(-1 if s.over is None else int((s.over - EPOCH).total_seconds()) for _, s in slots)
-    return (told, entries), overs, (claims._freed, *(s.freed for _, s in slots))
+    return (told, entries, aside), overs, (claims._freed, *(s.freed for _, s in slots))
 
 
 def comparable(process: Process, now: int) -> tuple[object, ...]:

@@ -24,6 +24,12 @@ class World:
     def sees(self, *memberships: Membership) -> None:
         for membership in memberships:
             self.claims.note(membership)
+            self.look_at(membership.metadata.namespace)
+
+    def look_at(self, namespace: str) -> None:
+        """All that it lists has a say from now on."""
+        for _ in self.claims.indexing(namespace):
+            pass
 
     def better(self, membership: Membership) -> dict[str, str]:
         """Servers that others have the right to, and who."""

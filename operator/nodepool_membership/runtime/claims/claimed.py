@@ -78,6 +78,11 @@ class ClaimedServers:
         return self.listed.union(self.members, self.open, self.held)
 
     @property
+    def only_lists(self) -> bool:
+        """Whether the operator has stored nothing of it that counts."""
+        return not (self.members or self.is_live)
+
+    @property
     def is_live(self) -> bool:
         """Whether an earlier call may still act on a server of it."""
         return bool(self.open or self.held or self.lost)

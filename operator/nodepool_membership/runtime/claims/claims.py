@@ -7,14 +7,16 @@ What the operator has stored (open batches, holds, members) counts against every
 server counts in its own namespace; in others once its credentials have read the pool. A finalizer that tells of a lost
 status, which users may write, counts in its own namespace only.
 
-A claim takes 8 bytes, for 10 million ids are claimed at the largest size: 46 bits of the id's hash, the slot of the
-membership, and the strength of its claim, in one of many sorted arrays, which stands for 10 more bits of the hash.
-Two of 10 million different ids look alike with a probability of 1 in 1,400 (2^-56 a pair; the hash is keyed anew in
-every process): then a server is held back, never sent twice, until one of them is off its list.
+Ids are known by 56 bits of their hash (`index`). Two of 10 million different ids look alike with a probability of 1 in
+1,400 (2^-56 a pair; the hash is keyed anew in every process): then a server is held back, never sent twice, until one
+of them is off its list.
+
+What a membership only lists binds nobody outside its namespace before its credentials have read the pool. So until then
+its ids are kept aside (`_aside`), and come into the index when its namespace is looked at: a namespace that lists
+hundreds of thousands keeps others waiting no longer than reading them takes.
 """
 
 from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
@@ -34,20 +36,16 @@ from nodepool_membership.runtime.claims.claimed import (
     has_called,
     source_of,
 )
+from nodepool_membership.runtime.claims.index import SLOT_BITS, Index
 from nodepool_membership.runtime.scheduling.queue import Key
 
-_BUCKET_BITS: Final = 10
-_SLOT_BITS: Final = 16
-_STRENGTH_BITS: Final = 2
-_HASH_BITS: Final = 64 - _SLOT_BITS - _STRENGTH_BITS
-_BUCKETS: Final = 1 << _BUCKET_BITS
-_FULL: Final = 500
-"""Claims per array, on average, before there is one array more. Arrays that only grow would leave holes in memory."""
-_SLOTS: Final = 1 << _SLOT_BITS
+_SLOTS: Final = 1 << SLOT_BITS
 _KEPT: Final = _SLOTS // 16
 """Slots that are left for memberships whose calls may still act, whatever else there is."""
 _SWEPT_AT_ONCE: Final = 512
 """Buckets; so few that a step stays short at the largest size, so many that little of what is over stays."""
+_INDEXED_AT_ONCE: Final = 250
+"""Ids; a third of a millisecond, for several workers of a namespace do it at once."""
 
 
 @dataclass(slots=True)
@@ -68,8 +66,9 @@ class Claims:
         self._wake = wake
         self._linger = linger
         self._now = now
-        self._buckets = [array("Q") for _ in range(_BUCKETS)]
-        self._claims = 0
+        self._index = Index(self._flag)
+        self._aside: dict[str, dict[int, array[int]]] = {}
+        """By namespace and slot: hashes of listed ids that are not in the index yet."""
         self._slots: dict[int, Claimant] = {}
         self._numbers: dict[Key, int] = {}
         self._used: Counter[str] = Counter()
@@ -92,7 +91,7 @@ class Claims:
         named = ClaimedServers.of(found, self._now())
         number, slot = self._find(found)
         if slot is None or number is None or slot.digest != named.digest:
-            self._index(found, named)
+            self._claim(found, named)
         else:
             slot.now_reads_by(source_of(found))
             self._change(number, slot, named, slot.reserved)
@@ -106,7 +105,7 @@ class Claims:
         if slot is None or number is None or slot.digest != before.digest or before.lost is not after.lost:
             # Where there is no room, the next read says so; until then what it claimed before is claimed.
             with suppress(NoRoomError):
-                self._index(new, after)
+                self._claim(new, after)
         else:
             self._change(number, slot, after, after.changed_from(before) | slot.reserved)
 
@@ -123,6 +122,7 @@ class Claims:
         before = self._proven.get(source)
         if before or before is saw:
             return
+        self._index_all(membership.metadata.namespace)
         self._proven[source] = saw
         _, slot = self._find(membership)
         if slot is not None and slot.called and slot.contested and not saw:
@@ -130,6 +130,7 @@ class Claims:
 
     def rivals(self, membership: Membership) -> Rivals:
         """Every server of this membership that another one claims, and may."""
+        self._index_all(membership.metadata.namespace)
         number, slot = self._find(membership)
         if number is None or slot is None or not slot.contested:
             return {}
@@ -163,6 +164,7 @@ class Claims:
         Nor if it was when the nodes were `listed`. A removal is refused also where another merely names the server
         (rule P18).
         """
+        self._index_all(membership.metadata.namespace)
         number, slot = self._find(membership)
         if number is None or slot is None:
             return False
@@ -175,12 +177,13 @@ class Claims:
             return False
         slot.reserved |= frozenset(intent.server_ids)
         for server_id in intent.server_ids:
-            self._set(number, server_id, Strength.OPEN)
+            self._index.set(number, hash(server_id), Strength.OPEN)
         return True
 
     def __len__(self) -> int:
         """Claims held, those not swept yet included."""
-        return self._claims
+        aside = (len(digests) for slots in self._aside.values() for digests in slots.values())
+        return len(self._index) + sum(aside)
 
     def _find(self, found: Membership | UnreadableStatus) -> tuple[int | None, Claimant | None]:
         meta = found.metadata
@@ -188,7 +191,7 @@ class Claims:
         slot = None if number is None else self._slots[number]
         return (number, slot) if slot is not None and slot.uid == meta.uid else (None, None)
 
-    def _index(self, found: Membership | UnreadableStatus, named: ClaimedServers) -> None:
+    def _claim(self, found: Membership | UnreadableStatus, named: ClaimedServers) -> None:
         """Claim everything anew in a slot of its own: which ids the one before it claims, nobody remembers."""
         meta = found.metadata
         key = (meta.namespace, meta.name)
@@ -212,15 +215,50 @@ class Claims:
             self._slots[number].inherit(self._slots[before], self._freed)
         self._used[meta.namespace] += 1
         self._numbers[key] = number
+        if before is None and named.only_lists and not self._binds(self._slots[number]):
+            self._aside.setdefault(meta.namespace, {})[number] = array("q", map(hash, named.listed))
+            return
         for server_id, strength in named.strengths(named.all_ids):
-            self._set(number, server_id, strength)
+            self._index.set(number, hash(server_id), strength)
+
+    def index_some(self, namespace: str) -> bool:
+        """Bring some of what a namespace lists into the index; whether more is left to be brought."""
+        slots = self._aside.get(namespace)
+        if slots is None:
+            return False
+        number, digests = next(iter(slots.items()))
+        for digest in digests[-_INDEXED_AT_ONCE:]:
+            self._index.set(number, digest, Strength.LISTED)
+        del digests[-_INDEXED_AT_ONCE:]
+        if not digests:
+            self._take_aside(namespace, number)
+            # What others let go of before, nobody has told it.
+            self._slots[number].note_freed(self._now())
+        return namespace in self._aside
+
+    def indexing(self, namespace: str) -> Iterable[None]:
+        """The steps in which all that a namespace lists comes into the index."""
+        while self.index_some(namespace):
+            yield
+
+    def _index_all(self, namespace: str) -> None:
+        """Before anything is asked that what the namespace lists has a say in."""
+        for _ in self.indexing(namespace):
+            pass
+
+    def _take_aside(self, namespace: str, number: int) -> None:
+        slots = self._aside.get(namespace, {})
+        slots.pop(number, None)
+        if not slots:
+            self._aside.pop(namespace, None)
 
     def _change(self, number: int, slot: Claimant, named: ClaimedServers, ids: Set[str]) -> None:
         if not ids:
             return
+        self._index_all(slot.key[0])
         slot.digest, slot.live, slot.reserved = named.digest, named.is_live, frozenset()
         for server_id, strength in named.strengths(ids):
-            if self._set(number, server_id, strength) and slot.contested:
+            if self._index.set(number, hash(server_id), strength) and slot.contested:
                 self._let_go(number, server_id)
 
     def _free_number(self, namespace: str, *, needed: bool) -> int:
@@ -239,6 +277,7 @@ class Claims:
         slot = self._slots[number]
         slot.over = self._now() + (linger if slot.live or slot.reserved else timedelta())
         self._over.add(number)
+        self._take_aside(slot.key[0], number)
         self._waiting.discard(number)
         if slot.contested:
             # Which ids it lets go is not known, so everybody who waits for one looks again.
@@ -249,74 +288,21 @@ class Claims:
         for other in self._waiting:
             self._wake(self._slots[other].key)
 
-    def _place(self, server_id: str) -> tuple["array[int]", int]:
-        """The bucket of an id, and its entry there but for slot and strength."""
-        digest = hash(server_id)
-        # Linear hashing: as many low bits as there are arrays for, one less where that array is not made yet.
-        index = digest & (1 << (len(self._buckets) - 1).bit_length()) - 1
-        if index >= len(self._buckets):
-            index &= (1 << index.bit_length() - 1) - 1
-        kept = digest >> _BUCKET_BITS & (1 << _HASH_BITS) - 1
-        return self._buckets[index], kept << _SLOT_BITS + _STRENGTH_BITS
-
-    def _grow(self) -> None:
-        """Make one array more, out of the one whose claims it is to share."""
-        high = 1 << len(self._buckets).bit_length() - 1
-        index = len(self._buckets) - high
-        mark = high >> _BUCKET_BITS << _SLOT_BITS + _STRENGTH_BITS
-        old = self._buckets[index]
-        self._buckets[index] = array("Q", [entry for entry in old if not entry & mark])
-        self._buckets.append(array("Q", [entry for entry in old if entry & mark]))
-
-    def _set(self, number: int, server_id: str, strength: Strength | None) -> bool:
-        """Claim an id, or give it up; whether the claim became weaker."""
-        bucket, base = self._place(server_id)
-        entry = base | number << _STRENGTH_BITS
-        at = bisect_left(bucket, entry)
-        if at < len(bucket) and bucket[at] >> _STRENGTH_BITS == entry >> _STRENGTH_BITS:
-            was = bucket[at] & (1 << _STRENGTH_BITS) - 1
-            if strength is None:
-                del bucket[at]
-                self._claims -= 1
-                return True
-            bucket[at] = entry | strength
-            return strength < was
-        if strength is not None:
-            self._flag(bucket, base, at, number)
-            bucket.insert(at, entry | strength)
-            self._claims += 1
-            if self._claims > _FULL * len(self._buckets):
-                self._grow()
-        return False
-
-    def _flag(self, bucket: "array[int]", base: int, at: int, number: int) -> None:
+    def _flag(self, number: int, others: Iterable[tuple[int, Strength]]) -> None:
         """Mark a slot as contested, and the one that it shares an id with; of more than one all are marked already."""
-        for other, entry in self._run(bucket, base, at):
+        for other, strength in others:
             slot = self._slots[other]
-            if slot.over is None or slot.lost or Strength(entry & (1 << _STRENGTH_BITS) - 1) in LINGERING:
+            if slot.over is None or slot.lost or strength in LINGERING:
                 self._slots[number].contested = slot.contested = True
                 if slot.over is None:
                     return
-
-    def _run(self, bucket: "array[int]", base: int, at: int) -> Iterable[tuple[int, int]]:
-        """Slots and entries of one id, those before `at` first, backwards, then the others."""
-        end = base + (1 << _SLOT_BITS + _STRENGTH_BITS)
-        low = at
-        while low > 0 and bucket[low - 1] >= base:
-            low -= 1
-            yield bucket[low] >> _STRENGTH_BITS & _SLOTS - 1, bucket[low]
-        while at < len(bucket) and bucket[at] < end:
-            yield bucket[at] >> _STRENGTH_BITS & _SLOTS - 1, bucket[at]
-            at += 1
 
     def _claims_to(
         self, number: int, slot: Claimant, server_id: str, now: datetime
     ) -> tuple[Strength, list[tuple[Claimant, Strength]]]:
         """How strongly a slot claims an id, and all others that do, whether they may or not."""
-        bucket, base = self._place(server_id)
         mine, others = Strength.LISTED, list[tuple[Claimant, Strength]]()
-        for other, entry in self._run(bucket, base, bisect_left(bucket, base)):
-            strength = Strength(entry & (1 << _STRENGTH_BITS) - 1)
+        for other, strength in self._index.of(hash(server_id)):
             candidate = self._slots[other]
             if other == number:
                 mine = strength
@@ -362,9 +348,8 @@ class Claims:
 
     def _let_go(self, number: int, server_id: str) -> None:
         """A slot claims an id less than before: whoever claims it, too, looks again, and anew."""
-        bucket, base = self._place(server_id)
         now = self._now()
-        for other, _ in self._run(bucket, base, bisect_left(bucket, base)):
+        for other, _ in self._index.of(hash(server_id)):
             if other != number:
                 self._slots[other].note_freed(now)
             if other in self._waiting:
@@ -379,15 +364,10 @@ class Claims:
             if not over:
                 return
             self._sweep = sweep = _Sweep(over)
-        last = min(sweep.next + _SWEPT_AT_ONCE, len(self._buckets))
-        for index in range(sweep.next, last):
-            bucket = self._buckets[index]
-            kept = [entry for entry in bucket if entry >> _STRENGTH_BITS & _SLOTS - 1 not in sweep.numbers]
-            if len(kept) < len(bucket):
-                self._claims -= len(bucket) - len(kept)
-                self._buckets[index] = array("Q", kept)
+        last = min(sweep.next + _SWEPT_AT_ONCE, self._index.buckets)
+        self._index.sweep(sweep.next, last, sweep.numbers)
         sweep.next = last
-        if last == len(self._buckets):
+        if last == self._index.buckets:
             if any(self._slots[number].contested for number in sweep.numbers):
                 self._freed = self._now()
             for number in sweep.numbers:

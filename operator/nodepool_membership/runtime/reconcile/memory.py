@@ -3,6 +3,7 @@
 Not for: what outlives the process, which stands in the status. A new leader begins with none of it.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +72,9 @@ class Memories:
             self._metrics.show(*key, found.status)
         if crowded is None or not crowded.needed:
             self._initial_sync.read(key)
+        if self._initial_sync.is_complete:
+            for _ in self._claims.indexing(key[0]):
+                await asyncio.sleep(0)
         tracked.memory = tracked.memory.without_known(self._claims.freed(found))
         return tracked.memory
 

@@ -16,8 +16,9 @@ from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.status import Hold, Operation, Recovery, Status
 from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.runtime.claims import claims as module
+from nodepool_membership.runtime.claims import index
 from nodepool_membership.runtime.claims.claimed import NoRoomError
-from nodepool_membership.runtime.claims.claims import Claims
+from nodepool_membership.runtime.claims.index import Index
 from unit.claims_world import World, having, intent, of, with_open
 from unit.core_builders import NOW, SECOND, WINDOW, a_spec, server, servers
 
@@ -245,8 +246,8 @@ def test_a_status_that_cannot_be_understood_claims_its_list_with_the_best_right(
 def test_a_membership_that_shares_nothing_costs_nothing_to_ask_about(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
     world.sees(of("one", X), of("other", Y))
-    looked: list[str] = []
-    monkeypatch.setattr(Claims, "_place", lambda _, server_id: looked.append(server_id))
+    looked: list[int] = []
+    monkeypatch.setattr(Index, "of", lambda _, digest: looked.append(digest))
     assert world.claims.rivals(of("one", X)) == {}
     world.sees(of("one", X))
     assert looked == []
@@ -326,7 +327,7 @@ def many(count: int, ids: int) -> Iterable[Membership]:
 
 def test_every_claim_is_found_however_many_there_are() -> None:
     world = World()
-    with patch.object(module, "_FULL", 3):
+    with patch.object(index, "_FULL", 3):
         world.sees(*many(40, 500))
         asking = of("asking", *servers(40 * 500 + 5, 0))
         world.sees(asking)
@@ -339,7 +340,7 @@ def test_every_claim_is_found_however_many_there_are() -> None:
 def held_by_claims() -> int:
     """Bytes that the index has allocated; what else the process does meanwhile does not count."""
     snapshot = tracemalloc.take_snapshot().filter_traces(
-        [tracemalloc.Filter(inclusive=True, filename_pattern=module.__file__)]
+        [tracemalloc.Filter(inclusive=True, filename_pattern=index.__file__)]
     )
     return sum(trace.size for trace in snapshot.traces)
 

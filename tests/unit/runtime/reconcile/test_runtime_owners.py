@@ -226,3 +226,23 @@ async def test_a_change_during_a_read_is_still_unread_after_it() -> None:
     assert unread.others(YOUNG) == (OLD,)
     unread.read(OLD, unread.change(OLD))
     assert unread.others(YOUNG) == ()
+
+
+async def test_the_loop_turns_while_a_long_list_comes_into_the_index() -> None:
+    """Whoever waits for another membership's list waits for a small part of it."""
+    api = Api()
+    api.make(YOUNG, *servers(5000))
+    process = Process(api)
+    await process.started()
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    turning = asyncio.create_task(turn())
+    await process.parts.memories.note(api.objects[YOUNG])
+    turning.cancel()
+    assert turns >= 19
