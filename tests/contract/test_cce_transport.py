@@ -18,7 +18,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from nodepool_membership.cce import server_wire, wire
-from nodepool_membership.cce.calls import MANY_VALUES, ApiAnswer, read
+from nodepool_membership.cce.calls import MANY_VALUES, ApiAnswer, read, read_page
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import Token
 from nodepool_membership.cce.errors import UnavailableError, from_answer, request_id_of
@@ -150,6 +150,27 @@ def test_a_page_has_at_most_twice_the_items_that_are_ever_asked_for() -> None:
     assert len(read(wire.NODE_PAGE, page(2000, whole), max_values=MANY_VALUES).documents) == 2000
     with pytest.raises(UnavailableError, match="items"):
         read(wire.NODE_PAGE, page(4001))
+
+
+async def test_the_loop_turns_while_a_page_at_its_bounds_is_read() -> None:
+    """It takes a tenth of a second, for which nobody else's work may wait."""
+    node = b'{"metadata": {"uid": "%s"}, "status": {"phase": "Active"}, "spec": [%s]}'
+    items = b",".join([node % (b"u" * 36, b",".join([b'"%s"' % (b"x" * 18)] * 92))] * 4000)
+    answer = ApiAnswer(b'{"items": [%s]}' % items, 200, None)
+    assert 0.9 < len(answer.content) / MAX_ANSWER_BYTES < 1
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    turning = asyncio.create_task(turn())
+    page = await read_page(wire.NODE_PAGE, answer)
+    turning.cancel()
+    assert len(page.documents) == 4000
+    assert turns > 10
 
 
 @pytest.mark.parametrize(

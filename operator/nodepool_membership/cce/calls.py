@@ -6,8 +6,10 @@ followed. Raises only `CloudError`s.
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from time import monotonic
 from typing import Final, TypeVar
 from urllib.parse import quote
@@ -52,6 +54,9 @@ LIST_VALUES: Final = 50_000
 """In a list of a hundred things or two."""
 MANY_VALUES: Final = 400_000
 """In a page of 2,000 nodes, with the 150 that a node has and some more."""
+
+_READER: Final = ThreadPoolExecutor(1, thread_name_prefix="read")
+"""Two large pages at once would take the memory of two."""
 
 Observe = Callable[[str, str, float], None]
 """Told of every call: route, outcome, seconds."""
@@ -262,8 +267,7 @@ def read(adapter: TypeAdapter[T], answer: ApiAnswer, *, max_values: int = FEW_VA
     Raises:
         UnavailableError: it cannot be read. There is nothing of it in the text.
     """
-    # An array or object counts, too: a million nested ones need no comma.
-    if sum(map(answer.content.count, (b",", b"[", b"{"))) > max_values:
+    if _values(answer) > max_values:
         text = f"an answer of more than {max_values} values"
         raise UnavailableError(text, status=answer.status, request_id=answer.request_id)
     try:
@@ -273,6 +277,23 @@ def read(adapter: TypeAdapter[T], answer: ApiAnswer, *, max_values: int = FEW_VA
         where = ".".join(str(part) for part in first["loc"])
         text = f"an answer that cannot be read: {where} {first['msg']}".replace("  ", " ")
         raise UnavailableError(text, status=answer.status, request_id=answer.request_id) from None
+
+
+async def read_page(adapter: TypeAdapter[T], answer: ApiAnswer) -> T:
+    """A page of a list, of at most `MANY_VALUES`; one that keeps the loop for long is read in a thread, one at a time.
+
+    Raises:
+        UnavailableError: it cannot be read.
+    """
+    if _values(answer) <= LIST_VALUES:
+        return read(adapter, answer, max_values=LIST_VALUES)
+    reading = partial(read, adapter, answer, max_values=MANY_VALUES)
+    return await asyncio.get_running_loop().run_in_executor(_READER, reading)
+
+
+def _values(answer: ApiAnswer) -> int:
+    # An array or object counts, too: a million nested ones need no comma.
+    return sum(map(answer.content.count, (b",", b"[", b"{")))
 
 
 def path_of(*segments: str) -> str:

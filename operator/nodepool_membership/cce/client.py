@@ -17,7 +17,6 @@ from nodepool_membership.cce import wire
 from nodepool_membership.cce.breaker import Breaker
 from nodepool_membership.cce.calls import (
     LIST_VALUES,
-    MANY_VALUES,
     ApiAnswer,
     Caller,
     Fence,
@@ -26,6 +25,7 @@ from nodepool_membership.cce.calls import (
     nobody,
     path_of,
     read,
+    read_page,
 )
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import NotFoundError, OutcomeUnknownError, UnavailableError
@@ -173,8 +173,8 @@ class CloudClient:
         query, nodes = {"limit": str(size)}, 0
         for _ in range(MAX_PAGES):
             answer = await self._caller.call("listNodes", "GET", path_of("clusters", cluster_id, "nodes"), query=query)
-            page = read(wire.NODE_PAGE, answer, max_values=MANY_VALUES)
-            # Reading a large page has kept the loop; making nodes of it would as long again.
+            page = await read_page(wire.NODE_PAGE, answer)
+            # Making nodes of a large page keeps the loop for long enough.
             await asyncio.sleep(0)
             marker = _next_marker(page, size)
             if marker is not None and marker in seen:

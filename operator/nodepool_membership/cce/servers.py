@@ -15,13 +15,13 @@ import httpx
 from nodepool_membership.cce import server_wire as wire
 from nodepool_membership.cce.calls import (
     LIST_VALUES,
-    MANY_VALUES,
     ApiAnswer,
     Caller,
     Observe,
     nobody,
     path_of,
     read,
+    read_page,
 )
 from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import CloudError, UnavailableError
@@ -171,7 +171,7 @@ class ServersClient:
         for page in range(1, MAX_BMS_PAGES + 1):
             query = {"limit": str(BMS_PAGE), "offset": str(page)}
             answer = await self._get(caller, "listBaremetalServers", path_of("baremetalservers", "detail"), query)
-            documents = read(wire.SERVERS, answer, max_values=MANY_VALUES).documents
+            documents = (await read_page(wire.SERVERS, answer)).documents
             for document in documents:
                 if document.is_known and document.id.lower() in wanted:
                     found[document.id.lower()] = document.server(bare_metal=True)
