@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from cce_simulator.config import SUBNET_ID, VPC_ID, generated_id
 from cce_simulator.errors import ApiError
 from cce_simulator.routes import Call, Reply, json_reply
-from cce_simulator.servers import Servers
+from cce_simulator.servers import Servers, flavors
 from cce_simulator.world import World
 
 DEFAULT_LIMIT = 25
@@ -31,6 +31,7 @@ class ServersApi:
             "showBaremetalServer": self._show_bare_metal,
             "listVolumes": self._list_volumes,
             "showSubnet": self._show_subnet,
+            "listFlavors": self._list_flavors,
         }
 
     def handle(self, call: Call) -> Reply | None:
@@ -111,6 +112,12 @@ class ServersApi:
             if (disk := self._servers.volume(volume)) is not None
         ]
         return json_reply({"count": len(volumes), "volumes": volumes})
+
+    def _list_flavors(self, call: Call) -> Reply:
+        limit = _number(call.query, "limit", MAX_LIMIT, MAX_LIMIT)
+        marker = call.query.get("marker", "")
+        found = [flavor for flavor in flavors() if str(flavor["id"]) > marker]
+        return json_reply({"flavors": found[:limit]})
 
     def _show_subnet(self, call: Call) -> Reply:
         subnet = call.params["subnet_id"]

@@ -42,6 +42,7 @@ ROUTES = (
     Route("removeNodes", "PUT", f"{_CLUSTER}/nodes/operation/remove", "cce:node:remove"),
     Route("deleteNode", "DELETE", f"{_CLUSTER}/nodes/{{node_id}}", "cce:node:delete"),
     Route("listServers", "GET", "/v1/{project_id}/cloudservers/detail", "ecs:cloudServers:listServersDetails"),
+    Route("listFlavors", "GET", "/v1/{project_id}/cloudservers/flavors", "ecs:cloudServerFlavors:get"),
     Route("showServerTags", "GET", "/v1/{project_id}/cloudservers/{server_id}/tags", "ecs:cloudServers:showServerTags"),
     Route("showServer", "GET", "/v1/{project_id}/cloudservers/{server_id}", "ecs:cloudServers:showServer"),
     Route("listBaremetalServers", "GET", "/v1/{project_id}/baremetalservers/detail", "bms:servers:list"),

@@ -25,6 +25,31 @@ _DATA_DISKS = (DiskConfig(size=100), DiskConfig(size=500))  # what documents.nod
 USER_DATA = "IyEvYmluL2Jhc2gKZWNobyAncm9vdDokNiRSQU5ET00nIHwgY2hwYXNzd2QgLWU="
 
 
+_FLAVORS = {"c3.large.2": ("12", "0"), "c7.2xlarge.4": ("8", "64"), "s2.large.2": (None, None)}
+"""Network interfaces and supplementary ones; what an old flavor does not tell is not there."""
+
+
+def flavors() -> list[dict[str, object]]:
+    """The region's, by id."""
+    names = ("quota:vif_max_num", "quota:sub_network_interface_max_num")
+    return [
+        {
+            "id": flavor,
+            "name": flavor,
+            "vcpus": "8",
+            "ram": 32768,
+            "disk": "0",
+            "os-flavor-access:is_public": True,
+            "os_extra_specs": {
+                "ecs:performancetype": "computingv3",
+                "cond:operation:status": "normal",
+                **{name: value for name, value in zip(names, numbers, strict=True) if value is not None},
+            },
+        }
+        for flavor, numbers in _FLAVORS.items()
+    ]
+
+
 class Servers:
     """Every server, by id in lower case."""
 

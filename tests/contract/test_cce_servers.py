@@ -17,6 +17,7 @@ from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.errors import ForbiddenError, ThrottledError, UnavailableError
 from nodepool_membership.cce.reads import ReadBudget
 from nodepool_membership.cce.servers import IDS_PER_CALL, ServerEndpoints, ServersClient, ServersRead
+from nodepool_membership.core.preflight.facts import Flavor
 from scripted_cloud import HTML, KEY, NOW, PROJECT, Wire
 
 PLACES = ServerEndpoints(
@@ -301,3 +302,33 @@ def holding(mark: str) -> list[str]:
         if any((mark in o) if isinstance(o, str) else (mark.encode() in o) for o in held):
             found.append(f"{type(holder).__name__} {holder!r:.200}")
     return found
+
+
+def flavors(first: int, count: int) -> httpx.Response:
+    numbers = {"quota:vif_max_num": "8", "quota:sub_network_interface_max_num": None, "odd": 1}
+    listed = [{"id": f"f{number:05}", "os_extra_specs": numbers} for number in range(first, first + count)]
+    return httpx.Response(200, json={"flavors": listed})
+
+
+@pytest.mark.parametrize(("there", "pages"), [(0, 1), (999, 1), (1000, 2), (2500, 3)])
+async def test_flavors_are_read_to_the_last_page(there: int, pages: int) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.params["limit"] == "1000"
+        marker = request.url.params.get("marker")
+        first = 0 if marker is None else int(marker[1:]) + 1
+        return flavors(first, min(1000, there - first))
+
+    wire = Wire(answer)
+    found = await client(wire).flavors()
+    assert (len(found), set(found.values()) <= {Flavor(8)}, len(wire.seen)) == (there, True, pages)
+    assert {request.url.path for request in wire.seen} == {f"/v1/{PROJECT}/cloudservers/flavors"}
+
+
+async def test_a_list_of_flavors_without_pages_or_without_an_end_is_read_no_further() -> None:
+    unpaged = Wire(lambda _: flavors(0, 1500))
+    assert (len(await client(unpaged).flavors()), len(unpaged.seen)) == (1500, 2)
+    endless = Wire(lambda _: flavors(1000 * len(endless.seen), 1000))
+    with pytest.raises(UnavailableError, match="more than 5 pages"):
+        await client(endless).flavors()
+    odd = Wire(lambda _: httpx.Response(200, json={"flavors": [{"id": "a", "os_extra_specs": []}, {"id": None}]}))
+    assert await client(odd).flavors() == {"a": Flavor(), "": Flavor()}

@@ -181,6 +181,7 @@ async def test_the_loop_turns_while_a_page_at_its_bounds_is_read() -> None:
         (server_wire.SERVERS, b'{"servers": [{"addresses": {"v": [%s]}}]}', 128),
         (server_wire.SERVERS, b'{"servers": [{"os-extended-volumes:volumes_attached": [%s]}]}', 128),
         (server_wire.VOLUMES, b'{"volumes": [%s]}', 120),
+        (server_wire.FLAVORS, b'{"flavors": [%s]}', 2000),
         (wire.POOLS, b'{"items": [%s]}', 1000),
     ],
 )

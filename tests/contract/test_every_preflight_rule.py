@@ -105,6 +105,12 @@ CASES: Final = (
         good={"network_interfaces": [{"subnet_id": SUBNET_ID, "ipv6_addresses": ["fd00::1"]}]},
         cluster={"ipv6enable": True},
     ),
+    Case(
+        FailureReason.FLAVOR_NOT_FOR_TURBO,
+        {"flavor": {"id": "c3.large.2"}},
+        pool={"extensionScaleGroups": [{"spec": {"flavor": "c3.large.2"}}]},
+        cluster={"category": "Turbo"},
+    ),
     Case(FailureReason.SERVER_FROZEN, meta(EcmResStatus="freeze")),
     Case(FailureReason.SERVER_LOCKED, {"locked": True}),
     Case(FailureReason.SERVER_LOCKED, meta(lockSource="ORDER")),
@@ -142,7 +148,8 @@ async def test_a_server_that_breaks_a_rule_is_told_apart_from_one_that_does_not(
         reader = ServersClient(http, ServerEndpoints(url, url, url, url), PROJECT_ID, KEY, now=now, timeout_seconds=60)
         template = (await cloud.get_node_pool(CLUSTER_ID, NODE_POOL_ID)).template
         network = (await cloud.get_cluster(CLUSTER_ID)).network
-        wanted = InspectServers(POOL, frozenset({BAD, GOOD}), subnets_of(template, network), PreflightMode.ENFORCE)
+        subnets = subnets_of(template, network)
+        wanted = InspectServers(POOL, frozenset({BAD, GOOD}), subnets, PreflightMode.ENFORCE, network.turbo)
         inspection = await inspect(wanted, cloud, reader, now=now)
     asked = Asked(PROJECT_ID, template, network, inspection, Tag(MARK, NODE_POOL_ID))
     broken = {i: {rule.reason for rule in RULES if rule.check(s, asked)} for i, s in inspection.servers.items()}

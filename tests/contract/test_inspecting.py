@@ -3,10 +3,12 @@
 Not for: what is decided from it; test_core_vetting.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import httpx
 import pytest
@@ -28,8 +30,9 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.servers import ServerEndpoints, ServersClient
 from nodepool_membership.cce.transport import make_http
-from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, CCE_NODE_TAG, Inspection
+from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, CCE_NODE_TAG, Flavor, Inspection
 from nodepool_membership.core.program.effects import InspectServers
+from nodepool_membership.runtime.cloud.flavors import KEPT_SECONDS, FlavorLists
 from nodepool_membership.runtime.cloud.inspecting import MAX_NODES, inspect
 from simulator_calls import config, servers
 
@@ -47,6 +50,10 @@ def now() -> datetime:
 class Site:
     simulator: Simulator
     http: httpx.AsyncClient
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.flavors = FlavorLists(lambda: self.seconds)
 
     async def inspect(
         self,
@@ -55,13 +62,15 @@ class Site:
         subnet: str = SUBNET_ID,
         known: bool = True,
         within: float = 600,
+        turbo: bool = False,
     ) -> Inspection:
         url = self.simulator.url
         cloud = CloudClient(self.http, url, PROJECT_ID, KEY, now=now, timeout_seconds=60)
         places = ServerEndpoints(url, url, url, url)
         reader = ServersClient(self.http, places, PROJECT_ID, KEY, now=now, timeout_seconds=60)
-        wanted = InspectServers(POOL, frozenset(ids), frozenset({subnet}), mode)
-        return await inspect(wanted, cloud, reader if known else None, now=now, within=within)
+        wanted = InspectServers(POOL, frozenset(ids), frozenset({subnet}), mode, turbo)
+        flavors = partial(self.flavors.get, (url, PROJECT_ID, "a source"))
+        return await inspect(wanted, cloud, reader if known else None, now=now, within=within, flavors=flavors)
 
     def calls(self) -> dict[str, int]:
         return self.simulator.summary().calls_per_route
@@ -158,3 +167,35 @@ async def test_the_pools_subnet_is_read_where_a_server_names_another_id() -> Non
         assert "showSubnet" not in here.calls()
         assert SUBNET_ID in (await here.inspect(A, B)).subnet_ids
         assert (await here.inspect(A, B, subnet="unknown")).subnet_ids == frozenset()
+
+
+async def test_flavors_are_read_for_turbo_clusters_only_and_once_an_hour() -> None:
+    async with site() as here:
+        assert (await here.inspect(A)).flavors == {}
+        assert "listFlavors" not in here.calls()
+        looks = await asyncio.gather(*(here.inspect(server, turbo=True) for server in (A, B)))
+        assert [seen.flavors for seen in looks] == [{"c7.2xlarge.4": Flavor(8, 64)}] * 2
+        here.seconds = KEPT_SECONDS - 1
+        await here.inspect(A, turbo=True)
+        assert here.calls()["listFlavors"] == 1
+        here.seconds = KEPT_SECONDS
+        await here.inspect(A, turbo=True)
+        assert here.calls() == {"listServers": 5, "listFlavors": 2}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        FaultRule(route="listFlavors", answer=Answer(status=403, error_code="Ecs.0003")),
+        FaultRule(route="listFlavors", delay_seconds=2),
+    ],
+    ids=["refused", "late"],
+)
+async def test_flavors_that_cannot_be_read_stop_nothing_unless_all_rules_must_be_held(fault: FaultRule) -> None:
+    async with site() as here:
+        here.simulator.faults.add(fault)
+        seen = await here.inspect(A, turbo=True, within=1)
+        assert (list(seen.servers), seen.unread, seen.flavors) == ([A], frozenset(), {})
+        enforced = await here.inspect(A, turbo=True, within=1, mode=PreflightMode.ENFORCE)
+        assert (dict(enforced.servers), enforced.unread) == ({}, frozenset({A}))
+        assert enforced.why is not None

@@ -14,7 +14,13 @@ import pytest
 from huaweicloudsdkbms.v1 import BmsClient, ListBareMetalServerDetailsRequest, ListBareMetalServersRequest
 from huaweicloudsdkcore.auth.credentials import BasicCredentials
 from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
-from huaweicloudsdkecs.v2 import EcsClient, ListServersDetailsRequest, ShowServerRequest, ShowServerTagsRequest
+from huaweicloudsdkecs.v2 import (
+    EcsClient,
+    ListFlavorsRequest,
+    ListServersDetailsRequest,
+    ShowServerRequest,
+    ShowServerTagsRequest,
+)
 from huaweicloudsdkevs.v2 import EvsClient, ListVolumesRequest
 from huaweicloudsdkvpc.v2 import ShowSubnetRequest, VpcClient
 
@@ -32,7 +38,7 @@ from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.servers import ServerEndpoints, ServersClient, ServersRead
 from nodepool_membership.cce.transport import make_http
-from nodepool_membership.core.preflight.facts import Inspection
+from nodepool_membership.core.preflight.facts import Flavor, Inspection
 from nodepool_membership.core.preflight.rules import RULES, Asked
 from simulator_calls import Cloud, config, servers
 
@@ -107,6 +113,20 @@ async def test_the_official_sdk_reads_the_sizes_of_disks_and_a_subnet() -> None:
         subnet = (await call(sdk_of(VpcClient, simulator).show_subnet, ShowSubnetRequest(subnet_id=subnet_id))).subnet
     assert {volume.id: volume.size for volume in found.volumes} == dict(zip(ids, (40, 100, 500), strict=True))
     assert (subnet.id, subnet.vpc_id, subnet.ipv6_enable) == (subnet_id, server.metadata["vpc_id"], False)
+
+
+async def test_the_official_sdk_reads_what_flavors_let_a_server_have() -> None:
+    async with Simulator(settings()) as simulator, make_http(60) as http:
+        sdk = sdk_of(EcsClient, simulator)
+        found = (await call(sdk.list_flavors, ListFlavorsRequest(limit=2))).flavors
+        rest = (await call(sdk.list_flavors, ListFlavorsRequest(marker=found[-1].id))).flavors
+        told = await reader(simulator, http).flavors()
+    numbers = [
+        (f.id, f.os_extra_specs.quotavif_max_num, f.os_extra_specs.quotasub_network_interface_max_num) for f in found
+    ]
+    assert numbers == [("c3.large.2", "12", "0"), ("c7.2xlarge.4", "8", "64")]
+    assert [flavor.id for flavor in rest] == ["s2.large.2"]
+    assert told == {"c3.large.2": Flavor(12, 0), "c7.2xlarge.4": Flavor(8, 64), "s2.large.2": Flavor()}
 
 
 async def test_a_server_that_no_entry_names_breaks_no_rule() -> None:

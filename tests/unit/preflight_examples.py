@@ -7,7 +7,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from nodepool_membership.api.reasons import FailureReason, FindingReason
-from nodepool_membership.core.preflight.facts import CCE_NODE_TAG, Disk, Group, Inspection, Network, Server, Template
+from nodepool_membership.core.preflight.facts import (
+    CCE_NODE_TAG,
+    Disk,
+    Flavor,
+    Group,
+    Inspection,
+    Network,
+    Server,
+    Template,
+)
 from nodepool_membership.core.preflight.rules import Asked, Tag
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -42,6 +51,14 @@ ASKED = Asked(
     inspection=Inspection(NOW, frozenset({GOOD.server_id}), nodes={NODE: True}),
     tag=Tag("owner", "team-a=b"),
 )
+
+
+def turbo(flavor: Flavor) -> Asked:
+    """A Turbo cluster, where the server's flavor is this one."""
+    inspection = replace(ASKED.inspection, flavors={GOOD.flavor: flavor})
+    return replace(ASKED, network=replace(ASKED.network, turbo=True), inspection=inspection)
+
+
 TAGGED = replace(GOOD, tags={**GOOD.tags, CCE_NODE_TAG: NODE.upper()})
 BROKEN = [
     (FailureReason.SERVER_NOT_FOUND, replace(GOOD, project_id="q"), ASKED),
@@ -85,6 +102,9 @@ BROKEN = [
     (FailureReason.OTHER_DISK_SIZE, replace(GOOD, disks=(Disk("d", 20, "SAS"), Disk("e", 100, "SAS"))), ASKED),
     (FailureReason.OTHER_POOL_KIND, replace(GOOD, bare_metal=True), ASKED),
     (FailureReason.NO_IPV6, GOOD, replace(ASKED, network=replace(ASKED.network, ipv6=True))),
+    (FailureReason.FLAVOR_NOT_FOR_TURBO, GOOD, turbo(Flavor(15, 0))),
+    (FailureReason.FLAVOR_NOT_FOR_TURBO, GOOD, turbo(Flavor(interfaces=15))),
+    (FailureReason.FLAVOR_NOT_FOR_TURBO, GOOD, turbo(Flavor(sub_interfaces=0))),
     (FailureReason.SERVER_FROZEN, replace(GOOD, frozen=True), ASKED),
     (FailureReason.SERVER_LOCKED, replace(GOOD, locked=True), ASKED),
     (FailureReason.ABOUT_TO_TERMINATE, replace(GOOD, terminates="2026-02-01T00:00:00Z"), ASKED),

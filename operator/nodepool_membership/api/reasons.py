@@ -99,6 +99,7 @@ class FailureReason(StrEnum):
     OTHER_DISK_SIZE = "OtherDiskSize"
     OTHER_POOL_KIND = "OtherPoolKind"
     NO_IPV6 = "NoIPv6"
+    FLAVOR_NOT_FOR_TURBO = "FlavorNotForTurbo"
     SERVER_FROZEN = "ServerFrozen"
     SERVER_LOCKED = "ServerLocked"
     ABOUT_TO_TERMINATE = "AboutToTerminate"
@@ -168,6 +169,7 @@ PREFLIGHT: Final = frozenset(
         FailureReason.OTHER_DISK_SIZE,
         FailureReason.OTHER_POOL_KIND,
         FailureReason.NO_IPV6,
+        FailureReason.FLAVOR_NOT_FOR_TURBO,
         FailureReason.SERVER_FROZEN,
         FailureReason.SERVER_LOCKED,
         FailureReason.ABOUT_TO_TERMINATE,

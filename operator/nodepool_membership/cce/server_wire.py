@@ -10,8 +10,8 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
-from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, table, tables, texts
-from nodepool_membership.core.preflight.facts import Disk, Server
+from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, number, table, tables, texts
+from nodepool_membership.core.preflight.facts import Disk, Flavor, Server
 
 _BARE_METAL_TAG: Final = "__type_baremetal"
 _BOOT: Final = "0"
@@ -19,6 +19,8 @@ MAX_SERVERS: Final = 2000
 """Of a list; twice the largest page that is asked for."""
 MAX_VOLUMES: Final = 120
 """Of a list; twice what is asked for."""
+MAX_FLAVORS: Final = 2000
+"""Of a page; twice what is asked for."""
 _MAX_PARTS: Final = 128
 """Interfaces, addresses in one network, or disks of one server; a server has 60 disks at most."""
 
@@ -169,6 +171,33 @@ class VolumePage(BaseModel):
         return {v.id.lower(): Disk(v.id.lower(), v.size, v.volume_type) for v in self.volumes if v.id}
 
 
+class _ExtraSpecs(BaseModel):
+    interfaces: Text = Field(default="", alias="quota:vif_max_num")
+    sub_interfaces: Text = Field(default="", alias="quota:sub_network_interface_max_num")
+
+
+class _FlavorDocument(BaseModel):
+    id: Text = ""
+    extra: Annotated[_ExtraSpecs, BeforeValidator(table)] = Field(default_factory=_ExtraSpecs, alias="os_extra_specs")
+
+
+class FlavorPage(BaseModel):
+    """Flavors of a region."""
+
+    flavors: Annotated[list[_FlavorDocument], Field(max_length=MAX_FLAVORS, fail_fast=True)] | None
+
+    def by_id(self) -> dict[str, Flavor]:
+        """Of each no more than is compared."""
+        return {
+            flavor.id: Flavor(_number(flavor.extra.interfaces), _number(flavor.extra.sub_interfaces))
+            for flavor in self.flavors or ()
+        }
+
+
+def _number(text: str) -> int | None:
+    return number(text) if text.isdecimal() else None
+
+
 class _Subnet(BaseModel):
     id: Text = ""
     network: Text = Field(default="", alias="neutron_network_id")
@@ -188,4 +217,5 @@ class OneSubnet(BaseModel):
 SERVERS: Final = TypeAdapter(ServerPage)
 SERVER: Final = TypeAdapter(OneServer)
 VOLUMES: Final = TypeAdapter(VolumePage)
+FLAVORS: Final = TypeAdapter(FlavorPage)
 SUBNET: Final = TypeAdapter(OneSubnet)

@@ -27,7 +27,7 @@ from nodepool_membership.cce.credentials import Source
 from nodepool_membership.cce.errors import CloudError, UnavailableError
 from nodepool_membership.cce.lockout import Lockout
 from nodepool_membership.cce.reads import ReadBudget
-from nodepool_membership.core.preflight.facts import Disk, Server
+from nodepool_membership.core.preflight.facts import Disk, Flavor, Server
 
 IDS_PER_CALL: Final = 50
 """ECS advises at most 100: the ids travel in the URL."""
@@ -35,6 +35,9 @@ VOLUMES_PER_CALL: Final = 60
 """The most that EVS takes."""
 BMS_PAGE: Final = 1000
 MAX_BMS_PAGES: Final = 10
+FLAVOR_PAGE: Final = 1000
+"""What ECS gives without a limit, too; a region has some hundreds."""
+MAX_FLAVOR_PAGES: Final = 5
 _AT_ONCE: Final = 4
 """Calls under way for one question."""
 
@@ -189,6 +192,21 @@ class ServersClient:
             answer = await self._get(self._evs, "listVolumes", path_of("cloudvolumes", "detail"), query)
             disks.update(read(wire.VOLUMES, answer, max_values=LIST_VALUES).disks())
         return disks
+
+    async def flavors(self) -> Mapping[str, Flavor]:
+        """All flavors of the region. Raises CloudError."""
+        found: dict[str, Flavor] = {}
+        query = {"limit": str(FLAVOR_PAGE)}
+        for _ in range(MAX_FLAVOR_PAGES):
+            answer = await self._get(self._ecs, "listFlavors", path_of("cloudservers", "flavors"), query)
+            page = (await read_page(wire.FLAVORS, answer)).by_id()
+            before = len(found)
+            found.update(page)
+            # One that is not full is the last; so is one that brings nothing new, from a deployment without paging.
+            if len(page) < FLAVOR_PAGE or len(found) == before:
+                return found
+            query = {"limit": str(FLAVOR_PAGE), "marker": next(reversed(page))}
+        raise UnavailableError(f"the list of flavors has more than {MAX_FLAVOR_PAGES} pages")
 
     async def subnet_ids(self, subnet_id: str) -> frozenset[str]:
         """All ids of a subnet: the APIs name it by different ones. Raises CloudError."""

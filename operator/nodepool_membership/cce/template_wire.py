@@ -147,6 +147,7 @@ class ClusterSpec(BaseModel):
     """The `spec` of a cluster."""
 
     flavor: Text = ""
+    category: Text = ""
     version: Text = ""
     ipv6: Text = Field(default="", alias="ipv6enable")
     host_network: Annotated[_HostNetwork, BeforeValidator(table)] = Field(
@@ -166,6 +167,7 @@ class ClusterSpec(BaseModel):
             vpc_id=self.host_network.vpc.lower(),
             subnet_id=self.host_network.subnet.lower(),
             ipv6=self.ipv6 == "true",
+            turbo=self.category == "Turbo",
             enterprise_project=self.extend.enterprise_project.lower() if _keeps_projects_apart(self.version) else "",
         )
 

@@ -101,6 +101,15 @@ class Template:
 
 
 @dataclass(frozen=True, slots=True)
+class Flavor:
+    """How many network interfaces a flavor lets its servers have; None where that was not told."""
+
+    interfaces: int | None = None
+    sub_interfaces: int | None = None
+    """Supplementary ones."""
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """What a cluster asks of a server."""
 
@@ -109,6 +118,8 @@ class Network:
     ipv6: bool = False
     enterprise_project: str = ""
     """Empty where servers of any may join."""
+    turbo: bool = False
+    """Containers have network interfaces of their own."""
 
 
 def subnets_of(template: Template, network: Network) -> frozenset[str]:
@@ -142,6 +153,8 @@ class Inspection:
     """Whether the node that a server's CCE tag names exists, by its uid; what could not be found out is not there."""
     subnet_ids: frozenset[str] = frozenset()
     """Further ids of the pool's subnets: the APIs name one subnet by different ids."""
+    flavors: Mapping[str, Flavor] = field(default_factory=dict)
+    """Those of the servers; read for Turbo clusters only."""
 
     def merged(self, earlier: "Inspection | None") -> "Inspection":
         """This one with what an earlier one of the same reconcile has shown."""
@@ -155,4 +168,5 @@ class Inspection:
             self.why or earlier.why,
             {**earlier.nodes, **self.nodes},
             self.subnet_ids | earlier.subnet_ids,
+            {**earlier.flavors, **self.flavors},
         )

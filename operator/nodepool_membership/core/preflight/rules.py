@@ -24,6 +24,7 @@ from nodepool_membership.core.preflight.facts import (
 
 MIN_VCPUS: Final = 2
 MIN_MEMORY_MIB: Final = 4096
+MIN_TURBO_INTERFACES: Final = 16
 MIN_DISK_GIB: Final = 10
 MIN_CCE_DISK_GIB: Final = 20
 _SPOT: Final = "2"
@@ -256,6 +257,19 @@ def _ipv6(server: Server, asked: Asked) -> Mismatch | None:
     return Mismatch("the server has no IPv6 address", "the cluster's ipv6enable is true")
 
 
+def _turbo(server: Server, asked: Asked) -> Mismatch | None:
+    flavor = asked.inspection.flavors.get(server.flavor)
+    if not asked.network.turbo or flavor is None or (flavor.interfaces is None and flavor.sub_interfaces is None):
+        return None
+    subs, interfaces = flavor.sub_interfaces or 0, flavor.interfaces or 0
+    if subs > 0 or interfaces >= MIN_TURBO_INTERFACES:
+        return None
+    return Mismatch(
+        f"the server's flavor {server.flavor} takes {subs} supplementary and {interfaces} other network interfaces",
+        f"a node of a Turbo cluster needs a supplementary one, or {MIN_TURBO_INTERFACES} others",
+    )
+
+
 def _frozen(server: Server, _: Asked) -> Mismatch | None:
     if not server.frozen:
         return None
@@ -303,6 +317,7 @@ RULES: Final = (
     Rule(FailureReason.OTHER_DISK_SIZE, Certainty.DOCUMENTED, "size and volume_type in EVS", _disk_sizes),
     Rule(FailureReason.OTHER_POOL_KIND, Certainty.DOCUMENTED, "tags", _kind),
     Rule(FailureReason.NO_IPV6, Certainty.DOCUMENTED, "addresses", _ipv6),
+    Rule(FailureReason.FLAVOR_NOT_FOR_TURBO, Certainty.DOCUMENTED, "os_extra_specs of the flavor", _turbo),
     Rule(FailureReason.SERVER_FROZEN, Certainty.DOCUMENTED, "metadata.EcmResStatus", _frozen),
     Rule(FailureReason.SERVER_LOCKED, Certainty.DOCUMENTED, "locked, metadata.lockSource", _locked),
     Rule(FailureReason.ABOUT_TO_TERMINATE, Certainty.DOCUMENTED, "auto_terminate_time", _terminates),

@@ -301,6 +301,8 @@ class InspectServers(CloudEffect[Inspection]):
     subnets: frozenset[str]
     """Of the pool, by the ids that its template has."""
     mode: PreflightMode
+    turbo: bool = False
+    """Their flavors are to be read, too."""
 
 
 @dataclass(frozen=True, slots=True)

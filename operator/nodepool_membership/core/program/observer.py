@@ -192,8 +192,8 @@ class Observer:
     def _inspect(self, server_ids: frozenset[str]) -> Program[None]:
         pool, cluster = self.seen.pool, self.seen.cluster
         subnets = frozenset() if pool is None or cluster is None else subnets_of(pool.template, cluster.network)
-        spec = self.membership.spec
-        found = yield from InspectServers(spec.node_pool, server_ids, subnets, spec.preflight.mode)
+        spec, turbo = self.membership.spec, cluster is not None and cluster.network.turbo
+        found = yield from InspectServers(spec.node_pool, server_ids, subnets, spec.preflight.mode, turbo)
         self.seen = replace(self.seen, inspection=found.merged(self.seen.inspection))
 
     def _stop(self, trouble: Trouble) -> None:

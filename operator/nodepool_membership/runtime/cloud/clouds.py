@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER
@@ -28,6 +29,7 @@ from nodepool_membership.kube.errors import KubeForbiddenError, RejectedError
 from nodepool_membership.kube.secrets import Secrets, UnusableSecretError
 from nodepool_membership.runtime.cloud import error_mapping, inspecting
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
+from nodepool_membership.runtime.cloud.flavors import FlavorLists
 from nodepool_membership.runtime.cloud.identities import Identities
 from nodepool_membership.runtime.cloud.jobs import Jobs
 from nodepool_membership.runtime.cloud.locks import Locks
@@ -108,6 +110,7 @@ class Clouds:
         self._connect_servers = connect_servers
         self._grants = grants
         self._now = now
+        self._flavors = FlavorLists(monotonic)
         self._kept: dict[str, Source] = {}
         """The last good ones of objects that have the finalizer, by uid; in memory only."""
 
@@ -233,7 +236,10 @@ class Clouds:
 
     async def inspect(self, wanted: InspectServers, access: Access) -> Inspection:
         """Read servers before a call names them."""
-        return await inspecting.inspect(wanted, access.client, access.servers, now=self._now)
+        key = access.snapshot_key
+        source = (key.endpoint, key.project_id, key.credential)
+        flavors = partial(self._flavors.get, source)
+        return await inspecting.inspect(wanted, access.client, access.servers, now=self._now, flavors=flavors)
 
     def take(self, membership: Membership, access: Access) -> Taken | float:
         """A place in the write budget, or the seconds until there is one for this membership."""

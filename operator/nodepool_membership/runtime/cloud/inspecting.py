@@ -7,7 +7,7 @@ it is no trouble of the membership.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -19,6 +19,7 @@ from nodepool_membership.cce.servers import ServersClient
 from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, Inspection, ReadFailure, Server
 from nodepool_membership.core.program.effects import InspectServers
 from nodepool_membership.runtime.cloud import error_mapping
+from nodepool_membership.runtime.cloud.flavors import Flavors
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +30,14 @@ READ_WITHIN: Final = 30.0
 NO_ADDRESS: Final = UnavailableError("no address of ECS is known for this endpoint: name it in the file of --endpoints")
 
 
+Kept = Callable[[Callable[[], Awaitable[Flavors]]], Awaitable[Flavors]]
+"""Gives a list of flavors that was kept, or reads it."""
+
+
+def _read(read: Callable[[], Awaitable[Flavors]]) -> Awaitable[Flavors]:
+    return read()
+
+
 async def inspect(
     wanted: InspectServers,
     cloud: CloudClient,
@@ -36,6 +45,7 @@ async def inspect(
     *,
     now: Callable[[], datetime],
     within: float = READ_WITHIN,
+    flavors: Kept = _read,
 ) -> Inspection:
     """Read servers, and what else the rules need to know of those that are odd; in so many seconds, or not at all."""
     began = now()
@@ -43,24 +53,34 @@ async def inspect(
         return Inspection(began, wanted.server_ids, unread=wanted.server_ids, why=_why(NO_ADDRESS))
     deadline = asyncio.get_running_loop().time() + within
     nodes, subnets = dict[str, bool](), frozenset[str]()
+    late = UnavailableError(f"no answer within {within:g} s")
+    known: Flavors | CloudError = late if wanted.turbo else {}
     try:
         async with asyncio.timeout_at(deadline):
             found, unread, why = await _servers(wanted, servers)
     except TimeoutError:
-        found, unread, why = {}, set(wanted.server_ids), UnavailableError(f"no answer within {within:g} s")
+        found, unread, why = {}, set(wanted.server_ids), late
     with contextlib.suppress(TimeoutError):
         # Without them a server that is tagged counts as a node.
         async with asyncio.timeout_at(deadline):
-            nodes, subnets = await asyncio.gather(
+            nodes, subnets, known = await asyncio.gather(
                 _nodes(cloud, wanted.pool.cluster_id, found.values()),
                 _subnets(servers, wanted.subnets, found.values()),
+                _flavors(servers, flavors, needed=wanted.turbo and bool(found)),
             )
+    if isinstance(known, CloudError):
+        _log.info("the flavors of servers for a Turbo cluster cannot be read: %s", error_mapping.said(known))
+        if wanted.mode is PreflightMode.ENFORCE:
+            # What must not be sent unread is as good as unread without its flavor.
+            found, unread, why = {}, unread | found.keys(), why or known
+        known = {}
     if why is not None:
         _log.warning(
             "servers could not be read before an add: %s", error_mapping.said(why), extra={"servers": len(unread)}
         )
     reason = None if why is None else _why(why)
-    return Inspection(began, wanted.server_ids, found, frozenset(unread), reason, nodes, subnets)
+    of_servers = {server.flavor: known[server.flavor] for server in found.values() if server.flavor in known}
+    return Inspection(began, wanted.server_ids, found, frozenset(unread), reason, nodes, subnets, of_servers)
 
 
 async def _servers(
@@ -93,6 +113,14 @@ async def _with_sizes(servers: ServersClient, found: Mapping[str, Server]) -> di
         else replace(server, disks=tuple(sizes.get(disk.volume_id, disk) for disk in server.disks))
         for server_id, server in found.items()
     }
+
+
+async def _flavors(servers: ServersClient, flavors: Kept, *, needed: bool) -> Flavors | CloudError:
+    """Flavors of the region, or why they cannot be read."""
+    try:
+        return await flavors(servers.flavors) if needed else {}
+    except CloudError as error:
+        return error
 
 
 async def _nodes(cloud: CloudClient, cluster_id: str, servers: Iterable[Server]) -> dict[str, bool]:

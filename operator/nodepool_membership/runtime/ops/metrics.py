@@ -56,6 +56,7 @@ ROUTES: Final = (
     "listBaremetalServers",
     "showBaremetalServer",
     "listVolumes",
+    "listFlavors",
     "showSubnet",
     "createTokenByIdToken",
     "createTemporaryAccessKey",

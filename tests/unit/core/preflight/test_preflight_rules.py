@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from nodepool_membership.api.reasons import FailureReason, FindingReason
-from nodepool_membership.core.preflight.facts import Network, Server, Template
+from nodepool_membership.core.preflight.facts import Flavor, Network, Server, Template
 from nodepool_membership.core.preflight.rules import RULES, Asked
-from unit.preflight_examples import ASKED, BROKEN, GOOD
+from unit.preflight_examples import ASKED, BROKEN, GOOD, turbo
 
 FINE = [
     (GOOD, ASKED),
@@ -25,6 +25,11 @@ FINE = [
     (replace(GOOD, enterprise_project="e"), replace(ASKED, network=replace(ASKED.network, enterprise_project=""))),
     (replace(GOOD, groups=frozenset({"g"})), replace(ASKED, template=replace(ASKED.template, server_group="g"))),
     (replace(GOOD, has_ipv6=True), replace(ASKED, network=replace(ASKED.network, ipv6=True))),
+    (GOOD, turbo(Flavor(0, 1))),
+    (GOOD, turbo(Flavor(16))),
+    (GOOD, turbo(Flavor())),
+    (replace(GOOD, flavor=""), replace(ASKED, network=replace(ASKED.network, turbo=True))),
+    (GOOD, replace(turbo(Flavor(0, 0)), network=ASKED.network)),
     (replace(GOOD, bare_metal=True), replace(ASKED, template=replace(ASKED.template, kind="pm"))),
 ]
 
