@@ -14,11 +14,11 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.apiserver import Writes, writes
-from bench.image_packages import environment_of_the_image, python_of_the_image
 from cce_simulator.config import SimulatorConfig
 from controlplane import ControlPlane
 from harness import Cluster, Operator, SimulatorProcess, wait_for
 from harness.identity import grant, trusting
+from imagepython.environment import ROOT, image_variables, python_with
 
 NAMESPACE: Final = "bench"
 _RUNS: Final = "nodepool_membership_reconcile_duration_seconds_count"
@@ -43,7 +43,6 @@ class World:
 
     def operator(self, *options: str, name: str = "operator") -> Operator:
         """The operator with these options; a context manager, ready once `wait_ready` returns."""
-        python = python_of_the_image(print)
         # One after another, and killed: the next one must not wait for the lease of the one before.
         alone = ("--no-leader-elect", *options)
         return Operator(
@@ -52,8 +51,9 @@ class World:
             [self.simulator.url],
             alone,
             name=name,
-            python=python,
-            environment=environment_of_the_image(),
+            # Packages that only tests need cost memory where httpx imports them if they are there.
+            python=python_with(ROOT / "requirements/run.txt"),
+            environment=image_variables((ROOT / "Dockerfile").read_text()),
         )
 
     def writes(self) -> Writes:

@@ -6,7 +6,7 @@ import pytest
 
 from controlplane.errors import UnavailableError
 from imagepython import debian
-from imagepython.__main__ import ROOT, image_version
+from imagepython.environment import ROOT, image_version
 
 
 def test_the_version_of_the_image_can_be_had() -> None:
