@@ -29,6 +29,14 @@ def settles(batch: Batch, settings: Settings) -> datetime | None:
     return None
 
 
+def windows(membership: Membership, status: Status, settings: Settings) -> Iterator[datetime]:
+    """When settle windows end: of open batches, and of servers that are added again once their node is gone so long."""
+    yield from (end for batch in status.open_batches if (end := settles(batch, settings)) is not None)
+    listed = membership.spec.server_ids
+    gone = (group for group in status.failures if group.reason is FailureReason.NODE_VANISHED)
+    yield from (group.retry_time for group in gone if group.retry_time and not listed.isdisjoint(group.server_ids))
+
+
 def removal(membership: Membership, status: Status, settings: Settings) -> datetime | None:
     """When members that are owed removal begin to be removed; it may have passed. None: not before a person acts."""
     spec = membership.spec

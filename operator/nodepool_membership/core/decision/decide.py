@@ -252,8 +252,7 @@ class _Pipeline:
         status = to_status(membership.status, spec, state, membership.wire_bytes)
         status = replace(_about_now(membership, status), plan=self._plan)
         overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, spec, now))
-        ends = (upcoming.settles(b, self._settings) for b in status.open_batches)
-        late = any(end is not None and end <= now for end in ends)
+        late = any(end <= now for end in upcoming.windows(membership, status, self._settings))
         uncertain = late and seen.is_fresh and not seen.proves_absence(spec.node_pool.node_pool_id)
         facts = Facts(
             membership,

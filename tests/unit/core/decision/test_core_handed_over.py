@@ -73,6 +73,18 @@ def test_so_it_is_while_a_call_that_was_not_answered_waits_for_it_and_no_time_th
     assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
 
 
+def test_so_it_is_while_a_server_whose_node_is_gone_waits_for_it() -> None:
+    run = known(FailureReason.NODE_ERROR)
+    run.step()
+    run.cloud.pool = PoolReport("", 7)
+    run.wait(WINDOW - SECOND)
+    run.step()
+    assert "attempt 2 of 3" in run.ready.message
+    run.wait(SECOND)
+    assert run.step().intent is None
+    assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
+
+
 def test_a_deletion_is_not_let_go_while_its_removals_make_progress() -> None:
     run = members(A, B, C, spec=a_spec(A, B, C, batch_size=1, deletion=RemovalPolicy.REMOVE))
     run.delete()
