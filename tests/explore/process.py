@@ -170,7 +170,7 @@ class Run:
         if known is None or known[0] != uid:
             known = (uid, Memory())
         kept: Memory = known[1]
-        kept = kept.without_known(self._claims_of().freed(effect.found))
+        kept = kept.known_from(self._claims_of().freed(effect.found))
         self._memorise((uid, kept))
         self.process = self.process._replace(unread=self.process.unread - {self._key})
         return kept

@@ -41,8 +41,8 @@ class Memory:
     refused: Mapping[str, datetime] = field(default_factory=dict)
     """When servers that were read and not sent were read last."""
 
-    def without_known(self, freed: datetime | None) -> "Memory":
-        """Without what was known before others let go of its servers: from then on it is known to be as it is.
+    def known_from(self, freed: datetime | None) -> "Memory":
+        """With what is known of it counted from when others let go of its servers, not from before.
 
         Not from now on: somebody who lets go of something every few seconds would keep it from ever having a listing.
         """

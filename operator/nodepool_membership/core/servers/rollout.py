@@ -113,7 +113,7 @@ def _is_late(batch: Batch, spec: Spec, now: datetime) -> bool:
 
 def _fate(batch: Batch, state: State, spec: Spec, lost: int) -> str:
     if batch.is_open:
-        return f"did not join within spec.joinTimeoutSeconds ({spec.join_timeout_seconds} s), and may still be WIPED"
+        return f"did not join within spec.joinTimeoutSeconds ({spec.join_timeout_seconds} s), and may be WIPED since"
     if not batch.failed:
         return (
             f"may have been WIPED and did not join: its call was not answered, and no node showed ({lost} looked for)"

@@ -75,7 +75,7 @@ class Memories:
         if self._initial_sync.is_complete:
             for _ in self._claims.indexing(key[0]):
                 await asyncio.sleep(0)
-        tracked.memory = tracked.memory.without_known(self._claims.freed(found))
+        tracked.memory = tracked.memory.known_from(self._claims.freed(found))
         return tracked.memory
 
     def _claim(self, found: Membership | UnreadableStatus) -> NoRoomError | None:

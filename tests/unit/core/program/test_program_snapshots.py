@@ -154,15 +154,15 @@ def test_an_object_that_changed_looks_before_its_turn(awaited: bool) -> None:
 
 def test_what_another_let_go_of_is_looked_for_anew() -> None:
     kept = Memory(Known("1", NOW), waiting=Waiting(NOW, WaitsFor.TURN))
-    assert kept.without_known(None) == kept
-    assert kept.without_known(NOW) == kept
-    assert kept.without_known(NOW + SECOND) == Memory(Known("1", NOW + SECOND))
+    assert kept.known_from(None) == kept
+    assert kept.known_from(NOW) == kept
+    assert kept.known_from(NOW + SECOND) == Memory(Known("1", NOW + SECOND))
 
 
 def test_who_lets_go_of_something_again_and_again_keeps_nobody_from_a_listing() -> None:
     """What began after it is young enough, also if it was there before the object is read again."""
     world, freed = World(an_old_one()), NOW + 2 * SECOND
-    world.answers |= {Now: NOW + 5 * SECOND, TakeOver: Memory(Known("7", NOW)).without_known(freed)}
+    world.answers |= {Now: NOW + 5 * SECOND, TakeOver: Memory(Known("7", NOW)).known_from(freed)}
     assert {look.read_at for look in looks(world)} == {freed}
 
 

@@ -117,7 +117,7 @@ def test_a_canary_whose_job_does_not_end_in_time_halts(job: JobPhase) -> None:
     call(run)
     run.cloud.jobs = a_job(job)
     run.wait(late(run))
-    halts(run, "did not join within spec.joinTimeoutSeconds (3600 s), and may still be WIPED")
+    halts(run, "did not join within spec.joinTimeoutSeconds (3600 s), and may be WIPED since")
     goes_on_with_a_canary(run)
     # A person has answered for the one that hangs, not for the one that went after it.
     run.wait(late(run))
