@@ -22,7 +22,7 @@ Top level (* = may be changed while running, `POST /_sim/config` or `Simulator.c
 | behaviour * | | Behaviour: one switch per thing the public documents do not say |
 | badServers[] * | none | BadServer: servers[], way, naming, nodePhase, reason, errorCode, status, times |
 | unknownServers[] * | none | server ids that do not exist (any other UUID does) |
-| servers[] * | none | ServerConfig: servers[], kind, patch, fromRead, dataDisks: what ECS and BMS say of them |
+| servers[] * | none | ServerConfig: servers[], kind, patch, fromRead, dataDisks, systemDisk: what is said of them |
 | writesPerMinute * | 10 | per access key, rejected calls counted, any 60 s; 0 = no limit |
 | readsPerSecond * | 0 | per access key; 0 = no limit |
 | clockSkewSeconds * | 0 | of the cloud's clock (Date header, signatures) to the host's |
@@ -233,6 +233,7 @@ class ServerConfig(Record):
     patch: dict[str, object] = Field(default_factory=dict)  # merged into the document: status, tags, metadata, ...
     from_read: int = Field(default=1, ge=1)  # the patch shows from this read of the server on
     data_disks: tuple[DiskConfig, ...] | None = None  # None: as the pool's template has them
+    system_disk: DiskConfig = DiskConfig(size=50)  # as there
 
 
 def is_fit(rule: ServerConfig | None) -> bool:

@@ -171,8 +171,8 @@ class Servers:
     def _attached(self, server: str) -> list[dict[str, object]]:
         """The system disk and the data disks; from now on EVS knows them."""
         rule = self.rule(server)
-        given = None if rule is None else rule.data_disks
-        disks = [DiskConfig(size=40), *(_DATA_DISKS if given is None else given)]
+        given = ServerConfig(servers=(server,)) if rule is None else rule
+        disks = [given.system_disk, *(_DATA_DISKS if given.data_disks is None else given.data_disks)]
         volumes = [generated_id(server, "volume", number) for number in range(len(disks))]
         self._volumes.update(zip(volumes, disks, strict=True))
         return [

@@ -17,7 +17,7 @@ from nodepool_membership.cce.credentials import AccessKey, Credentials
 from nodepool_membership.cce.errors import ForbiddenError, ThrottledError, UnavailableError
 from nodepool_membership.cce.reads import ReadBudget
 from nodepool_membership.cce.servers import IDS_PER_CALL, ServerEndpoints, ServersClient, ServersRead
-from nodepool_membership.core.preflight.facts import Flavor
+from nodepool_membership.core.preflight.facts import Disk, Flavor, Server
 from scripted_cloud import HTML, KEY, NOW, PROJECT, Wire
 
 PLACES = ServerEndpoints(
@@ -55,6 +55,8 @@ def document(server_id: str, **fields: object) -> dict[str, object]:
         ],
         "tags": ["owner=team=a", "flag", "__type_baremetal=x"],
         "enterprise_project_id": "0",
+        "capacity_reservation_id": None,
+        "capacity_reservation_specification": None,
         "os:scheduler_hints": {"group": ["G"]},
         "OS-EXT-SRV-ATTR:user_data": MARK,
         **fields,
@@ -110,8 +112,54 @@ async def test_a_document_becomes_the_fields_that_rules_read() -> None:
     assert (server.vpc_id, server.subnets, server.ports, server.has_ipv6) == ("v", frozenset({"s1"}), 1, True)
     assert (server.vcpus, server.memory_mib, server.groups) == (2, 4096, frozenset({"g"}))
     assert [disk.volume_id for disk in server.disks or ()] == ["data", "more"]
+    assert server.system_disk == Disk("root")
     assert server.tags == {"owner": "team=a", "flag": "", "__type_baremetal": "x"}
     assert server.bare_metal
+
+
+async def told(**fields: object) -> Server:
+    """What is read of a server with such fields."""
+    return (await read(ecs(lambda r: answered(*(document(i, **fields) for i in asked(r)))), ids(1))).found[ids(1)[0]]
+
+
+@pytest.mark.parametrize(
+    ("ports", "number"),
+    [
+        (f"[{ids(1)[0]}]", 1),
+        (f"[{ids(1)[0]}, {ids(2)[1].upper()}]", 2),
+        (json.dumps(ids(3)), 3),
+        (f"{ids(2)[0]},{ids(2)[1]}", 2),
+        (ids(2), 2),
+        ("[]", 0),
+        ("two", 0),
+        ({"a": ids(1)[0]}, 0),
+        (7, 0),
+        (None, 0),
+    ],
+)
+async def test_bare_metal_lists_its_interfaces_as_text(ports: object, number: int) -> None:
+    server = await told(addresses={}, network_interfaces=[], metadata={"baremetalPortIDList": ports})
+    assert server.ports == number
+
+
+async def test_an_interface_that_is_listed_twice_is_one() -> None:
+    port = ids(1)[0]
+    addresses = {"V": [{"version": "4", "OS-EXT-IPS:port_id": port}]}
+    metadata = {"baremetalPortIDList": f"[{port}]"}
+    assert (await told(addresses=addresses, network_interfaces=[], metadata=metadata)).ports == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "reservation"),
+    [
+        ({"capacity_reservation_id": "R"}, "r"),
+        ({"capacity_reservation_specification": {"id": "R", "preference": "targeted"}}, "r"),
+        ({"capacity_reservation_specification": {"id": "R", "preference": "none"}}, ""),
+        ({"capacity_reservation_specification": "odd"}, ""),
+    ],
+)
+async def test_a_server_is_in_the_reservation_that_it_targets(fields: dict[str, object], reservation: str) -> None:
+    assert (await told(**fields)).reservation == reservation
 
 
 @pytest.mark.parametrize("odd", [None, [], {}, "x", 7, True])
@@ -248,9 +296,12 @@ async def test_disks_are_read_sixty_a_call() -> None:
     assert (len(disks), {(d.gib, d.kind) for d in disks.values()}, len(wire.seen)) == (59, {(40, "SAS")}, 2)
 
 
-async def test_a_subnet_has_three_ids() -> None:
-    document = {"subnet": {"id": "A", "neutron_network_id": "B", "neutron_subnet_id": "C", "cidr": "10.0.0.0/24"}}
-    assert await client(Wire(lambda _: httpx.Response(200, json=document))).subnet_ids("a") == {"a", "b", "c"}
+@pytest.mark.parametrize("ipv6", [True, False, None])
+async def test_a_subnet_has_three_ids_and_ipv6_or_not(ipv6: object) -> None:
+    subnet = {"id": "A", "neutron_network_id": "B", "neutron_subnet_id": "C", "cidr": "10.0.0.0/24"}
+    document = {"subnet": {**subnet, "ipv6_enable": ipv6}}
+    found = await client(Wire(lambda _: httpx.Response(200, json=document))).subnet_ids("a")
+    assert found == dict.fromkeys("abc", bool(ipv6))
 
 
 async def test_what_has_no_address_cannot_be_read() -> None:

@@ -59,6 +59,7 @@ class Case:
     reason: FailureReason | FindingReason
     patch: Document = field(default_factory=dict)
     disks: tuple[DiskConfig, ...] | None = None
+    system_gib: int = 50
     bare_metal: bool = False
     good: Document = field(default_factory=dict)
     pool: Document = field(default_factory=dict)
@@ -79,6 +80,7 @@ CASES: Final = (
     Case(FailureReason.OTHER_VPC, meta(vpc_id=ELSEWHERE)),
     Case(FailureReason.OTHER_SUBNET, {"network_interfaces": [{"subnet_id": ELSEWHERE}]}),
     Case(FailureReason.SEVERAL_INTERFACES, {"addresses": {VPC_ID: TWO_NICS}}),
+    Case(FailureReason.SEVERAL_INTERFACES, meta(baremetalPortIDList=f"[{ELSEWHERE}]")),
     Case(FindingReason.OTHER_BILLING, meta(charging_mode="1")),
     Case(FailureReason.OTHER_FLAVOR, {"flavor": {"id": "another"}}),
     Case(FailureReason.OTHER_FLAVOR, {"OS-EXT-AZ:availability_zone": "another"}),
@@ -92,6 +94,20 @@ CASES: Final = (
     ),
     Case(FailureReason.OTHER_RESERVATION, {"capacity_reservation_id": "another"}),
     Case(
+        FailureReason.OTHER_RESERVATION,
+        {"flavor": {"id": "another"}, "capacity_reservation_specification": {"id": "r", "preference": "none"}},
+        pool={
+            "extensionScaleGroups": [
+                {
+                    "spec": {
+                        "flavor": "another",
+                        "capacityReservationSpecification": {"id": "r", "preference": "targeted"},
+                    }
+                }
+            ]
+        },
+    ),
+    Case(
         FailureReason.OTHER_ENTERPRISE_PROJECT,
         {"enterprise_project_id": "another"},
         cluster={"version": "v1.19.10", "extendParam": {"enterpriseProjectId": "0"}},
@@ -99,6 +115,7 @@ CASES: Final = (
     Case(FailureReason.OTHER_DISK_COUNT, disks=(DiskConfig(size=100),)),
     Case(FailureReason.OTHER_DISK_SIZE, disks=(DiskConfig(size=9), DiskConfig(size=500))),
     Case(FailureReason.OTHER_DISK_SIZE, disks=(DiskConfig(size=100), DiskConfig(size=600))),
+    Case(FailureReason.OTHER_DISK_SIZE, system_gib=40),
     Case(FailureReason.OTHER_POOL_KIND, {"tags": [MARKED, "__type_baremetal=true"]}, bare_metal=True),
     Case(
         FailureReason.NO_IPV6,
@@ -132,6 +149,7 @@ async def test_a_server_that_breaks_a_rule_is_told_apart_from_one_that_does_not(
             kind="bms" if case.bare_metal else "ecs",
             patch={**tags, **case.good, **case.patch} if case.patch else tags,
             data_disks=case.disks,
+            system_disk=DiskConfig(size=case.system_gib),
         ),
         ServerConfig(servers=(GOOD,), patch={**tags, **case.good}),
     )

@@ -125,10 +125,12 @@ async def test_why_servers_could_not_be_read_is_told_once_for_all(status: int, c
 
 
 async def test_sizes_of_disks_are_read_only_where_they_decide() -> None:
-    async with site(ServerConfig(servers=(A,), data_disks=(DiskConfig(size=9),))) as here:
+    rule = ServerConfig(servers=(A,), data_disks=(DiskConfig(size=9),), system_disk=DiskConfig(size=8))
+    async with site(rule) as here:
         assert [d.gib for d in (await here.inspect(A)).servers[A].disks or ()] == [0]
         enforced = await here.inspect(A, mode=PreflightMode.ENFORCE)
         assert [d.gib for d in enforced.servers[A].disks or ()] == [9]
+        assert str(enforced.servers[A].system_disk) == "8 GiB GPSSD"
         here.simulator.faults.add(FaultRule(route="listVolumes", answer=Answer(status=403, error_code="EVS.0001")))
         refused = await here.inspect(A, mode=PreflightMode.ENFORCE)
         assert (dict(refused.servers), refused.unread) == ({}, frozenset({A}))
@@ -163,10 +165,10 @@ async def test_only_so_many_nodes_are_looked_up() -> None:
 async def test_the_pools_subnet_is_read_where_a_server_names_another_id() -> None:
     other = {"network_interfaces": [{"port_id": "p", "subnet_id": "elsewhere"}]}
     async with site(ServerConfig(servers=(B,), patch=other)) as here:
-        assert (await here.inspect(A)).subnet_ids == frozenset()
+        assert (await here.inspect(A)).subnet_ids == {}
         assert "showSubnet" not in here.calls()
         assert SUBNET_ID in (await here.inspect(A, B)).subnet_ids
-        assert (await here.inspect(A, B, subnet="unknown")).subnet_ids == frozenset()
+        assert (await here.inspect(A, B, subnet="unknown")).subnet_ids == {}
 
 
 async def test_flavors_are_read_for_turbo_clusters_only_and_once_an_hour() -> None:

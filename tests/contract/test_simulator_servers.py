@@ -111,7 +111,7 @@ async def test_the_official_sdk_reads_the_sizes_of_disks_and_a_subnet() -> None:
         found = await call(sdk_of(EvsClient, simulator).list_volumes, ListVolumesRequest(ids=str([*ids, unknown])))
         subnet_id = server.network_interfaces[0].subnet_id
         subnet = (await call(sdk_of(VpcClient, simulator).show_subnet, ShowSubnetRequest(subnet_id=subnet_id))).subnet
-    assert {volume.id: volume.size for volume in found.volumes} == dict(zip(ids, (40, 100, 500), strict=True))
+    assert {volume.id: volume.size for volume in found.volumes} == dict(zip(ids, (50, 100, 500), strict=True))
     assert (subnet.id, subnet.vpc_id, subnet.ipv6_enable) == (subnet_id, server.metadata["vpc_id"], False)
 
 
@@ -143,7 +143,7 @@ async def test_a_server_that_no_entry_names_breaks_no_rule() -> None:
         assert [rule.reason for rule in RULES if rule.check(server, asked)] == []
         # Every field that decides something was told.
         assert all([server.vpc_id, server.subnets, server.flavor, server.vcpus, server.charging, network.vpc_id])
-        assert server.subnets & await client.subnet_ids(*server.subnets)
+        assert server.subnets & (await client.subnet_ids(*server.subnets)).keys()
 
 
 @pytest.mark.parametrize(

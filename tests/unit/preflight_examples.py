@@ -34,6 +34,7 @@ GOOD = Server(
     vcpus=2,
     memory_mib=4096,
     enterprise_project="0",
+    system_disk=Disk("d0", 50, "SSD"),
     disks=(Disk("d1", 100, "SAS"), Disk("d2", 20, "SSD")),
     tags={"owner": "team-a=b"},
 )
@@ -45,9 +46,10 @@ ASKED = Asked(
         subnets=frozenset({"subnet"}),
         billing="0",
         groups=(Group("c7.large.2", "az-1"), Group("c7.large.2", "random")),
+        system_disk=Disk("", 50, "SSD"),
         disks=(Disk("", 20, "SSD"), Disk("", 100, "SAS")),
     ),
-    network=Network("vpc", "other-subnet", enterprise_project="0"),
+    network=Network("vpc", "other-subnet", enterprise_project="0", keeps_projects_apart=True),
     inspection=Inspection(NOW, frozenset({GOOD.server_id}), nodes={NODE: True}),
     tag=Tag("owner", "team-a=b"),
 )
@@ -57,6 +59,12 @@ def turbo(flavor: Flavor) -> Asked:
     """A Turbo cluster, where the server's flavor is this one."""
     inspection = replace(ASKED.inspection, flavors={GOOD.flavor: flavor})
     return replace(ASKED, network=replace(ASKED.network, turbo=True), inspection=inspection)
+
+
+def ipv6_in_subnet(*, enabled: bool) -> Asked:
+    """A cluster that uses IPv6, where the server's subnet was read."""
+    inspection = replace(ASKED.inspection, subnet_ids={"subnet": enabled})
+    return replace(ASKED, network=replace(ASKED.network, ipv6=True), inspection=inspection)
 
 
 TAGGED = replace(GOOD, tags={**GOOD.tags, CCE_NODE_TAG: NODE.upper()})
@@ -94,14 +102,28 @@ BROKEN = [
         replace(ASKED, template=replace(ASKED.template, groups=(Group("c7.large.2", "az-1", "r"),))),
     ),
     (FailureReason.OTHER_RESERVATION, replace(GOOD, reservation="r"), ASKED),
+    (
+        # The server's flavor is that of a group with a reservation alone.
+        FailureReason.OTHER_RESERVATION,
+        GOOD,
+        replace(ASKED, template=replace(ASKED.template, groups=(Group("x", "az-1"), Group("c7.large.2", "", "r")))),
+    ),
     (FailureReason.OTHER_ENTERPRISE_PROJECT, replace(GOOD, enterprise_project="e"), ASKED),
+    (
+        FailureReason.OTHER_ENTERPRISE_PROJECT,
+        GOOD,
+        Asked("p", Template(enterprise_project="e"), Network(keeps_projects_apart=True), ASKED.inspection),
+    ),
     (FailureReason.OTHER_DISK_COUNT, replace(GOOD, disks=GOOD.disks[:1] if GOOD.disks else None), ASKED),
     (FailureReason.OTHER_DISK_SIZE, replace(GOOD, disks=(Disk("d", 9), Disk("e", 100))), ASKED),
     (FailureReason.OTHER_DISK_SIZE, replace(GOOD, disks=(Disk("d", 15), Disk("e", 15))), ASKED),
     (FailureReason.OTHER_DISK_SIZE, replace(GOOD, disks=(Disk("d", 20), Disk("e", 200))), ASKED),
     (FailureReason.OTHER_DISK_SIZE, replace(GOOD, disks=(Disk("d", 20, "SAS"), Disk("e", 100, "SAS"))), ASKED),
+    (FailureReason.OTHER_DISK_SIZE, replace(GOOD, system_disk=Disk("d0", 40, "SSD")), ASKED),
+    (FailureReason.OTHER_DISK_SIZE, replace(GOOD, system_disk=Disk("d0", 50, "SAS")), ASKED),
     (FailureReason.OTHER_POOL_KIND, replace(GOOD, bare_metal=True), ASKED),
     (FailureReason.NO_IPV6, GOOD, replace(ASKED, network=replace(ASKED.network, ipv6=True))),
+    (FailureReason.NO_IPV6, GOOD, ipv6_in_subnet(enabled=False)),
     (FailureReason.FLAVOR_NOT_FOR_TURBO, GOOD, turbo(Flavor(15, 0))),
     (FailureReason.FLAVOR_NOT_FOR_TURBO, GOOD, turbo(Flavor(interfaces=15))),
     (FailureReason.FLAVOR_NOT_FOR_TURBO, GOOD, turbo(Flavor(sub_interfaces=0))),

@@ -5,7 +5,7 @@ Not for: answers that decide something by their shape (`wire`): there an odd one
 
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator
 
 _MAX_DIGITS: Final = 12
 
@@ -40,3 +40,15 @@ def texts(value: object) -> list[str]:
 Text = Annotated[str, BeforeValidator(text)]
 Number = Annotated[int, BeforeValidator(number)]
 Texts = Annotated[list[str], BeforeValidator(texts)]
+
+
+class Reservation(BaseModel):
+    """Which capacity reservation is asked for, as CCE and ECS both write it."""
+
+    id: Text = ""
+    preference: Text = ""
+
+    @property
+    def asked(self) -> str:
+        """Its id; none where the preference is `none`, with which the SDK's model says that the id is ignored."""
+        return "" if self.preference == "none" else self.id.lower()

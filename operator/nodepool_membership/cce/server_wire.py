@@ -5,16 +5,18 @@ hashes: no field of it but those below becomes a Python object. What is null, mi
 Sources: https://support.huaweicloud.com/intl/en-us/api-ecs/ecs_02_0104.html and the official SDK's models.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
-from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, number, table, tables, texts
+from nodepool_membership.cce.lenient import Number, Reservation, Text, Texts, a_list, number, table, tables, texts
 from nodepool_membership.core.preflight.facts import Disk, Flavor, Server
 
 _BARE_METAL_TAG: Final = "__type_baremetal"
 _BOOT: Final = "0"
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 MAX_SERVERS: Final = 2000
 """Of a list; twice the largest page that is asked for."""
 MAX_VOLUMES: Final = 120
@@ -25,6 +27,11 @@ _MAX_PARTS: Final = 128
 """Interfaces, addresses in one network, or disks of one server; a server has 60 disks at most."""
 
 
+def _port_ids(value: object) -> list[str]:
+    """Those in a list, or in a text like one; that of BMS's page has brackets, and no quotes."""
+    return _UUID.findall(str(value).lower()) if isinstance(value, str | list) else []
+
+
 class _Metadata(BaseModel):
     charging_mode: Text = ""
     charging_mode_bms: Text = Field(default="", alias="chargingMode")
@@ -32,6 +39,7 @@ class _Metadata(BaseModel):
     ecm_res_status: Text = Field(default="", alias="EcmResStatus")
     lock_source: Text = Field(default="", alias="lockSource")
     os_type: Text = ""
+    ports: Annotated[list[str], BeforeValidator(_port_ids)] = Field(default_factory=list, alias="baremetalPortIDList")
 
 
 def _texts_if_told(value: object) -> list[str] | None:
@@ -92,6 +100,9 @@ class ServerDocument(BaseModel):
     enterprise_project_id: Text = ""
     hints: Annotated[_Hints, BeforeValidator(table)] = Field(default_factory=_Hints, alias="os:scheduler_hints")
     reservation: Text = Field(default="", alias="capacity_reservation_id")
+    targeted: Annotated[Reservation, BeforeValidator(table)] = Field(
+        default_factory=Reservation, alias="capacity_reservation_specification"
+    )
     terminates: Text = Field(default="", alias="auto_terminate_time")
     locked: Text = ""
 
@@ -114,15 +125,16 @@ class ServerDocument(BaseModel):
             charging=meta.charging_mode or meta.charging_mode_bms,
             vpc_id=meta.vpc_id.lower(),
             subnets=frozenset(i.subnet_id.lower() for i in self.interfaces if i.subnet_id),
-            ports=len(ports - {""}),
+            ports=len((ports | set(meta.ports)) - {""}),
             has_ipv6=has_ipv6,
             flavor=self.flavor.id,
             zone=self.zone,
             vcpus=self.flavor.vcpus,
             memory_mib=self.flavor.ram,
             groups=frozenset(group.lower() for group in self.hints.group),
-            reservation=self.reservation.lower(),
+            reservation=self.reservation.lower() or self.targeted.asked,
             enterprise_project=self.enterprise_project_id.lower(),
+            system_disk=next((Disk(v.id.lower()) for v in self.volumes or () if v.boot_index == _BOOT), None),
             disks=self._data_disks(),
             bare_metal=bare_metal or _BARE_METAL_TAG in tags,
             frozen=meta.ecm_res_status == "freeze",
@@ -202,10 +214,11 @@ class _Subnet(BaseModel):
     id: Text = ""
     network: Text = Field(default="", alias="neutron_network_id")
     subnet: Text = Field(default="", alias="neutron_subnet_id")
+    ipv6: Text = Field(default="", alias="ipv6_enable")
 
     @property
-    def ids(self) -> frozenset[str]:
-        return frozenset(name.lower() for name in (self.id, self.network, self.subnet) if name)
+    def ids(self) -> dict[str, bool]:
+        return {name.lower(): self.ipv6 == "true" for name in (self.id, self.network, self.subnet) if name}
 
 
 class OneSubnet(BaseModel):

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from nodepool_membership.cce.lenient import Number, Text, Texts, a_list, table, tables
+from nodepool_membership.cce.lenient import Number, Reservation, Text, Texts, a_list, table, tables
 from nodepool_membership.core.preflight.facts import Disk, Group, Network, Template
 
 _VERSION: Final = re.compile(r"v?1\.(\d+)(?:\.(\d+))?(?:-.*)?", re.ASCII)
@@ -42,18 +42,18 @@ class _Volume(BaseModel):
     size: Number = 0
     kind: Text = Field(default="", alias="volumetype")
 
+    def disk(self) -> Disk:
+        return Disk("", self.size, self.kind)
+
 
 class _Node(BaseModel):
     flavor: Text = ""
     zone: Text = Field(default="", alias="az")
     billing: Text = Field(default="", alias="billingMode")
     nics: Annotated[_Nics, BeforeValidator(table)] = Field(default_factory=_Nics, alias="nodeNicSpec")
+    root: Annotated[_Volume, BeforeValidator(table)] = Field(default_factory=_Volume, alias="rootVolume")
     volumes: Annotated[list[_Volume], BeforeValidator(tables)] | None = Field(default=None, alias="dataVolumes")
     enterprise_project: Text = Field(default="", alias="serverEnterpriseProjectID")
-
-
-class _Reservation(BaseModel):
-    id: Text = ""
 
 
 class _Autoscaling(BaseModel):
@@ -63,8 +63,8 @@ class _Autoscaling(BaseModel):
 class _GroupSpec(BaseModel):
     flavor: Text = ""
     zone: Text = Field(default="", alias="az")
-    reservation: Annotated[_Reservation, BeforeValidator(table)] = Field(
-        default_factory=_Reservation, alias="capacityReservationSpecification"
+    reservation: Annotated[Reservation, BeforeValidator(table)] = Field(
+        default_factory=Reservation, alias="capacityReservationSpecification"
     )
     autoscaling: Annotated[_Autoscaling, BeforeValidator(table)] = Field(default_factory=_Autoscaling)
 
@@ -95,11 +95,11 @@ class PoolSpec(BaseModel):
         own = Group(node.flavor, node.zone)
         further = [_GroupDocument.model_validate(group).spec for group in tables(self.groups)]
         groups = [
-            Group(g.flavor or own.flavor, g.zone or own.zone, g.reservation.id.lower(), g.autoscaling.enable == "true")
+            Group(g.flavor or own.flavor, g.zone or own.zone, g.reservation.asked, g.autoscaling.enable == "true")
             for g in further
         ]
         nic = node.nics.primary
-        disks = None if node.volumes is None else tuple(Disk("", volume.size, volume.kind) for volume in node.volumes)
+        disks = None if node.volumes is None else tuple(volume.disk() for volume in node.volumes)
         return Template(
             digest=_digest(self.node) if self.node else "",
             kind=self.kind,
@@ -108,6 +108,7 @@ class PoolSpec(BaseModel):
             groups=(own, *groups) if node.flavor or node.zone else tuple(groups),
             server_group=self.management.server_group.lower(),
             enterprise_project=node.enterprise_project.lower(),
+            system_disk=node.root.disk(),
             disks=disks,
             desired_nodes=self.desired,
             autoscaling=self.autoscaling.enable == "true",
@@ -168,7 +169,8 @@ class ClusterSpec(BaseModel):
             subnet_id=self.host_network.subnet.lower(),
             ipv6=self.ipv6 == "true",
             turbo=self.category == "Turbo",
-            enterprise_project=self.extend.enterprise_project.lower() if _keeps_projects_apart(self.version) else "",
+            enterprise_project=self.extend.enterprise_project.lower(),
+            keeps_projects_apart=_keeps_projects_apart(self.version),
         )
 
 

@@ -15,6 +15,7 @@ NODE: dict[str, object] = {
     "az": "az-1",
     "billingMode": 0,
     "nodeNicSpec": {"primaryNic": {"subnetId": "S1"}},
+    "rootVolume": {"size": 50, "volumetype": "SSD"},
     "dataVolumes": [{"size": 100, "volumetype": "SAS"}],
     "serverEnterpriseProjectID": "E",
     "login": {"userPassword": {"password": "secret"}},
@@ -49,9 +50,16 @@ def test_a_pool_asks_what_its_template_says() -> None:
         groups=(Group("c7.large.2", "az-1"), Group("c7.large.2", "az-2", "r", autoscaling=True)),
         server_group="g",
         enterprise_project="e",
+        system_disk=Disk("", 50, "SSD"),
         disks=(Disk("", 100, "SAS"),),
         desired_nodes=3,
     )
+
+
+@pytest.mark.parametrize(("preference", "asked"), [("targeted", "r"), ("", "r"), (None, "r"), ("none", "")])
+def test_a_group_that_prefers_no_reservation_asks_for_none(preference: object, asked: str) -> None:
+    group = {"spec": {"capacityReservationSpecification": {"id": "R", "preference": preference}}}
+    assert [one.reservation for one in pool(extensionScaleGroups=[group]).groups] == ["", asked]
 
 
 def test_several_subnets_outrank_the_one() -> None:
@@ -89,7 +97,7 @@ def test_a_cluster_asks_for_its_network() -> None:
 )  # fmt: skip
 def test_enterprise_projects_are_kept_apart_by_older_clusters(version: str, apart: bool) -> None:
     asked = cluster(version=version, extendParam={"enterpriseProjectId": "E"})
-    assert asked.enterprise_project == ("e" if apart else "")
+    assert (asked.enterprise_project, asked.keeps_projects_apart) == ("e", apart)
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,14 @@ CCE_CLUSTER_TAG: Final = "CCE-Cluster-ID"
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A data disk. `gib` is 0 where the size is not known, `kind` empty where its type is not."""
+    """A disk. `gib` is 0 where the size is not known, `kind` empty where its type is not."""
 
     volume_id: str
     gib: int = 0
     kind: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.gib} GiB {self.kind}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,9 @@ class Server:
     """Server groups."""
     reservation: str = ""
     enterprise_project: str = ""
+    system_disk: Disk | None = None
     disks: tuple[Disk, ...] | None = None
+    """The data disks."""
     bare_metal: bool = False
     frozen: bool = False
     locked: bool = False
@@ -95,7 +100,9 @@ class Template:
     """The pool's own first."""
     server_group: str = ""
     enterprise_project: str = ""
+    system_disk: Disk | None = None
     disks: tuple[Disk, ...] | None = None
+    """The data disks."""
     desired_nodes: int | None = None
     autoscaling: bool = False
 
@@ -117,7 +124,8 @@ class Network:
     subnet_id: str = ""
     ipv6: bool = False
     enterprise_project: str = ""
-    """Empty where servers of any may join."""
+    keeps_projects_apart: bool = False
+    """Servers of other enterprise projects may not join."""
     turbo: bool = False
     """Containers have network interfaces of their own."""
 
@@ -151,8 +159,8 @@ class Inspection:
     """Why some could not be read: the first trouble that was met."""
     nodes: Mapping[str, bool] = field(default_factory=dict)
     """Whether the node that a server's CCE tag names exists, by its uid; what could not be found out is not there."""
-    subnet_ids: frozenset[str] = frozenset()
-    """Further ids of the pool's subnets: the APIs name one subnet by different ids."""
+    subnet_ids: Mapping[str, bool] = field(default_factory=dict)
+    """Further ids of the pool's subnets, as the APIs name one by different ids, and whether it has IPv6."""
     flavors: Mapping[str, Flavor] = field(default_factory=dict)
     """Those of the servers; read for Turbo clusters only."""
 
@@ -167,6 +175,6 @@ class Inspection:
             self.unread | earlier.unread,
             self.why or earlier.why,
             {**earlier.nodes, **self.nodes},
-            self.subnet_ids | earlier.subnet_ids,
+            {**earlier.subnet_ids, **self.subnet_ids},
             {**earlier.flavors, **self.flavors},
         )

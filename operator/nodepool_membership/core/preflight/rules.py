@@ -139,7 +139,7 @@ def _tag(server: Server, asked: Asked) -> Mismatch | None:
 
 def _subnet(server: Server, asked: Asked) -> Mismatch | None:
     wanted = subnets_of(asked.template, asked.network)
-    if not server.subnets or not wanted or server.subnets & (wanted | asked.inspection.subnet_ids):
+    if not server.subnets or not wanted or server.subnets & (wanted | asked.inspection.subnet_ids.keys()):
         return None
     return Mismatch(
         f"the server's network_interfaces[].subnet_id is {_any(server.subnets)}", f"the pool's subnet is {_any(wanted)}"
@@ -197,8 +197,9 @@ def _server_group(server: Server, asked: Asked) -> Mismatch | None:
 
 
 def _reservation(server: Server, asked: Asked) -> Mismatch | None:
-    wanted = {group.reservation for group in asked.template.groups}
-    if not wanted or server.reservation in wanted or (not server.reservation and "" in wanted):
+    # Each group has its own; of those that take another flavor or zone `_flavor` speaks.
+    wanted = {group.reservation for group in asked.template.groups if _fits(server, group)}
+    if not wanted or server.reservation in wanted:
         return None
     here = server.reservation or "empty"
     return Mismatch(
@@ -207,10 +208,8 @@ def _reservation(server: Server, asked: Asked) -> Mismatch | None:
 
 
 def _enterprise_project(server: Server, asked: Asked) -> Mismatch | None:
-    if not asked.network.enterprise_project:
-        return None
     wanted = asked.template.enterprise_project or asked.network.enterprise_project
-    if not server.enterprise_project or server.enterprise_project == wanted:
+    if not asked.network.keeps_projects_apart or not wanted or server.enterprise_project in {"", wanted}:
         return None
     return Mismatch(f"the server's enterprise_project_id is {server.enterprise_project}", f"the pool's is {wanted}")
 
@@ -223,18 +222,30 @@ def _disk_count(server: Server, asked: Asked) -> Mismatch | None:
 
 
 def _disk_sizes(server: Server, asked: Asked) -> Mismatch | None:
+    return _system_disk(server, asked) or _data_disks(server, asked)
+
+
+def _system_disk(server: Server, asked: Asked) -> Mismatch | None:
+    here, there = server.system_disk, asked.template.system_disk
+    if here is None or there is None or not here.gib or not there.gib:
+        return None
+    if _kinds((here,), typed=(there,)) == _kinds((there,), typed=(here,)):
+        return None
+    return Mismatch(f"the server's system disk has {here}", f"the pool's template has {there}")
+
+
+def _data_disks(server: Server, asked: Asked) -> Mismatch | None:
     if not server.disks or any(not disk.gib for disk in server.disks):
         return None
     sizes = sorted(disk.gib for disk in server.disks)
-    here = f"the server's data disks have {', '.join(f'{d.gib} GiB {d.kind}'.rstrip() for d in server.disks)}"
+    here = f"the server's data disks have {', '.join(map(str, server.disks))}"
     if sizes[0] < MIN_DISK_GIB or sizes[-1] < MIN_CCE_DISK_GIB:
         return Mismatch(here, f"none may have less than {MIN_DISK_GIB}, one needs {MIN_CCE_DISK_GIB}")
     wanted = asked.template.disks or ()
-    same_number = len(wanted) == len(server.disks)
-    if not same_number or _kinds(server.disks, typed=wanted) == _kinds(wanted, typed=server.disks):
+    comparable = len(wanted) == len(server.disks) and all(disk.gib for disk in wanted)
+    if not comparable or _kinds(server.disks, typed=wanted) == _kinds(wanted, typed=server.disks):
         return None
-    there = ", ".join(f"{gib} GiB {kind}".rstrip() for gib, kind in _kinds(wanted, typed=wanted))
-    return Mismatch(here, f"the pool's template has {there}")
+    return Mismatch(here, f"the pool's template has {', '.join(map(str, wanted))}")
 
 
 def _kinds(disks: tuple[Disk, ...], *, typed: tuple[Disk, ...]) -> list[tuple[int, str]]:
@@ -252,7 +263,8 @@ def _kind(server: Server, asked: Asked) -> Mismatch | None:
 
 
 def _ipv6(server: Server, asked: Asked) -> Mismatch | None:
-    if not asked.network.ipv6 or server.has_ipv6 or not server.ports:
+    enabled = {subnet for subnet, ipv6 in asked.inspection.subnet_ids.items() if ipv6}
+    if not asked.network.ipv6 or server.has_ipv6 or not server.ports or server.subnets & enabled:
         return None
     return Mismatch("the server has no IPv6 address", "the cluster's ipv6enable is true")
 
@@ -306,7 +318,9 @@ RULES: Final = (
     Rule(FailureReason.SPOT_SERVER, Certainty.CERTAIN, "metadata.charging_mode", _spot),
     Rule(FailureReason.OTHER_VPC, Certainty.CERTAIN, "metadata.vpc_id", _vpc),
     Rule(FailureReason.OTHER_SUBNET, Certainty.DOCUMENTED, "network_interfaces", _subnet),
-    Rule(FailureReason.SEVERAL_INTERFACES, Certainty.DOCUMENTED, "addresses", _interfaces),
+    Rule(
+        FailureReason.SEVERAL_INTERFACES, Certainty.DOCUMENTED, "addresses, metadata.baremetalPortIDList", _interfaces
+    ),
     Rule(FindingReason.OTHER_BILLING, Certainty.TOLD, "metadata.charging_mode", _billing),
     Rule(FailureReason.OTHER_FLAVOR, Certainty.DOCUMENTED, "flavor.id, OS-EXT-AZ:availability_zone", _flavor),
     Rule(FailureReason.SERVER_TOO_SMALL, Certainty.DOCUMENTED, "flavor.vcpus, flavor.ram", _size),
@@ -316,7 +330,7 @@ RULES: Final = (
     Rule(FailureReason.OTHER_DISK_COUNT, Certainty.DOCUMENTED, "os-extended-volumes:volumes_attached", _disk_count),
     Rule(FailureReason.OTHER_DISK_SIZE, Certainty.DOCUMENTED, "size and volume_type in EVS", _disk_sizes),
     Rule(FailureReason.OTHER_POOL_KIND, Certainty.DOCUMENTED, "tags", _kind),
-    Rule(FailureReason.NO_IPV6, Certainty.DOCUMENTED, "addresses", _ipv6),
+    Rule(FailureReason.NO_IPV6, Certainty.DOCUMENTED, "addresses, the subnet's ipv6_enable", _ipv6),
     Rule(FailureReason.FLAVOR_NOT_FOR_TURBO, Certainty.DOCUMENTED, "os_extra_specs of the flavor", _turbo),
     Rule(FailureReason.SERVER_FROZEN, Certainty.DOCUMENTED, "metadata.EcmResStatus", _frozen),
     Rule(FailureReason.SERVER_LOCKED, Certainty.DOCUMENTED, "locked, metadata.lockSource", _locked),

@@ -16,7 +16,7 @@ from nodepool_membership.api.spec import PreflightMode
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.errors import CloudError, UnavailableError
 from nodepool_membership.cce.servers import ServersClient
-from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, Inspection, ReadFailure, Server
+from nodepool_membership.core.preflight.facts import CCE_CLUSTER_TAG, Disk, Inspection, ReadFailure, Server
 from nodepool_membership.core.program.effects import InspectServers
 from nodepool_membership.runtime.cloud import error_mapping
 from nodepool_membership.runtime.cloud.flavors import Flavors
@@ -52,7 +52,7 @@ async def inspect(
     if servers is None:
         return Inspection(began, wanted.server_ids, unread=wanted.server_ids, why=_why(NO_ADDRESS))
     deadline = asyncio.get_running_loop().time() + within
-    nodes, subnets = dict[str, bool](), frozenset[str]()
+    nodes, subnets = dict[str, bool](), dict[str, bool]()
     late = UnavailableError(f"no answer within {within:g} s")
     known: Flavors | CloudError = late if wanted.turbo else {}
     try:
@@ -105,12 +105,19 @@ def _why(error: CloudError) -> ReadFailure:
 
 async def _with_sizes(servers: ServersClient, found: Mapping[str, Server]) -> dict[str, Server]:
     """The servers with the sizes of their disks, which only EVS knows."""
-    ids = [disk.volume_id for server in found.values() for disk in server.disks or () if disk.volume_id]
+    both = {i: [*filter(None, (server.system_disk,)), *(server.disks or ())] for i, server in found.items()}
+    ids = [disk.volume_id for disks in both.values() for disk in disks if disk.volume_id]
     sizes = await servers.volumes(ids) if ids else {}
+
+    def sized(disk: Disk) -> Disk:
+        return sizes.get(disk.volume_id, disk)
+
     return {
-        server_id: server
-        if server.disks is None
-        else replace(server, disks=tuple(sizes.get(disk.volume_id, disk) for disk in server.disks))
+        server_id: replace(
+            server,
+            system_disk=None if server.system_disk is None else sized(server.system_disk),
+            disks=None if server.disks is None else tuple(map(sized, server.disks)),
+        )
         for server_id, server in found.items()
     }
 
@@ -143,13 +150,13 @@ async def _nodes(cloud: CloudClient, cluster_id: str, servers: Iterable[Server])
     return {uid: answer for uid, answer in zip(some, answers, strict=True) if answer is not None}
 
 
-async def _subnets(servers: ServersClient, wanted: frozenset[str], found: Iterable[Server]) -> frozenset[str]:
+async def _subnets(servers: ServersClient, wanted: frozenset[str], found: Iterable[Server]) -> dict[str, bool]:
     """The other ids of the pool's subnets, where a server's is none of those that the pool names."""
     if not wanted or all(not server.subnets or server.subnets & wanted for server in found):
-        return frozenset()
+        return {}
     try:
         ids = await asyncio.gather(*(servers.subnet_ids(subnet) for subnet in sorted(wanted)))
     except CloudError as error:
         _log.info("the pool's subnets cannot be read: %s", error_mapping.said(error))
-        return frozenset()
-    return frozenset().union(*ids)
+        return {}
+    return {name: ipv6 for subnet in ids for name, ipv6 in subnet.items()}

@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 
 from nodepool_membership.api.reasons import FailureReason, FindingReason
-from nodepool_membership.core.preflight.facts import Flavor, Network, Server, Template
+from nodepool_membership.core.preflight.facts import Disk, Flavor, Group, Network, Server, Template
 from nodepool_membership.core.preflight.rules import RULES, Asked
-from unit.preflight_examples import ASKED, BROKEN, GOOD, turbo
+from unit.preflight_examples import ASKED, BROKEN, GOOD, ipv6_in_subnet, turbo
 
+OTHER = Group("c9.large.2", "az-1", "r")
+RESERVED = replace(ASKED, template=replace(ASKED.template, groups=(Group("c7.large.2", "az-1", "r"),)))
 FINE = [
     (GOOD, ASKED),
     # What was not told speaks for nothing.
@@ -20,11 +22,19 @@ FINE = [
     # The same subnet by another of its ids; another zone that one of the groups takes.
     (
         replace(GOOD, subnets=frozenset({"elsewhere"}), zone="az-9"),
-        replace(ASKED, inspection=replace(ASKED.inspection, subnet_ids=frozenset({"elsewhere"}))),
+        replace(ASKED, inspection=replace(ASKED.inspection, subnet_ids={"elsewhere": False})),
     ),
-    (replace(GOOD, enterprise_project="e"), replace(ASKED, network=replace(ASKED.network, enterprise_project=""))),
+    (replace(GOOD, enterprise_project="e"), replace(ASKED, network=replace(ASKED.network, keeps_projects_apart=False))),
     (replace(GOOD, groups=frozenset({"g"})), replace(ASKED, template=replace(ASKED.template, server_group="g"))),
     (replace(GOOD, has_ipv6=True), replace(ASKED, network=replace(ASKED.network, ipv6=True))),
+    (GOOD, ipv6_in_subnet(enabled=True)),
+    (replace(GOOD, reservation="r"), RESERVED),
+    # Of another flavor's reservation nothing is said.
+    (GOOD, replace(RESERVED, template=replace(RESERVED.template, groups=(*ASKED.template.groups, OTHER)))),
+    (replace(GOOD, system_disk=Disk("d0", 50)), ASKED),
+    (replace(GOOD, system_disk=Disk("d0")), ASKED),
+    (GOOD, replace(ASKED, template=replace(ASKED.template, system_disk=Disk("")))),
+    (GOOD, replace(ASKED, template=replace(ASKED.template, disks=(Disk(""), Disk("", 7))))),
     (GOOD, turbo(Flavor(0, 1))),
     (GOOD, turbo(Flavor(16))),
     (GOOD, turbo(Flavor())),
