@@ -112,6 +112,19 @@ def test_what_is_only_documented_is_told_and_sent_or_under_enforce_not(stage: St
     scene.until("an Event", lambda _: "OtherFlavor" in scene.event_reasons())
 
 
+def test_a_flavor_that_is_not_for_turbo_is_left_out_and_another_joins(stage: Stage) -> None:
+    group = {"spec": {"flavor": "c3.large.2"}}
+    pool = NodePoolConfig(id=NODE_POOL_ID, spec={"extensionScaleGroups": [group]})
+    cluster = ClusterConfig(id=CLUSTER_ID, node_pools=(pool,), spec={"category": "Turbo"})
+    scene = stage(SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0, clusters=(cluster,)))
+    good, unfit = server_ids(2)
+    odd(scene, ServerConfig(servers=(unfit,), patch={"flavor": {"id": "c3.large.2"}}))
+    scene.create([good, unfit], preflight={"mode": "Enforce"})
+    held = scene.until("one is left out", lambda m: status(m).get("joined") == 1 and status(m).get("failed") == 1)
+    assert failures(held) == {unfit: "FlavorNotForTurbo"}
+    assert scene.accepted([good, unfit]) == {good: 1}
+
+
 def answers(code: int, text: str) -> FaultRule:
     return FaultRule(route="listServers", name="no", answer=Answer(status=code, error_code=text))
 
