@@ -163,6 +163,26 @@ async def test_what_a_user_asked_for_is_answered_as_it_was_asked() -> None:
     assert asked in json.dumps(server.written)
 
 
+async def test_what_others_chose_as_their_secrets_is_missing_in_no_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenant may have as its secret key what it likes: a server id of others, a word or a time of their status."""
+    server, node = "aaaaaaaa-bbbb-cccc-dddd-000000000001", "bbbbbbbb-cccc-dddd-eeee-000000000002"
+    redactor = redaction.Redactor()
+    for word in (server, node, "Reconciling", "Progressing", "serverIDs", "conditions", f"{NOW:%Y-%m-%dT%H}"):
+        redactor.register(word)
+    monkeypatch.setattr(redaction, "redact", redactor.redact)
+    monkeypatch.setattr(redaction, "redact_json", redactor.redact_json)
+    batch = Batch(
+        1, Operation.REMOVE, 1, Phase.SUBMITTING, job_id=node, servers=1, server_ids=(server,), node_ids=(node,)
+    )
+    condition = Condition("Reconciling", "True", Reason.PROGRESSING, "of us: Progressing", 1, NOW)
+    status = Status(1, conditions=(condition,), jobs=(batch,), members=(server,), surplus_since=NOW, last_job_id=node)
+    kept = Server()
+    await Memberships(kept).write_status(META, Status(), status)
+    written = json.dumps(kept.written)
+    assert written.count(redaction.REDACTED) == 1, written
+    assert f"of us: {redaction.REDACTED}" in written
+
+
 async def test_a_status_that_says_the_same_is_not_written_again() -> None:
     server = Server()
     condition = Condition("Ready", "False", Reason.UNAUTHENTICATED, f"ak {KEY.secret_key} no", 1, NOW)

@@ -76,26 +76,23 @@ class JsonFormatter(logging.Formatter):
     """`{"time", "level", "logger", "msg", ...}`: what was given as `extra` are fields beside these."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, object] = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "msg": record.getMessage(),
-        }
+        # Ours, whatever some tenant has as its secret: a time without its date is none.
+        own = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
+        fields: dict[str, object] = {"msg": record.getMessage()}
         for name, value in _extra(record).items():
             fields.setdefault(name, value)
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return _escaped(json.dumps(redaction.redact_json(fields), default=_text, ensure_ascii=False))
+        line = {**own, **redaction.redact_json(fields), **own}
+        return _escaped(json.dumps(line, default=_text, ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
     """The same for a terminal: time, level, message, then `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname:<7} {record.getMessage()}"
-        line += "".join(f" {name}={value}" for name, value in _extra(record).items())
-        lines = [_escaped(redaction.redact(line))]
+        line = record.getMessage() + "".join(f" {name}={value}" for name, value in _extra(record).items())
+        lines = [f"{_time(record)} {record.levelname:<7} {_escaped(redaction.redact(line))}"]
         if record.exc_info:
             # Further to the right than a record begins: none can be forged by what was raised.
             trace = redaction.redact(self.formatException(record.exc_info))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from nodepool_membership import redaction
 from nodepool_membership.runtime.ops.logs import JsonFormatter, TextFormatter, configure
 
 
@@ -39,6 +40,18 @@ def test_json_has_the_four_fields_and_the_extra_ones() -> None:
         "jobID": "j",
         "set": "{1}",
     }
+
+
+def test_what_a_tenant_chose_as_its_secret_hides_when_a_record_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    redactor = redaction.Redactor()
+    redactor.register("2026-01-02T03")
+    monkeypatch.setattr(redaction, "redact", redactor.redact)
+    monkeypatch.setattr(redaction, "redact_json", redactor.redact_json)
+    made = record("at 2026-01-02T03", time="2026-01-02T03")
+    told = json.loads(JsonFormatter().format(made))
+    assert (told["time"], told["msg"]) == ("2026-01-02T03:04:05.678Z", "at <redacted>")
+    line = "2026-01-02T03:04:05.678Z WARNING at <redacted> time=<redacted>"
+    assert TextFormatter().format(made) == line
 
 
 def test_an_error_carries_its_traceback() -> None:
