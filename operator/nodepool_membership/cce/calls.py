@@ -37,7 +37,7 @@ from nodepool_membership.cce.errors import (
 from nodepool_membership.cce.lockout import Lockout
 from nodepool_membership.cce.reads import ReadBudget
 from nodepool_membership.cce.signing import DATE_HEADER, authentication, sdk_date
-from nodepool_membership.cce.transport import is_connect, read_bounded
+from nodepool_membership.cce.transport import FEW_VALUES, is_connect, read_bounded, values_in
 
 T = TypeVar("T")
 
@@ -48,8 +48,6 @@ Fence = Callable[[], str | None]
 _LEAVING: Final = ("send_request_headers.started", "send_request_body.started")
 """Names of httpcore's trace events, without the protocol."""
 
-FEW_VALUES: Final = 20_000
-"""In the JSON of one thing; a long one has some hundreds."""
 LIST_VALUES: Final = 50_000
 """In a list of a hundred things or two."""
 MANY_VALUES: Final = 400_000
@@ -262,12 +260,12 @@ class Caller:
 
 
 def read(adapter: TypeAdapter[T], answer: ApiAnswer, *, max_values: int = FEW_VALUES) -> T:
-    """The answer's JSON, of at most so many values: how long reading takes goes by them more than by bytes.
+    """The answer's JSON, of at most so many values.
 
     Raises:
         UnavailableError: it cannot be read. There is nothing of it in the text.
     """
-    if _values(answer) > max_values:
+    if values_in(answer.content) > max_values:
         text = f"an answer of more than {max_values} values"
         raise UnavailableError(text, status=answer.status, request_id=answer.request_id)
     try:
@@ -285,15 +283,10 @@ async def read_page(adapter: TypeAdapter[T], answer: ApiAnswer) -> T:
     Raises:
         UnavailableError: it cannot be read.
     """
-    if _values(answer) <= LIST_VALUES:
+    if values_in(answer.content) <= LIST_VALUES:
         return read(adapter, answer, max_values=LIST_VALUES)
     reading = partial(read, adapter, answer, max_values=MANY_VALUES)
     return await asyncio.get_running_loop().run_in_executor(_READER, reading)
-
-
-def _values(answer: ApiAnswer) -> int:
-    # An array or object counts, too: a million nested ones need no comma.
-    return sum(map(answer.content.count, (b",", b"[", b"{")))
 
 
 def path_of(*segments: str) -> str:

@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from nodepool_membership.cce import wire
 from nodepool_membership.cce.breaker import Breaker
@@ -217,10 +217,13 @@ class CloudClient:
         return read(wire.CLUSTER, answer).report()
 
 
-def _accepted(adapter: TypeAdapter[wire.AddAnswer] | TypeAdapter[wire.RemoveAnswer], answer: ApiAnswer) -> AcceptedJob:
+_Accepting = TypeVar("_Accepting", wire.AddAnswer, wire.RemoveAnswer)
+
+
+def _accepted(adapter: TypeAdapter[_Accepting], answer: ApiAnswer) -> AcceptedJob:
     try:
-        return AcceptedJob(adapter.validate_json(answer.content).job_id, answer.request_id)
-    except ValidationError:
+        return AcceptedJob(read(adapter, answer).job_id, answer.request_id)
+    except UnavailableError:
         text = "an answer without a job id"
         raise OutcomeUnknownError(text, status=answer.status, request_id=answer.request_id) from None
 

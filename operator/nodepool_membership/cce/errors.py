@@ -17,6 +17,7 @@ import httpx
 
 from nodepool_membership import redaction
 from nodepool_membership.api.reasons import Reason
+from nodepool_membership.cce.transport import FEW_VALUES, values_in
 from nodepool_membership.core.observed import catalogue
 from nodepool_membership.core.observed.catalogue import About
 from nodepool_membership.net.causes import explain
@@ -245,9 +246,9 @@ def http_date(text: str) -> datetime | None:
     """A moment as headers have it; None: it is none, or of no known zone."""
     try:
         said = parsedate_to_datetime(text)
+        return said.astimezone(UTC) if said.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
-    return said.astimezone(UTC) if said.tzinfo is not None else None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -277,7 +278,9 @@ def _code_of(text: str | None) -> str | None:
 
 
 def _document(body: bytes) -> Mapping[str, object]:
-    """A JSON error body; empty if it is anything else."""
+    """A JSON error body; empty if it is anything else, or far longer than any."""
+    if values_in(body) > FEW_VALUES:
+        return {}
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):

@@ -17,6 +17,8 @@ from nodepool_membership.net.trust import cloud_context
 
 MAX_ANSWER_BYTES: Final = 8 << 20
 """Of an answer, unpacked. A page of 2,000 nodes of 3 KB each is 6 MB."""
+FEW_VALUES: Final = 20_000
+"""In the JSON of one thing; a long one has some hundreds."""
 _CONNECTIONS: Final = 20
 _LIMITS: Final = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
 _GZIP: Final = 16 + zlib.MAX_WBITS
@@ -131,6 +133,12 @@ async def _plain(answer: httpx.Response) -> httpx.Response:
     return httpx.Response(
         answer.status_code, headers=headers, stream=_Unpacked(answer.stream), extensions=answer.extensions
     )
+
+
+def values_in(content: bytes) -> int:
+    """How many values a JSON text has at most: how long reading it takes, and what it takes of memory, goes by them."""
+    # An array or object counts, too: a million nested ones need no comma.
+    return sum(map(content.count, (b",", b"[", b"{")))
 
 
 async def read_bounded(answer: httpx.Response) -> bytes:

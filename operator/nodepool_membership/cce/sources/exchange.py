@@ -19,7 +19,7 @@ from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.calls import Observe, nobody
 from nodepool_membership.cce.errors import IdentityError, from_transport, http_date, retry_after
 from nodepool_membership.cce.sources.wire import TemporaryKey, read_temporary_key
-from nodepool_membership.cce.transport import read_bounded
+from nodepool_membership.cce.transport import FEW_VALUES, read_bounded, values_in
 
 SESSION_NAME: Final = "nodepool-membership"
 """What the cloud's audit trail shows beside an agency's name."""
@@ -141,9 +141,9 @@ class Exchange:
 def _said(content: bytes) -> tuple[str, str]:
     """Code and message of an error body: IAM's and STS's own form, or Keystone's `{"error": {...}}`."""
     try:
-        document = json.loads(content)
+        document = json.loads(content) if values_in(content) <= FEW_VALUES else None
     except (ValueError, RecursionError):
-        return "", "not an error's JSON"
+        document = None
     if not isinstance(document, dict):
         return "", "not an error's JSON"
     inner = document.get("error")

@@ -11,6 +11,7 @@ from typing import Final
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from nodepool_membership.cce.credentials import AccessKey
+from nodepool_membership.cce.transport import FEW_VALUES, values_in
 
 _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
 """With 6 fraction digits (IAM v3), with 3 (STS), with none; always UTC."""
@@ -43,6 +44,8 @@ def read_temporary_key(content: bytes) -> TemporaryKey:
     Raises:
         ValueError: it cannot be read; the text names the field.
     """
+    if values_in(content) > FEW_VALUES:
+        raise ValueError(f"the body: more than {FEW_VALUES} values")
     try:
         keys = _Answer.model_validate_json(content).keys
     except ValidationError as error:
