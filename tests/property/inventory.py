@@ -11,7 +11,7 @@ from typing import Final
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import PreflightMode, Spec
-from nodepool_membership.core.preflight.facts import CCE_NODE_TAG, Inspection, Network, ReadFailure, Server
+from nodepool_membership.core.preflight.facts import CCE_NODE_TAG, Flavor, Inspection, Network, ReadFailure, Server
 
 NETWORK: Final = Network("vpc")
 MARK: Final = "nodepool-membership"
@@ -39,6 +39,7 @@ class Inventory:
     """What is shown of servers in place of one that is fit and marked."""
     nodes: dict[str, bool] = field(default_factory=dict)
     """Whether the nodes exist that tags of servers name."""
+    flavors: dict[str, Flavor] = field(default_factory=dict)
     blind_since: datetime | None = None
     """Since when no server can be read."""
     seen_again: datetime | None = None
@@ -63,7 +64,8 @@ class Inventory:
         shown = {i: server for i, server in found.items() if server is not None}
         if self.tells_tags:
             shown = {i: _tagged(server, nodes.get(i)) for i, server in shown.items()}
-        return Inspection(began, ids, shown, nodes={**self.nodes, **dict.fromkeys(nodes.values(), True)})
+        exist = {**self.nodes, **dict.fromkeys(nodes.values(), True)}
+        return Inspection(began, ids, shown, nodes=exist, flavors=self.flavors)
 
     def _server(self, server_id: str, pool_id: str) -> Server | None:
         fit = Server(server_id, "ACTIVE", vpc_id="vpc", ports=1, tags={MARK: pool_id})

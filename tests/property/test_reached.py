@@ -184,6 +184,7 @@ def what_servers_are_like() -> None:
         project = "" if server.project_id == asked.project_id else server.project_id
         machine.cloud.inventory.documents[IDS[0]] = replace(server, server_id=IDS[0], project_id=project)
         machine.cloud.inventory.nodes = dict(asked.inspection.nodes)
+        machine.cloud.inventory.flavors = dict(asked.inspection.flavors)
         machine.cloud.template, machine.cloud.network = asked.template, asked.network
         machine.run(1)
     machine = a_machine(1)
