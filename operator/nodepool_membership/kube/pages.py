@@ -12,6 +12,8 @@ from nodepool_membership.kube.errors import TooLargeError
 MAX_PAGE_BYTES: Final = 4 << 20
 """Of a page of more than one object. A single object is at most 1.5 MiB (etcd's bound on a request)."""
 _PIECE: Final = 64 << 10
+_FIRST: Final = 10
+"""Objects of the first page. The API server has made a page whole before it turns out to be too large."""
 
 
 class Content(Protocol):
@@ -34,7 +36,7 @@ class PageSize:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self.limit = most
+        self.limit = min(most, _FIRST)
 
     @property
     def max_bytes(self) -> int | None:
@@ -44,7 +46,7 @@ class PageSize:
     def answered(self, size: int) -> None:
         """A page of so many bytes was read."""
         if size < MAX_PAGE_BYTES // 4:
-            self.limit = min(self._most, 2 * self.limit)
+            self.limit = min(self._most, 4 * self.limit)
 
     def too_large(self) -> None:
         """A page had more than it may have; it is to be asked for again."""

@@ -49,8 +49,12 @@ def asked_for(objects: list[int], most: int) -> tuple[list[int], int]:
     return sizes, largest
 
 
-def test_small_objects_are_asked_for_in_full_pages() -> None:
-    assert asked_for([2_000] * 500, 200) == ([200, 200, 200], 400_000)
+def test_small_objects_are_asked_for_in_full_pages_soon() -> None:
+    assert asked_for([2_000] * 500, 200) == ([10, 40, 160, 200, 200], 400_000)
+
+
+def test_of_large_objects_the_api_server_makes_no_page_in_vain() -> None:
+    assert asked_for([300_000] * 60, 200)[0] == [10] * 6
 
 
 def test_large_objects_are_asked_for_in_few_and_none_is_left_out() -> None:
