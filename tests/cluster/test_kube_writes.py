@@ -364,10 +364,15 @@ async def test_the_keys_of_all_objects_are_listed_page_by_page(
     monkeypatch.setattr("nodepool_membership.kube.memberships._PAGE", 2)
     async with connect(control_plane) as api:
         memberships = Memberships(api)
-        assert await memberships.keys([namespace]) == set()
+        assert await memberships.keys([namespace]) == {}
         names = [f"pool-{number}" for number in range(5)]
         for name in names:
             await create(api, namespace, name, [])
-        there = {(namespace, name) for name in names}
-        assert await memberships.keys([namespace]) == there
-        assert await memberships.keys([]) >= there
+        listed = await memberships.keys([namespace])
+        assert listed.keys() == {(namespace, name) for name in names}
+        assert (await memberships.keys([])).items() >= listed.items()
+        # What was listed is there at once for who asks for no more than that.
+        for key, version in listed.items():
+            async with memberships.open(*key, version) as found:
+                assert isinstance(found, Membership)
+                assert found.metadata.resource_version == version

@@ -54,6 +54,8 @@ class Api(Memberships):
         self.broken: set[Key] = set()
         self.held: dict[Key, asyncio.Event] = {}
         self.reached = asyncio.Event()
+        self.opened: list[tuple[str, str]] = []
+        """Names, and the resourceVersion that was enough."""
 
     def make(self, key: Key, *ids: str, age: int = 0, status: Status | None = None) -> None:
         """With a status whose removal policy is Remove, the spec has it too."""
@@ -63,12 +65,13 @@ class Api(Memberships):
         meta = replace(made.metadata, name=key[1], uid=f"uid-{key[1]}", creation_timestamp=created)
         self.objects[key] = replace(made, metadata=meta)
 
-    async def keys(self, namespaces: Iterable[str]) -> set[Key]:
+    async def keys(self, namespaces: Iterable[str]) -> dict[Key, str]:
         assert list(namespaces) == []
-        return {*self.objects, *self.broken}
+        return dict.fromkeys((*self.objects, *self.broken), "1")
 
     @asynccontextmanager
-    async def open(self, namespace: str, name: str) -> AsyncIterator[Membership | None]:
+    async def open(self, namespace: str, name: str, not_before: str = "") -> AsyncIterator[Membership | None]:
+        self.opened.append((name, not_before))
         if (namespace, name) in self.broken:
             raise InvalidObjectError("spec.serverIDs: a string is wanted")
         yield self.objects.get((namespace, name))

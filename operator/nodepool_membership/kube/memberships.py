@@ -51,8 +51,12 @@ class Memberships:
         self._pages = PageSize(_PAGE)
 
     @asynccontextmanager
-    async def open(self, namespace: str, name: str) -> AsyncIterator[Membership | UnreadableStatus | None]:
+    async def open(
+        self, namespace: str, name: str, not_before: str = ""
+    ) -> AsyncIterator[Membership | UnreadableStatus | None]:
         """Read an object and hold its size against the budget of bytes in flight until the block ends.
+
+        As it is now, or as it was at the resourceVersion `not_before` or later: the API server has that in its memory.
 
         A parsed object takes several times its wire size, so many workers with large objects must wait for one another.
 
@@ -60,7 +64,7 @@ class Memberships:
             InvalidObjectError: metadata or spec do not read.
         """
         async with self._budget.hold(namespace, _LARGEST_OBJECT) as held:
-            raw = await self._fetch(namespace, name)
+            raw = await self._fetch(namespace, name, not_before)
             held.shrink(len(raw or b""))
             membership = parse_membership(raw) if raw is not None else None
             del raw
@@ -77,14 +81,15 @@ class Memberships:
         raw = await self._fetch(namespace, name)
         return parse_membership(raw) if raw is not None else None
 
-    async def keys(self, namespaces: Iterable[str]) -> set[tuple[str, str]]:
-        """Namespace and name of every object that is there, of all namespaces if none is given."""
-        found: set[tuple[str, str]] = set()
+    async def keys(self, namespaces: Iterable[str]) -> dict[tuple[str, str], str]:
+        """The resourceVersion of every object that is there, by its key; of all namespaces if none is given."""
+        found: dict[tuple[str, str], str] = {}
         for scope in [path("/apis", GROUP, VERSION, "namespaces", n, PLURAL) for n in namespaces] or [_EVERYWHERE]:
             token: str | None = ""
             while token is not None:
                 page = await self._page(scope, token)
-                found.update((o["metadata"]["namespace"], o["metadata"]["name"]) for o in page["items"] or ())
+                for meta in (o["metadata"] for o in page["items"] or ()):
+                    found[meta["namespace"], meta["name"]] = meta["resourceVersion"]
                 token = page["metadata"].get("continue") or None
         return found
 
@@ -108,9 +113,10 @@ class Memberships:
                 page: dict[str, Any] = json.loads(answer)
                 return page
 
-    async def _fetch(self, namespace: str, name: str) -> bytes | None:
+    async def _fetch(self, namespace: str, name: str, not_before: str = "") -> bytes | None:
+        query = {"resourceVersion": not_before} if not_before else None
         try:
-            return await self._api.request("membership", "GET", _path(namespace, name))
+            return await self._api.request("membership", "GET", _path(namespace, name), query=query)
         except GoneError:
             return None
 

@@ -36,7 +36,8 @@ class InitialSync:
         self._namespaces = tuple(namespaces)
         self._wake = wake
         self._clock = clock
-        self._unread: set[Key] | None = None
+        self._unread: dict[Key, str] | None = None
+        """With the resourceVersion in the list."""
         self._read: set[Key] = set()
         self._held: set[Key] = set()
         self._progress = clock()
@@ -48,12 +49,12 @@ class InitialSync:
     async def take(self) -> None:
         """List the memberships that are there, however long that takes, and have each read."""
         self._progress = self._clock()
-        self._unread = await self._list() - self._read
+        self._unread = {key: version for key, version in (await self._list()).items() if key not in self._read}
         for key in self._unread:
             self._wake(key)
         self._go_on()
 
-    async def _list(self) -> set[Key]:
+    async def _list(self) -> dict[Key, str]:
         wait = _RETRY
         while True:
             try:
@@ -70,9 +71,19 @@ class InitialSync:
         if self._unread is None:
             self._read.add(key)
         elif key in self._unread:
-            self._unread.remove(key)
+            del self._unread[key]
             self._progress = self._clock()
         self._go_on()
+
+    def take_version(self, key: Key) -> str:
+        """As it was listed, or later, an unread membership is to be read; "" (as it is now) also when that has failed.
+
+        Sixty of the largest keep the API server busy for seconds when it reads each of them from etcd.
+        """
+        version = (self._unread or {}).get(key, "")
+        if self._unread and version:
+            self._unread[key] = ""
+        return version
 
     def wait_for_others(self, key: Key) -> float | None:
         """Seconds for which work on this key waits for the first reads of the others, at most; None when it need not.

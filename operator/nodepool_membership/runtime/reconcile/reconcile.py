@@ -224,10 +224,12 @@ class Run:
     async def _read(self, key: Key) -> Membership | UnreadableStatus | None:
         if self.found is not None:
             return await self._parts.memberships.read(*key)
-        self._change = self._parts.unread.change(key)
+        version = self._parts.initial_sync.take_version(key)
+        # What it shows may be older than what the watch has told of.
+        self._change = None if version else self._parts.unread.change(key)
         try:
             # Its size is held against the bytes in flight until the program is over.
-            self.found = await self._held.enter_async_context(self._parts.memberships.open(*key))
+            self.found = await self._held.enter_async_context(self._parts.memberships.open(*key, version))
         except InvalidObjectError:
             # What it claims nobody will ever know: the others must not wait for it.
             self._parts.initial_sync.read(key)

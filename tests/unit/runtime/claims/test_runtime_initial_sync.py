@@ -19,12 +19,12 @@ class There(Memberships):
     def __init__(self, *keys: Key, failures: int = 0) -> None:
         self.there, self.failures, self.asked = set(keys), failures, 0
 
-    async def keys(self, namespaces: Iterable[str]) -> set[Key]:
+    async def keys(self, namespaces: Iterable[str]) -> dict[Key, str]:
         assert list(namespaces) == ["ns"]
         self.asked += 1
         if self.asked <= self.failures:
             raise UnansweredError("the API server is away")
-        return self.there
+        return {key: f"version-of-{key[1]}" for key in self.there}
 
 
 class Scene:
@@ -49,6 +49,18 @@ async def test_it_is_complete_when_all_that_were_listed_were_read_or_are_gone() 
     scene.initial_sync.read(B)
     assert scene.is_complete()
     assert scene.initial_sync.wait_for_others(NEW) is None
+
+
+async def test_the_first_read_may_be_as_old_as_the_list_and_a_second_one_may_not() -> None:
+    scene = Scene(There(A, B))
+    assert scene.initial_sync.take_version(A) == ""
+    await scene.initial_sync.take()
+    assert [scene.initial_sync.take_version(A) for _ in range(2)] == ["version-of-a", ""]
+    assert not scene.is_complete()
+    scene.initial_sync.read(A)
+    assert [scene.initial_sync.take_version(key) for key in (A, NEW, B)] == ["", "", "version-of-b"]
+    scene.initial_sync.read(B)
+    assert scene.is_complete()
 
 
 async def test_where_there_is_nothing_it_is_complete_once_that_is_known() -> None:

@@ -64,6 +64,19 @@ async def test_work_waits_for_the_first_reads_and_each_is_read_once() -> None:
     assert process.calls.sent == [("old", (X,)), ("young", (Y,))]
 
 
+async def test_a_first_read_as_of_the_list_says_nothing_of_what_changed_since() -> None:
+    api = Api()
+    api.make(YOUNG, X)
+    api.make(OLD, Y, age=60)
+    process = Process(api)
+    process.unread.changed(YOUNG)
+    await process.started()
+    for key, unread in ((YOUNG, (YOUNG,)), (OLD, (YOUNG,)), (YOUNG, ())):
+        await process.reconciler.reconcile(key)
+        assert process.unread.others(OLD) == unread
+    assert api.opened == [("young", "1"), ("old", "1"), ("young", "")]
+
+
 async def test_servers_that_wait_for_long_do_not_keep_the_others_from_their_resync() -> None:
     api = Api()
     api.make(OLD, X, Y)
@@ -201,10 +214,12 @@ async def test_nothing_is_removed_that_a_list_names_which_changed_while_its_key_
     await process.started()
     for key in (BROKEN, YOUNG):
         process.unread.changed(key)
-    with pytest.raises(InvalidObjectError):
-        await process.reconciler.reconcile(BROKEN)
-    await process.reconciler.reconcile(YOUNG)
-    assert process.unread.others(OLD) == ()
+    for unread in ((BROKEN, YOUNG), ()):
+        # As it was listed first, then as it is.
+        with pytest.raises(InvalidObjectError):
+            await process.reconciler.reconcile(BROKEN)
+        await process.reconciler.reconcile(YOUNG)
+        assert process.unread.others(OLD) == unread
     # Its list is edited, and nobody reads it: the look at it is still under way, or waits for its turn.
     for key in (BROKEN, YOUNG):
         process.unread.changed(key)
