@@ -163,7 +163,7 @@ async def test_waits_for_the_crd_and_starts_again_after_it_was_removed(
 
     def apply() -> None:
         control_plane.apply(json.dumps(plain))
-        control_plane.kubectl("wait", "--for=condition=Established", f"crd/{crd}", "--timeout=30s")
+        control_plane.wait_until_served(crd)
 
     async with connect(control_plane) as api:
         await asyncio.to_thread(control_plane.kubectl, "delete", "crd", crd)

@@ -190,16 +190,21 @@ class ControlPlane:
     def install_crd(self, manifest: Path) -> str:
         """Apply a file with one CustomResourceDefinition, wait until it is served, and return its name."""
         crd = yaml.safe_load(manifest.read_text())
-        name, group = str(crd["metadata"]["name"]), str(crd["spec"]["group"])
+        name = str(crd["metadata"]["name"])
         self.apply(manifest)
-        self.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
-        # Clients find a resource by discovery, which follows the condition after a moment.
-        deadline = time.monotonic() + _DEADLINE_SECONDS
-        while name not in self.kubectl("api-resources", f"--api-group={group}", "-o", "name").stdout.split():
-            if time.monotonic() > deadline:
-                raise ControlPlaneError(f"{name} is Established, yet not served")
-            time.sleep(_POLL_SECONDS)
+        self.wait_until_served(name)
         return name
+
+    def wait_until_served(self, crd: str) -> None:
+        """Wait until clients find a custom resource by discovery, which comes after its definition is Established.
+
+        `kubectl wait` fails at once where the definition has no conditions yet.
+        """
+        group, deadline = crd.partition(".")[2], time.monotonic() + _DEADLINE_SECONDS
+        while crd not in self.kubectl("api-resources", f"--api-group={group}", "-o", "name").stdout.split():
+            if time.monotonic() > deadline:
+                raise ControlPlaneError(f"{crd} is not served")
+            time.sleep(_POLL_SECONDS)
 
     def ensure_namespace(self, name: str, labels: Mapping[str, str] | None = None) -> None:
         """Create a namespace, or give the one that is there these labels."""

@@ -106,7 +106,9 @@ class Rendered:
         """Apply it as the administrator, and wait until memberships are served."""
         self._make_namespaces(control_plane)
         control_plane.kubectl("apply", "--filename=-", input=self.yaml())
-        control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        for found in self.objects:
+            if found["kind"] == "CustomResourceDefinition":
+                control_plane.wait_until_served(found["metadata"]["name"])
 
     def _make_namespaces(self, control_plane: ControlPlane) -> None:
         """Those that are not part of the installation, as a person would before it."""

@@ -16,7 +16,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parent.parent.parent
 _COPIED: Final = ("operator", "tests", "crds", "pyproject.toml")
 _PACKAGE: Final = "operator/nodepool_membership"
-_SECONDS: Final = 900.0
+_SECONDS: Final = 3600.0
 _FAILED: Final = re.compile(r"^FAILED (\S+)", re.MULTILINE)
 _TESTS_FAILED: Final = 1
 """pytest's exit code when tests ran and some failed."""
@@ -82,9 +82,12 @@ class Mutant:
             "PYTHONPATH": os.pathsep.join(str(copy / part) for part in ("operator", "tests")),
             "HYPOTHESIS_PROFILE": "mutants",
         }
-        done = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
+        try:
+            done = subprocess.run(
+                command, cwd=copy, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise MutantError(f"{self.rule}: its tests took more than {_SECONDS:.0f} s") from None
         found = _FAILED.search(done.stdout)
         if done.returncode != _TESTS_FAILED or found is None:
             tail = "\n".join(done.stdout.splitlines()[-20:])
