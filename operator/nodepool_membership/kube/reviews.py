@@ -7,6 +7,7 @@ the port can send any number of them. Tokens are kept as their hashes only.
 import asyncio
 import hashlib
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
@@ -22,6 +23,8 @@ KEPT_SECONDS: Final = 60.0
 MAX_TOKEN: Final = 16_384
 """Characters; the API server's own are below 2,000."""
 _MAX_KEPT: Final = 100
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
+"""RFC 6750. Whoever reaches the port may send any bytes as one."""
 
 
 class TokenAccess(Enum):
@@ -51,7 +54,7 @@ class Reviews:
             KubeForbiddenError: the operator may make no reviews.
             RejectedError, UnansweredError: the API server did not say.
         """
-        if not token or len(token) > MAX_TOKEN:
+        if len(token) > MAX_TOKEN or not _TOKEN.fullmatch(token):
             return TokenAccess.UNKNOWN
         key = hashlib.sha256(token.encode()).digest()
         if (known := self._known(key)) is not None:

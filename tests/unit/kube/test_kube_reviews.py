@@ -73,7 +73,7 @@ async def test_who_may_not_is_told_from_who_is_nobody(server: Server, reviews: R
     assert await reviews.access("forged") is TokenAccess.UNKNOWN
 
 
-@pytest.mark.parametrize("token", ["", "x" * (MAX_TOKEN + 1)])
+@pytest.mark.parametrize("token", ["", "x" * (MAX_TOKEN + 1), "half \udcff", "words of a status"])
 async def test_what_is_no_token_asks_nobody(server: Server, reviews: Reviews, token: str) -> None:
     assert await reviews.access(token) is TokenAccess.UNKNOWN
     assert server.asked == []

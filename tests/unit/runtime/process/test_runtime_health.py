@@ -186,6 +186,14 @@ async def test_bad_bytes_are_answered_and_not_logged(
     assert caplog.records == []
 
 
+async def test_a_token_of_bad_bytes_is_nobodys_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    reviews = Reviews(KubeApi.__new__(KubeApi), "/metrics")
+    async with serve(FREE, Health(), Metrics(), reviews) as port:
+        raw = b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abcdefgh\xff\xed\xa0\x80\r\n\r\n"
+        assert (await _status("127.0.0.1", port, raw)).startswith(b"HTTP/1.1 401")
+    assert caplog.records == []
+
+
 async def test_what_goes_wrong_on_our_side_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> str:
         raise RuntimeError("ours")
