@@ -16,6 +16,7 @@ from nodepool_membership import __version__
 from nodepool_membership.core.wording import counted
 from nodepool_membership.plugin import verbs
 from nodepool_membership.plugin.output import coloured, extra, output, show
+from nodepool_membership.runtime.ops.logs import escaped
 
 COMPLETE: Final = "_KUBECTL_NPMEM_COMPLETE"
 _NO_FILES: Final = ":4"
@@ -39,7 +40,7 @@ def lint(sources: Sequence[str], since: str | None, form: str) -> None:
         now = manifests.read(sources, sys.stdin.read)
         before = None if since is None else manifests.at_revision(sources, since)
     except manifests.UnreadableError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(escaped(str(error))) from None
     remarks = checks.lint(now, before)
     errors = sum(remark.level is checks.Level.ERROR for remark in remarks)
     if form == "table":

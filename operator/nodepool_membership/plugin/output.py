@@ -12,6 +12,8 @@ from typing import Final, TextIO
 
 import click
 
+from nodepool_membership.runtime.ops.logs import escaped
+
 _EXTRA: Final = "pip install 'nodepool-membership[plugin]'"
 _GAP: Final = 3
 FORMATS: Final = ("table", "json", "yaml")
@@ -33,7 +35,8 @@ def extra() -> Iterator[None]:
 def show(document: object, form: str) -> None:
     """Print as JSON or YAML."""
     if form == "json":
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        for line in json.dumps(document, indent=2, ensure_ascii=False).split("\n"):
+            click.echo(escaped(line))
         return
     with extra():
         import yaml
@@ -41,8 +44,8 @@ def show(document: object, form: str) -> None:
 
 
 def coloured(text: str, colour: str | None, stream: TextIO | None = None) -> str:
-    """The text in a colour, where that can be seen."""
-    stream = stream or sys.stdout
+    """The text in a colour, where that can be seen; what in it could be an order to a terminal is made visible."""
+    stream, text = stream or sys.stdout, escaped(text)
     return click.style(text, fg=colour) if colour and stream.isatty() and not os.environ.get("NO_COLOR") else text
 
 

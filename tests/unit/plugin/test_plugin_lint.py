@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import cel
 import pytest
@@ -126,6 +127,50 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     assert run(str(tmp_path)).exit_code == 1
     for odd in ("", "---\n", "[]", "a", "kind: NodePoolMembership", "{kind: List, items: {}}"):
         assert run("-", stdin=odd).exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["0x_", "!!int x", "!!bool x", "!!float x", "!!timestamp x", "9" * 5000])
+def test_a_value_that_is_not_of_its_form_is_said(value: str) -> None:
+    result = run("-", stdin=f"a: {value}")
+    assert (result.exit_code, "stdin: not YAML" in result.output) == (1, True)
+
+
+_LEVELS: Final = [f"x{n}: &x{n} %s" for n in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(["x0: &x0 []", *(line % f"[{', '.join([f'*x{n}'] * 10)}]" for n, line in enumerate(_LEVELS))]),
+        "\n".join(
+            ["x0: &x0 {a: 1}", *(line % f"{{<<: [{', '.join([f'*x{n}'] * 10)}]}}" for n, line in enumerate(_LEVELS))]
+        ),
+        "&a {kind: List, items: [*a]}",
+        "a: &a {<<: *a}",
+        "[" * 3000 + "]" * 3000,
+    ],
+    ids=["lists", "merges", "a circle", "a merge with itself", "levels"],
+)
+def test_a_few_lines_take_no_end_of_time(text: str) -> None:
+    result = run("-", stdin=text)
+    assert (result.exit_code, "stdin: not YAML" in result.output) == (1, True)
+
+
+def test_aliases_may_be_used() -> None:
+    ids = f"serverIDs: &ids [{A}]"
+    assert run("-", stdin=f"base: &base {{{ids}}}\nspec: {{<<: *base, again: *ids}}").exit_code == 0
+
+
+def test_nothing_of_a_file_is_an_order_to_a_terminal() -> None:
+    names = '"\\e[31m\\u202e\\u009b2J"'
+    text = f"apiVersion: cce.nodepools.dev/v1alpha1\nkind: NodePoolMembership\nmetadata: {{name: {names}}}\n"
+    for output in (
+        run("-", stdin=text).output,
+        run("-", "-o", "json", stdin=text).output,
+        run("-", stdin=f"{text}spec: {{serverIDs: [{names}, {names}]}}").output,
+    ):
+        assert ("\\u001b[31m" in output, "\\u202e" in output) == (True, True)
+        assert not set(output) & set("\x1b\u202e\x9b")
 
 
 def test_lists_are_looked_into() -> None:

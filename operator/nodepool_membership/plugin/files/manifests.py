@@ -3,9 +3,11 @@
 Not for: what is right or wrong with them (`lint`).
 """
 
+import math
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,10 @@ import yaml
 from nodepool_membership.api.names import GROUP, KIND
 
 STDIN: Final = "-"
+_MOST_BY_ALIASES: Final = 100_000
+"""Values that aliases may stand for in a text, beyond those that are written: a few lines can name more than memory."""
+_OF_VALUES: Final = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+"""What the loader raises for a value that is not of its tag's form, such as `!!int x`, or for too many levels."""
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 
 
@@ -74,6 +80,29 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+def _documents(text: str) -> Iterator[object]:
+    loader = _Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if _unfolded(node, {}) > len(text) + _MOST_BY_ALIASES:
+                raise yaml.YAMLError("aliases that stand for themselves, or for far more than is written")
+            yield loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _unfolded(node: yaml.Node, known: dict[int, float]) -> float:
+    """How many values a node stands for, with every alias in full; no end of them where it is within itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        parts = chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        known[id(node)] = 1 + sum(_unfolded(part, known) for part in parts)
+    return known[id(node)]
+
+
 def parse(text: str, source: str) -> Iterator[Manifest]:
     """The memberships among the documents of a text; lists of kind List are looked into.
 
@@ -81,8 +110,8 @@ def parse(text: str, source: str) -> Iterator[Manifest]:
         UnreadableError: it is not YAML.
     """
     try:
-        documents = list(yaml.load_all(text, Loader=_Loader))
-    except yaml.YAMLError as error:
+        documents = list(_documents(text))
+    except (yaml.YAMLError, *_OF_VALUES) as error:
         raise UnreadableError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
     for number, document in enumerate(documents, 1):
         for found in _unpacked(document):

@@ -67,7 +67,7 @@ def _extra(record: logging.LogRecord) -> Mapping[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _OWN and not name.startswith("_")}
 
 
-def _escaped(line: str) -> str:
+def escaped(line: str) -> str:
     """What a terminal or a reader of lines could take for an order, made visible; JSON stays JSON."""
     return _ORDERS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
@@ -84,7 +84,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
         line = {**own, **redaction.redact_json(fields), **own}
-        return _escaped(json.dumps(line, default=_text, ensure_ascii=False))
+        return escaped(json.dumps(line, default=_text, ensure_ascii=False))
 
 
 class TextFormatter(logging.Formatter):
@@ -92,9 +92,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line = record.getMessage() + "".join(f" {name}={value}" for name, value in _extra(record).items())
-        lines = [f"{_time(record)} {record.levelname:<7} {_escaped(redaction.redact(line))}"]
+        lines = [f"{_time(record)} {record.levelname:<7} {escaped(redaction.redact(line))}"]
         if record.exc_info:
             # Further to the right than a record begins: none can be forged by what was raised.
             trace = redaction.redact(self.formatException(record.exc_info))
-            lines += [f"    {_escaped(of_trace)}" for of_trace in trace.split("\n")]
+            lines += [f"    {escaped(of_trace)}" for of_trace in trace.split("\n")]
         return "\n".join(lines)
