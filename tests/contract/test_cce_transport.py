@@ -244,6 +244,31 @@ def test_an_id_has_at_most_128_characters(length: int, kept: bool) -> None:
     assert (node.uid, node.server_id, node.job_id) == ((text,) * 3 if kept else ("", "", ""))
 
 
+def test_of_no_text_more_is_kept_than_is_told() -> None:
+    """20,000 nodes with phases of 400 KB each were 8 GB within all bounds, and 16 lists of flavors 600 MB."""
+    long = "y" * 3000
+    node = {"metadata": {"annotations": {"kubernetes.io/node-pool.id": long}}, "status": {"phase": long}}
+    body = {"items": [node], "pageInfo": {"nextMarker": long}}
+    page = read(wire.NODE_PAGE, ApiAnswer(json.dumps(body).encode(), 200, None))
+    assert len(repr(page.documents[0].node())) < 1000
+    assert len(page.next_marker) == wire.MAX_TEXT
+    group = {"spec": {"flavor": long, "az": long}}
+    nodes: dict[str, object] = {
+        "flavor": long,
+        "nodeNicSpec": {"primaryNic": {"subnetList": [long, *map(str, range(999))]}},
+    }
+    nodes["dataVolumes"] = [{"volumetype": long}] * 1000
+    pool = {"status": {"phase": long}, "spec": {"nodeTemplate": nodes, "extensionScaleGroups": [group] * 500}}
+    assert len(repr(read(wire.POOL, ApiAnswer(json.dumps(pool).encode(), 200, None)).report())) < 50_000
+    cluster = {"status": {"phase": long}, "spec": {"hostNetwork": {"vpc": long}, "version": long, "flavor": long}}
+    assert len(repr(read(wire.CLUSTER, ApiAnswer(json.dumps(cluster).encode(), 200, None)).report())) < 3000
+    job = {"status": {"phase": "Failed", "reason": long}}
+    assert len(repr(read(wire.JOB, ApiAnswer(json.dumps(job).encode(), 200, None)).report("j"))) < 3000
+    flavors = {"flavors": [{"id": long}, {"id": "c7.large"}]}
+    assert "c7.large" in server_wire.FLAVORS.validate_python(flavors).by_id()
+    assert long not in server_wire.FLAVORS.validate_python(flavors).by_id()
+
+
 @pytest.mark.parametrize(
     ("text", "kept"),
     [

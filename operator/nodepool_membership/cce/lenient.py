@@ -8,12 +8,17 @@ from typing import Annotated, Final
 from pydantic import BaseModel, BeforeValidator
 
 _MAX_DIGITS: Final = 12
+_MAX_TEXT: Final = 256
+"""Characters of a text; what is longer is none that a rule knows, and some are kept for an hour."""
+MAX_PARTS: Final = 128
+"""Of a list within a document: interfaces or disks of a server (it has 60 at most), groups or subnets of a pool."""
 
 
 def text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value) if isinstance(value, str | int) else ""
+    told = str(value) if isinstance(value, str | int) else ""
+    return told if len(told) <= _MAX_TEXT else ""
 
 
 def number(value: object) -> int:
@@ -37,9 +42,13 @@ def texts(value: object) -> list[str]:
     return [item for item in a_list(value) if isinstance(item, str)]
 
 
+def few(value: object) -> list[str]:
+    return [told for item in texts(value)[:MAX_PARTS] if (told := text(item))]
+
+
 Text = Annotated[str, BeforeValidator(text)]
 Number = Annotated[int, BeforeValidator(number)]
-Texts = Annotated[list[str], BeforeValidator(texts)]
+Texts = Annotated[list[str], BeforeValidator(few)]
 
 
 class Reservation(BaseModel):

@@ -11,7 +11,18 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter
 
-from nodepool_membership.cce.lenient import Number, Reservation, Text, Texts, a_list, number, table, tables, texts
+from nodepool_membership.cce.lenient import (
+    MAX_PARTS,
+    Number,
+    Reservation,
+    Text,
+    Texts,
+    a_list,
+    number,
+    table,
+    tables,
+    texts,
+)
 from nodepool_membership.core.preflight.facts import Disk, Flavor, Server
 
 _BARE_METAL_TAG: Final = "__type_baremetal"
@@ -23,8 +34,6 @@ MAX_VOLUMES: Final = 120
 """Of a list; twice what is asked for."""
 MAX_FLAVORS: Final = 2000
 """Of a page; twice what is asked for."""
-_MAX_PARTS: Final = 128
-"""Interfaces, addresses in one network, or disks of one server; a server has 60 disks at most."""
 
 
 def _port_ids(value: object) -> list[str]:
@@ -53,7 +62,7 @@ class _Address(BaseModel):
     mac: Text = Field(default="", alias="OS-EXT-IPS-MAC:mac_addr")
 
 
-_Parts = Field(max_length=_MAX_PARTS)
+_Parts = Field(max_length=MAX_PARTS)
 _Addresses = Annotated[list[_Address], _Parts, BeforeValidator(tables)]
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from nodepool_membership.cce.lenient import Number, Reservation, Text, Texts, a_list, table, tables
+from nodepool_membership.cce.lenient import MAX_PARTS, Number, Reservation, Text, Texts, a_list, table, tables
 from nodepool_membership.core.preflight.facts import Disk, Group, Network, Template
 
 _VERSION: Final = re.compile(r"v?1\.(\d+)(?:\.(\d+))?(?:-.*)?", re.ASCII)
@@ -93,13 +93,13 @@ class PoolSpec(BaseModel):
         """What the pool asks of a server; flavor and zone of a further group are the pool's own where it names none."""
         node = _Node.model_validate(self.node)
         own = Group(node.flavor, node.zone)
-        further = [_GroupDocument.model_validate(group).spec for group in tables(self.groups)]
+        further = [_GroupDocument.model_validate(group).spec for group in tables(self.groups)[:MAX_PARTS]]
         groups = [
             Group(g.flavor or own.flavor, g.zone or own.zone, g.reservation.asked, g.autoscaling.enable == "true")
             for g in further
         ]
         nic = node.nics.primary
-        disks = None if node.volumes is None else tuple(volume.disk() for volume in node.volumes)
+        disks = None if node.volumes is None else tuple(volume.disk() for volume in node.volumes[:MAX_PARTS])
         return Template(
             digest=_digest(self.node) if self.node else "",
             kind=self.kind,

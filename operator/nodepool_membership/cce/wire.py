@@ -20,6 +20,8 @@ _TIME: Final = re.compile(r"(\d{4}-\d\d-\d\d)[ Tt](\d\d:\d\d:\d\d)(?:\.\d+)? ?([
 """Date, time and zone. Go appends the zone's name, and sometimes the reading of another clock."""
 MAX_ID: Final = 128
 """Characters of an id; the cloud's have 36."""
+MAX_TEXT: Final = 1024
+"""Characters that are kept of any other text: some of them are kept for every node, page or job."""
 MAX_PAGE_ITEMS: Final = 4000
 """Twice what is asked for at most."""
 MAX_POOLS: Final = 1000
@@ -41,6 +43,8 @@ def parse_time(text: str) -> datetime | None:
 
 
 def _text(value: object) -> object:
+    if isinstance(value, str):
+        return value[:MAX_TEXT]
     return "" if value is None else value
 
 
@@ -109,8 +113,8 @@ class NodeDocument(BaseModel):
             server_id=_id(status.server_id),
             uid=_id(metadata.uid),
             # Thousands of nodes share a few of these strings.
-            pool_id="" if outside else intern(pool_id.lower()),
-            phase=intern(status.phase),
+            pool_id="" if outside else intern(_id(pool_id)),
+            phase=intern(status.phase[:MAX_ID]),
             created=parse_time(metadata.created),
             job_id=_id(status.job_id),
         )
