@@ -121,6 +121,24 @@ async def test_a_bomb_is_unpacked_no_further_than_the_bound() -> None:
     assert peak < 3 * MAX_ANSWER_BYTES
 
 
+async def test_an_endpoint_whose_answers_take_long_fills_no_connections_of_others() -> None:
+    async def slow(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ended.wait()
+        writer.close()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(slow, "127.0.0.1", 0)
+    with answering(GOOD, "") as endpoint:
+        async with make_http(2) as http:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            waiting = [asyncio.create_task(http.get(url)) for _ in range(40)]
+            await asyncio.sleep(0.2)
+            assert (await http.get(endpoint)).status_code == httpx.codes.OK
+            ended.set()
+            await asyncio.gather(*waiting, return_exceptions=True)
+    server.close()
+
+
 COMMAS: Final = b'{"status": {}, "items": [%s]}'
 TOO_MANY: Final = {
     "an empty object": COMMAS % b",".join([b"{}"] * MANY_VALUES),

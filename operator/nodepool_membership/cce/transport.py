@@ -20,6 +20,7 @@ MAX_ANSWER_BYTES: Final = 8 << 20
 FEW_VALUES: Final = 20_000
 """In the JSON of one thing; a long one has some hundreds."""
 _CONNECTIONS: Final = 20
+"""To one service of one cloud."""
 _LIMITS: Final = httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS)
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _PIECE: Final = 64 << 10
@@ -52,24 +53,31 @@ class _Ways(httpx.AsyncBaseTransport):
     def __init__(self, proxies: Proxies, ca_file: Path | None) -> None:
         self._proxies = proxies
         self._context = cloud_context(ca_file)
-        self._direct = httpx.AsyncHTTPTransport(verify=self._context, limits=_LIMITS, trust_env=False)
-        self._through = {proxy: self._by(proxy) for proxy in (proxies.http, proxies.https) if proxy is not None}
+        self._ways: dict[tuple[Proxy | None, str, str, int | None], httpx.AsyncHTTPTransport] = {}
+        """By proxy, scheme, host and port, of which there are no more than are allowed: a slow one fills its own."""
 
-    def _by(self, proxy: Proxy) -> httpx.AsyncHTTPTransport:
+    def _way(self, proxy: Proxy | None, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+        key = (proxy, url.scheme, url.host, url.port)
+        if key not in self._ways:
+            self._ways[key] = self._by(proxy)
+        return self._ways[key]
+
+    def _by(self, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+        if proxy is None:
+            return httpx.AsyncHTTPTransport(verify=self._context, limits=_LIMITS, trust_env=False)
         auth = (proxy.username, proxy.password) if proxy.username or proxy.password else None
         way = httpx.Proxy(proxy.url, auth=auth, ssl_context=self._context if proxy.url.startswith("https") else None)
         return httpx.AsyncHTTPTransport(verify=self._context, limits=_LIMITS, trust_env=False, proxy=way)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         proxy = self._proxies.for_url(str(request.url))
-        if proxy is None:
-            return await _plain(await self._direct.handle_async_request(request))
-        if ":" in request.url.host:
+        way = self._way(proxy, request.url)
+        if proxy is not None and ":" in request.url.host:
             request.extensions["trace"] = _bracketed(request.extensions.get("trace"))
-        return await _plain(await self._through[proxy].handle_async_request(request))
+        return await _plain(await way.handle_async_request(request))
 
     async def aclose(self) -> None:
-        for way in (self._direct, *self._through.values()):
+        for way in self._ways.values():
             await way.aclose()
 
 
