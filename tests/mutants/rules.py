@@ -7,8 +7,8 @@ from typing import Final
 
 from mutants.run import Edit, Mutant
 
-# Scenarios first: what they show, a search of the machine would take minutes to find.
-_MACHINE: Final = ("tests/property/test_core_scenarios.py", "tests/property/test_core_machine.py")
+# What is written down first: what it shows, a search of the machine would take minutes to find.
+_MACHINE: Final = ("tests/property/test_core_scenarios.py", "tests/unit/core", "tests/property/test_core_machine.py")
 
 MUTANTS: Final = (
     Mutant(

@@ -31,8 +31,8 @@ def test_every_mutant_can_be_made(mutant: Mutant, tmp_path: Path) -> None:
         compile(path.read_text(), str(path), "exec")
     for test in mutant.tests:
         file, _, name = test.partition("::")
-        text = (ROOT / file).read_text()
-        assert not name or f"def {name}(" in text
+        assert (ROOT / file).exists()
+        assert not name or f"def {name}(" in (ROOT / file).read_text()
     assert mutant.tests
 
 
