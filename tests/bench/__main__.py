@@ -44,6 +44,7 @@ _RACE = Race(
 )
 _ESTATE = Estate()
 _KEYS = Keys(_FLEETS[0])
+_LOOKS = Join(10_000, max_parallel_jobs=4, job=2.0)
 _QUICK_JOIN = Join(450, job=1.5, poll=0.1, resync=2)
 
 Load = Callable[[], Section]
@@ -74,6 +75,7 @@ def _loads(say: Say, *, quick: bool, long: bool) -> Mapping[str, Load]:
         "decide": partial(decision.measure, 60),
         "plan": partial(plans.measure, say),
         **{load.name: partial(joins.measure, load, say) for load in _JOINS},
+        f"looks-{_LOOKS.servers}": partial(joins.measure_looks, _LOOKS, say),
         **{load.name: partial(crowds.measure, load, say) for load in _crowds_of(long=long)},
         **(_long(say) if long else {}),
         **{load.name: partial(fleets.measure, load, say) for load in _FLEETS},

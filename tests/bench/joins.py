@@ -1,9 +1,9 @@
 """A membership of n new servers, from apply to Ready and then idle, with an operator process of its own.
 
-Not for: many memberships at once (`fleets`).
+Not for: many memberships at once (`fleets`). The same join with and without a look at each server stands side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -14,6 +14,7 @@ from bench.world import NAMESPACE, Say, World, looks, world
 from cce_simulator.config import Behaviour, SimulatorConfig, server_id
 from harness import MembershipSpec, Operator, wait_for
 from harness.cluster import is_ready
+from harness.editor import everywhere
 
 _BATCH: Final = 200
 _NAME: Final = "join"
@@ -21,6 +22,7 @@ _SEED: Final = "bench"
 _WRITES_PER_MINUTE: Final = 1000
 _DEADLINE_SECONDS: Final = 900.0
 _LARGEST_OBJECT: Final = 1_200_000
+_IDS_PER_READ: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,19 @@ class Join:
     @property
     def batches(self) -> int:
         return -(-self.servers // _BATCH)
+
+    @property
+    def options(self) -> Sequence[str]:
+        return (
+            f"--poll-interval={round(self.poll * 1000)}ms",
+            f"--resync-interval={self.resync}s",
+            f"--writes-per-minute={_WRITES_PER_MINUTE}",
+            "--reads-per-second=1000",
+        )
+
+    @property
+    def cloud(self) -> SimulatorConfig:
+        return SimulatorConfig(seed=_SEED, behaviour=Behaviour(job_seconds=self.job), writes_per_minute=0)
 
     @property
     def settings(self) -> str:
@@ -72,27 +87,43 @@ class _Idle:
 
 def measure(load: Join, say: Say) -> Section:
     """Run the load in a world of its own."""
-    config = SimulatorConfig(seed=_SEED, behaviour=Behaviour(job_seconds=load.job), writes_per_minute=0)
-    with world(config) as here:
-        options = (
-            f"--poll-interval={round(load.poll * 1000)}ms",
-            f"--resync-interval={load.resync}s",
-            f"--writes-per-minute={_WRITES_PER_MINUTE}",
-            "--reads-per-second=1000",
-        )
-        with here.operator(*options) as operator:
-            operator.wait_ready()
-            say(f"{load.name}: {load.batches} batches, about {load.job * load.batches / load.max_parallel_jobs:.0f} s")
-            busy = _join(load, here, operator)
-            say(f"{load.name}: Ready after {busy.seconds:.1f} s; watching idle resyncs")
-            idle = _idle(load, here, operator)
-            figures = _figures(load, here, busy, idle, operator.peak_memory_mib())
+    with world(load.cloud) as here, here.operator(*load.options) as operator:
+        operator.wait_ready()
+        say(f"{load.name}: {load.batches} batches, about {load.job * load.batches / load.max_parallel_jobs:.0f} s")
+        busy = _join(load, here, operator)
+        say(f"{load.name}: Ready after {busy.seconds:.1f} s; watching idle resyncs")
+        idle = _idle(load, here, operator)
+        figures = _figures(load, here, busy, idle, operator.peak_memory_mib())
     return Section(load.name, load.settings, tuple(figures))
 
 
-def _join(load: Join, here: World, operator: Operator) -> _Busy:
+def measure_looks(load: Join, say: Say) -> Section:
+    """Run the load with `spec.preflight.mode: Off`, then with `Report`: each server is read before it is named."""
+    _, without = _looked(load, say, "Off")
+    reads, peak = _looked(load, say, "Report")
+    figures = (
+        Figure(f"reads of servers / (n/{_IDS_PER_READ} + 1)", reads / (load.servers / _IDS_PER_READ + 1), "",
+               Limit(1, counted=True), f"{reads} reads"),
+        Figure("peak memory / the same without", peak / without, "", Limit(1.05), f"{peak:.1f} over {without:.1f} MiB"),
+    )  # fmt: skip
+    return Section(f"looks-{load.servers}", load.settings, figures)
+
+
+def _looked(load: Join, say: Say, mode: str) -> tuple[int, float]:
+    """Reads of servers, and the peak of memory in MiB."""
+    with (
+        world(load.cloud) as here,
+        here.operator(*load.options, everywhere(here.simulator.url, here.workdir)) as operator,
+    ):
+        operator.wait_ready()
+        busy = _join(load, here, operator, {"preflight": {"mode": mode}})
+        say(f"looks-{load.servers}: {mode}: Ready after {busy.seconds:.1f} s")
+        return here.calls("listServers"), operator.peak_memory_mib()
+
+
+def _join(load: Join, here: World, operator: Operator, more: Mapping[str, object] | None = None) -> _Busy:
     wanted = [server_id(_SEED, index) for index in range(load.servers)]
-    more = {"maxParallelJobs": load.max_parallel_jobs}
+    more = {"maxParallelJobs": load.max_parallel_jobs, **(more or {})}
     before = here.writes()
     begun = monotonic()
     here.cluster.create(MembershipSpec(_NAME, wanted, here.simulator.url, NAMESPACE, more=more))
