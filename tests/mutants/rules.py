@@ -186,7 +186,7 @@ MUTANTS: Final = (
                 "            if rival is not None and (",
             ),
         ),
-        ("tests/property/test_claims.py",),
+        ("tests/unit/runtime/claims/test_runtime_claims.py", "tests/property/test_claims.py"),
     ),
     Mutant(
         "P17",
