@@ -9,7 +9,7 @@ import click
 
 from mutants.defects import DEFECTS
 from mutants.keys import KEYS
-from mutants.rules import MUTANTS
+from mutants.rules import FINER, MUTANTS
 from mutants.run import MutantError
 from mutants.sharing import SHARING
 
@@ -18,7 +18,7 @@ from mutants.sharing import SHARING
 @click.option("--only", multiple=True, metavar="RULE", help="Such as P8, or a defect such as a; may be repeated.")
 def main(only: tuple[str, ...]) -> None:
     """Each safety rule taken out in turn, each known defect put back, and the test that failed."""
-    mutants = (*MUTANTS, *SHARING, *KEYS, *(defect for defect in DEFECTS if defect.edits))
+    mutants = (*MUTANTS, *FINER, *SHARING, *KEYS, *(defect for defect in DEFECTS if defect.edits))
     rules = {mutant.rule for mutant in mutants}
     if unknown := [rule for rule in only if rule not in rules]:
         raise click.BadParameter(f"{', '.join(unknown)}: there are {', '.join(sorted(rules))}", param_hint="--only")

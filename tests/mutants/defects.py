@@ -267,6 +267,11 @@ DEFECTS: Final = (
                 "    if left and wait is not None:",
                 "    if not left and wait is not None:",
             ),
+            Edit(
+                "core/conditions/verdict.py",
+                "        if blocker is None and wait is not None and wait.until == facts.next_call(kind):",
+                "        if blocker is None and wait is not None and kind is Operation.ADD:",
+            ),
         ),
         (_UNIT + "core/decision/test_core_handed_over.py::test_what_a_removal_waits_for_is_told_as_long_as_it_waits",),
     ),

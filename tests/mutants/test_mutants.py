@@ -12,13 +12,13 @@ import pytest
 
 from mutants.defects import DEFECTS
 from mutants.keys import KEYS
-from mutants.rules import MUTANTS
+from mutants.rules import FINER, MUTANTS
 from mutants.run import ROOT, Edit, Mutant, MutantError
 from mutants.sharing import SHARING
 
 ON_THE_MACHINE: Final = {"P1", "P2", "P5", "P6", "P8", "P13", "P15"}
 SAMPLE: Final = ("P1", "P22", "P25", "u", "same-version", "begun-after", "sent-once")
-ALL: Final = (*MUTANTS, *SHARING, *KEYS, *DEFECTS)
+ALL: Final = (*MUTANTS, *FINER, *SHARING, *KEYS, *DEFECTS)
 
 
 @pytest.mark.parametrize("mutant", ALL, ids=[m.rule for m in ALL])
