@@ -51,7 +51,7 @@ class _Node(BaseModel):
     zone: Text = Field(default="", alias="az")
     billing: Text = Field(default="", alias="billingMode")
     nics: Annotated[_Nics, BeforeValidator(table)] = Field(default_factory=_Nics, alias="nodeNicSpec")
-    root: Annotated[_Volume, BeforeValidator(table)] = Field(default_factory=_Volume, alias="rootVolume")
+    root: Annotated[_Volume | None, BeforeValidator(table)] = Field(default=None, alias="rootVolume")
     volumes: Annotated[list[_Volume], BeforeValidator(tables)] | None = Field(default=None, alias="dataVolumes")
     enterprise_project: Text = Field(default="", alias="serverEnterpriseProjectID")
 
@@ -108,7 +108,7 @@ class PoolSpec(BaseModel):
             groups=(own, *groups) if node.flavor or node.zone else tuple(groups),
             server_group=self.management.server_group.lower(),
             enterprise_project=node.enterprise_project.lower(),
-            system_disk=node.root.disk(),
+            system_disk=None if node.root is None else node.root.disk(),
             disks=disks,
             desired_nodes=self.desired,
             autoscaling=self.autoscaling.enable == "true",
