@@ -3,6 +3,7 @@
 Not for: what the fields mean (`spec`, `status`).
 """
 
+import hashlib
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -15,6 +16,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _UUID: Final = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b")
 _HEX: Final = re.compile(r"\b(?:req-)?[0-9a-f]{24,}\b")
 MAX_MESSAGE: Final = 1024
+DIGEST_LENGTH: Final = 16
 
 
 def camel(name: str) -> str:
@@ -50,6 +52,11 @@ def _copied(ids: frozenset[str]) -> frozenset[str]:
 
 
 LowerIDs = Annotated[frozenset[LowerID], AfterValidator(_copied)]
+
+
+def digest(text: str) -> str:
+    """What stands for a text where only equality counts: 16 hexadecimal characters of its SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 def plain_text(text: str, limit: int = MAX_MESSAGE) -> str:

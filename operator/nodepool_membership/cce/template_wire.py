@@ -4,13 +4,13 @@ Not for: their states (`wire`), or comparing (`core.preflight.rules`). Of a temp
 fields that rules read. Source: https://support.huaweicloud.com/intl/en-us/api-cce/cce_02_0355.html.
 """
 
-import hashlib
 import json
 import re
 from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from nodepool_membership.api.codec import digest
 from nodepool_membership.cce.lenient import MAX_PARTS, Number, Reservation, Text, Texts, a_list, table, tables
 from nodepool_membership.core.preflight.facts import Disk, Group, Network, Template
 
@@ -101,7 +101,7 @@ class PoolSpec(BaseModel):
         nic = node.nics.primary
         disks = None if node.volumes is None else tuple(volume.disk() for volume in node.volumes[:MAX_PARTS])
         return Template(
-            digest=_digest(self.node) if self.node else "",
+            digest=digest(json.dumps(self.node, sort_keys=True, separators=(",", ":"))) if self.node else "",
             kind=self.kind,
             subnets=frozenset(s.lower() for s in (nic.subnets or [nic.subnet]) if s),
             billing=node.billing,
@@ -128,11 +128,6 @@ def hindering(conditions: object) -> tuple[str, ...]:
     """Those of a pool's `status.conditions`, sorted."""
     told = map(_Condition.model_validate, tables(conditions))
     return tuple(sorted({f"{condition.type}={condition.status}" for condition in told} & _HINDERS))
-
-
-def _digest(document: dict[str, object]) -> str:
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class _HostNetwork(BaseModel):

@@ -4,13 +4,12 @@ Not for: doing it (`adding`, `removing`). An approval is for the servers that we
 becomes a member leaves it. With the list, the template, or a deletion it is void.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
-from typing import Final
 
+from nodepool_membership.api.codec import DIGEST_LENGTH, digest
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import APPROVED_PLAN_ANNOTATION
 from nodepool_membership.api.reasons import Reason
@@ -84,7 +83,9 @@ def plan_of(membership: Membership, state: State, what: Foreseen, pool: PoolRepo
     template = rollout.template_digest(pool) if manual and pool is not None else ""
     now = (meta.uid, meta.generation, meta.deleting, state.last_batch)
     parts = [*now, sorted(what.add), sorted(what.remove), template]
-    return Plan(_hash(parts), len(what.add), _calls(state, spec, what.add, pool), len(what.adopt), len(what.remove))
+    return Plan(
+        digest(json.dumps(parts)), len(what.add), _calls(state, spec, what.add, pool), len(what.adopt), len(what.remove)
+    )
 
 
 def _calls(state: State, spec: Spec, add: Iterable[str], pool: PoolReport | None) -> int:
@@ -157,14 +158,7 @@ def _only(approved: ApprovedPlan, ids: Set[str]) -> ApprovedPlan:
 
 def _scope(membership: Membership) -> str:
     """Changes with each server that enters or leaves the list, and with the deletion."""
-    return _hash([sorted(membership.spec.server_ids), membership.metadata.deleting])
-
-
-def _hash(parts: list[object]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_LENGTH]
-
-
-_LENGTH: Final = 16
+    return digest(json.dumps([sorted(membership.spec.server_ids), membership.metadata.deleting]))
 
 
 def _awaited(waits: Plan, word: str | None) -> Blocker:
@@ -173,7 +167,7 @@ def _awaited(waits: Plan, word: str | None) -> Blocker:
         what.append(f"{counted(waits.add, 'server')} would be WIPED in {counted(waits.calls, 'call')}")
     if waits.remove:
         what.append(f"{counted(waits.remove, 'member')} would be removed, which REINSTALLS them")
-    other = "" if word is None else f" (it names {word[:_LENGTH]!a}, which is no plan that waits)"
+    other = "" if word is None else f" (it names {word[:DIGEST_LENGTH]!a}, which is no plan that waits)"
     text = (
         f"{' and '.join(what)}; spec.approval is Manual: nothing of it is called before the annotation"
         f" {APPROVED_PLAN_ANNOTATION} names the plan {waits.id}{other}"

@@ -5,7 +5,6 @@ Not for: which refusals are about servers (`catalogue`), or sending the parts (`
 refusal is the split, so the state of the search survives a crash at any point.
 """
 
-import hashlib
 import re
 import zlib
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from nodepool_membership.api.codec import plain_text
+from nodepool_membership.api.codec import digest, plain_text
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Halt, Operation, Phase, Search
 from nodepool_membership.core.planning.eligibility import next_number
@@ -42,8 +41,7 @@ def named(text: str, ids: Sequence[str]) -> tuple[str, ...]:
 
 def fingerprint(text: str) -> str:
     """What stands for a text of the cloud: equal marks, equal texts but for ids and figures, as of a quota."""
-    alike = _DIGITS.sub("0", _SEVERAL.sub("<id>", plain_text(text)))
-    return hashlib.sha256(alike.encode()).hexdigest()[:16]
+    return digest(_DIGITS.sub("0", _SEVERAL.sub("<id>", plain_text(text))))
 
 
 def was_refused_last(state: State, refusal: str) -> bool:

@@ -3,11 +3,11 @@
 Not for: what was seen of the cloud (`decide`).
 """
 
-import hashlib
 import json
 from dataclasses import asdict, replace
 from datetime import datetime
 
+from nodepool_membership.api.codec import digest
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, Reason
@@ -53,7 +53,7 @@ def _to_be_read_again(state: State, spec: Spec, now: datetime) -> State:
 def spec_digest(spec: Spec) -> str:
     """What was asked for, in 16 characters, whether suspended or not."""
     parts = asdict(replace(spec, suspend=False))
-    return hashlib.sha256(json.dumps(parts, default=sorted, sort_keys=True).encode()).hexdigest()[:16]
+    return digest(json.dumps(parts, default=sorted, sort_keys=True))
 
 
 def is_lost(membership: Membership) -> bool:
