@@ -11,7 +11,7 @@ from functools import partial
 
 from explore.moves import TICKS
 from explore.scenarios import SCENARIOS, Scenario
-from explore.search import FAULT, Bounds, Explored, explore, replay, tell
+from explore.search import FAULT, Bounds, Explored, end_with_parent, explore, replay, tell
 
 
 def _play(lines: list[str]) -> int:
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _explored(scenarios: list[Scenario], bounds: Bounds, cores: int) -> list[Explored]:
     found = []
-    with ProcessPoolExecutor(cores, max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(cores, max_tasks_per_child=1, initializer=end_with_parent) as pool:
         for done in as_completed([pool.submit(partial(explore, s, bounds, tell)) for s in scenarios]):
             found.append(done.result())
             print(found[-1].line(), flush=True)

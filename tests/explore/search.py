@@ -5,10 +5,14 @@ the bound is covered.
 """
 
 import heapq
+import multiprocessing
+import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from typing import Final, TypeAlias
 
 from explore.live import Fair, of_future
@@ -232,3 +236,15 @@ def replay(scenario: Scenario, moves: tuple[str, ...]) -> tuple[World, tuple[str
         following = play(scenario, world, move)
         world, wrongs = following.world, following.wrongs
     return world, wrongs
+
+
+def end_with_parent() -> None:
+    """A worker whose parent was killed would search to the end of its time, for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+
+
+def _outlive(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

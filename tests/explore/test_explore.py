@@ -1,6 +1,9 @@
 """The short form of `make explore`, and that it finds what it is there to find."""
 
 import ast
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +27,7 @@ from nodepool_membership.core.state.state import State
 
 HERE = Path(__file__).parent
 SHARE = 60_000 // len(SCENARIOS)
+WORKER_AND_TRACKER = 2
 
 
 def by_name(name: str) -> Scenario:
@@ -211,3 +215,14 @@ def test_what_was_searched_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "states/s" in found.line()
     assert capsys.readouterr().out == ""
     assert search.moves_of(((None, "a"), "b")) == ("a", "b")
+
+
+def test_nobody_goes_on_searching_for_who_was_killed() -> None:
+    command = [sys.executable, "-m", "explore", "--cores", "1", "--seconds", "40", "--only", "plain"]
+    searching = subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{searching.pid}/task/{searching.pid}/children")
+    while len(children.read_text().split()) < WORKER_AND_TRACKER:
+        time.sleep(0.05)
+    searching.kill()
+    # Its output ends with the last process that holds it.
+    searching.communicate(timeout=20)

@@ -12,9 +12,12 @@ from typing import Any, Final, NamedTuple
 
 from explore.objects import EPOCH, Object, Spec, moment, parsed
 from explore.physics import MARK, NEVER, Cloud
+from nodepool_membership.core.observed.waiting import Waiting
 
 OLD: Final = 3600
 """Seconds after which a moment is as good as any earlier one."""
+RESYNC: Final = 300
+"""Seconds after which what was waited for is looked at anew."""
 _SINCE: Final = re.compile(r'"lastTransitionTime":"[^"]*"')
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -191,7 +194,15 @@ def _memory(memory: tuple[str, Any] | None, world: World, key: int) -> object:
     absences = sorted((s, a.listings, _ago(a.last, world), _ago(a.first, world)) for s, a in kept.absences.items())
     current = kept.unreadable == str(world.objects[key].version)
     refused = sorted((i, _ago(at, world)) for i, at in kept.refused.items())
-    return uid, absences, min(kept.failed_reads, 3), current, refused
+    return uid, absences, min(kept.failed_reads, 3), current, refused, _waiting(kept.waiting, world)
+
+
+def _waiting(waiting: Waiting | None, world: World) -> object:
+    """What a call waits for. That it has since longer ago than any wait lasts makes no difference."""
+    if waiting is None:
+        return None
+    until = None if waiting.until is None else _ago(waiting.until, world)
+    return waiting.what, waiting.blocker, max(_ago(waiting.since, world), -RESYNC), until
 
 
 KEPT: Final = 30
