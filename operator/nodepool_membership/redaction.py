@@ -5,6 +5,9 @@ CLI) passes its text through `redact`. A value is found as it is, in either case
 JSON or HTML, in base64, any of these within one another, cut off behind its first 8 characters or later; and of a value
 of up to 64 characters any piece of 24.
 
+What somebody chose himself, such as a tenant the values of a Secret, is taken out of what is done for him, and of what
+is done for nobody; not out of the texts of others, where a word that he chose would be missing.
+
 Not for: secrets that nobody registered, but for the few that their label gives away; deciding who may see what.
 State of the process, like the log handlers it serves: a text may leave by any thread.
 """
@@ -17,6 +20,8 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar
@@ -65,15 +70,31 @@ _LABELLED: Final = re.compile(
 """What only a secret follows: the headers that carry one, a signature, the user in an address."""
 
 Json = TypeVar("Json")
+_done_for: Final[ContextVar[str | None]] = ContextVar("done_for", default=None)
 
 
-@dataclass(slots=True)
+@contextmanager
+def done_for(whom: str) -> Iterator[None]:
+    """What runs inside is done for somebody, and tasks that begin there: nobody else's choice is in its texts."""
+    token = _done_for.set(whom)
+    try:
+        yield
+    finally:
+        _done_for.reset(token)
+
+
+@dataclass(slots=True, eq=False)
 class _Value:
     """One that is known: what is looked for, and until when (seconds of the clock)."""
 
     until: float
     forms: tuple[str, ...]
     size: int
+    chosen_by: set[str | None]
+    """None: nobody chose it, so that it may be in any text."""
+
+    def may_be_in_texts_of(self, whom: str | None) -> bool:
+        return whom is None or None in self.chosen_by or whom in self.chosen_by
 
 
 class Redactor:
@@ -86,14 +107,15 @@ class Redactor:
         """Those used last at the end."""
         self._ends: list[tuple[float, str]] = []
         """A heap of when values end, at the earliest: a use moves the end without a new entry."""
-        self._index: dict[str, tuple[tuple[str, int], ...]] = {}
-        """By eight characters of a form: the forms that have them, and where."""
+        self._index: dict[str, tuple[tuple[str, int, _Value], ...]] = {}
+        """By eight characters of a form: the forms that have them, where, and what they are forms of."""
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def register(self, value: str, seconds: float = IN_USE_SECONDS) -> None:
+    def register(self, value: str, seconds: float = IN_USE_SECONDS, *, chosen_by: str | None = None) -> None:
         """Know this value for so many seconds from now; one that is known already is known for longer.
 
+        `chosen_by`: who could have made it any word (`done_for`); None: nobody, as with what a service issues.
         Values of fewer than `SHORTEST` characters are not taken. Beyond 8 MiB those that were used last are kept, and
         those of an infinite time.
         """
@@ -104,16 +126,17 @@ class Redactor:
             until = self._clock() + seconds
             if (known := self._values.get(key)) is not None:
                 known.until = max(known.until, until)
+                known.chosen_by.add(chosen_by)
                 self._values.move_to_end(key)
                 return
             self._make_room()
             forms = (key.translate(_FOLD), _base64_head(key).translate(_FOLD))
             grams = [gram for form in forms for gram in _grams(form)]
             size = sum(map(len, forms)) + len(key) + _BYTES_PER_GRAM * len(grams)
+            new = self._values[key] = _Value(until, forms, size, {chosen_by})
             for form in forms:
                 for gram, offset in _grams(form):
-                    self._index[gram] = (*self._index.get(gram, ()), (form, offset))
-            self._values[key] = _Value(until, forms, size)
+                    self._index[gram] = (*self._index.get(gram, ()), (form, offset, new))
             self._bytes += size
             heapq.heappush(self._ends, (until, key))
 
@@ -138,7 +161,7 @@ class Redactor:
         for form in value.forms:
             for gram, offset in _grams(form):
                 left = list(self._index[gram])
-                left.remove((form, offset))
+                left.remove((form, offset, value))
                 if left:
                     self._index[gram] = tuple(left)
                 else:
@@ -180,14 +203,15 @@ class Redactor:
             view, at = _unescaped(view, at)
 
     def _plain(self, view: str) -> Iterator[tuple[int, int]]:
-        folded = view.translate(_FOLD)
+        folded, whom = view.translate(_FOLD), _done_for.get()
         position = 0
         while position <= len(folded) - SHORTEST:
-            bucket = self._index.get(folded[position : position + SHORTEST])
-            if bucket is None:
+            bucket = self._index.get(folded[position : position + SHORTEST], ())
+            found = [(form, offset) for form, offset, value in bucket if value.may_be_in_texts_of(whom)]
+            if not found:
                 position += 1
                 continue
-            spans = [_extended(folded, position, form, offset) for form, offset in bucket]
+            spans = [_extended(folded, position, form, offset) for form, offset in found]
             start, (stop, is_cut) = min(span[0] for span in spans), max(span[1:] for span in spans)
             if is_cut and (rest := _REST.match(view, stop)) is not None:
                 stop = rest.end()
@@ -287,9 +311,9 @@ redact: Final = _PROCESS.redact
 redact_json: Final = _PROCESS.redact_json
 
 
-def register_token(token: str) -> None:
+def register_token(token: str, *, chosen_by: str | None = None) -> None:
     """Know a token of a service account, and its signature by itself: what stands before that can be guessed."""
-    register(token)
+    register(token, chosen_by=chosen_by)
     head, _, signature = token.rpartition(".")
     if "." in head:
-        register(signature)
+        register(signature, chosen_by=chosen_by)

@@ -18,8 +18,8 @@ from nodepool_membership import redaction
 from nodepool_membership.api.membership import Metadata
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Condition, Failure, Operation, Phase, Status
-from nodepool_membership.cce.credentials import AccessKey, Token
-from nodepool_membership.cce.errors import from_answer, from_transport
+from nodepool_membership.cce.credentials import AccessKey, Token, parse_credentials
+from nodepool_membership.cce.errors import CloudError, from_answer, from_transport
 from nodepool_membership.cce.signing import authentication
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.events import Events
@@ -181,6 +181,29 @@ async def test_what_others_chose_as_their_secrets_is_missing_in_no_ledger(monkey
     written = json.dumps(kept.written)
     assert written.count(redaction.REDACTED) == 1, written
     assert f"of us: {redaction.REDACTED}" in written
+
+
+@pytest.mark.parametrize(
+    "word", ["CCE.01400001", "servers+joined", "aaaaaaaa-bbbb-cccc-dddd-000000000001", "ServerInUse"], ids=str
+)
+@pytest.mark.parametrize("kind", ["secretKey", "token"])
+def test_what_a_tenant_chose_as_its_secret_is_missing_in_its_own_texts_only(kind: str, word: str) -> None:
+    """Decisions read codes and ids in texts of the cloud, and an engineer reads the rest."""
+    values = {kind: word.encode()} | ({"accessKey": b"HPUAQ7XKZ3M5T9WB2CDF"} if kind == "secretKey" else {})
+    parse_credentials(values, "attackers")
+    said = f"3 servers joined, ServerInUse: aaaaaaaa-bbbb-cccc-dddd-000000000001, CCE.01400001: {KEY.secret_key}"
+    body = json.dumps({"error_code": "CCE.01400001", "error_msg": said}).encode()
+    told: dict[str, CloudError] = {}
+    for namespace in ("victims", "attackers"):
+        with redaction.done_for(namespace):
+            told[namespace] = from_answer(httpx.Response(400), body, changes=True)
+    assert told["victims"].code == "CCE.01400001"
+    assert said.replace(KEY.secret_key, redaction.REDACTED) in told["victims"].message
+    assert KEY.secret_key not in told["attackers"].message
+    assert said.replace(KEY.secret_key, redaction.REDACTED) not in told["attackers"].message
+    with redaction.done_for("others with the same secret"):
+        parse_credentials(values, "others with the same secret")
+        assert redaction.REDACTED in redaction.redact(said.replace(KEY.secret_key, ""))
 
 
 async def test_a_status_that_says_the_same_is_not_written_again() -> None:

@@ -32,6 +32,8 @@ class AccessKey:
     access_key: str
     secret_key: str = field(repr=False)
     security_token: str | None = field(default=None, repr=False)
+    chosen_by: str | None = field(default=None, repr=False, compare=False)
+    """The namespace in whose Secret it stands, whatever is written there; None: a service issued it."""
 
     def __post_init__(self) -> None:
         self.register()
@@ -39,7 +41,7 @@ class AccessKey:
     def register(self) -> None:
         """Have every part taken out of whatever leaves the process from now on; to be called at each use."""
         for value in (self.access_key, self.secret_key, self.security_token or ""):
-            redaction.register(value)
+            redaction.register(value, chosen_by=self.chosen_by)
 
     @property
     def identity(self) -> str:
@@ -65,13 +67,15 @@ class Token:
     """An IAM token (`X-Auth-Token`): valid 24 h, up to about 16 KB."""
 
     value: str = field(repr=False)
+    chosen_by: str | None = field(default=None, repr=False, compare=False)
+    """As with an access key."""
 
     def __post_init__(self) -> None:
         self.register()
 
     def register(self) -> None:
         """Have it taken out of whatever leaves the process from now on; to be called at each use."""
-        redaction.register(self.value)
+        redaction.register(self.value, chosen_by=self.chosen_by)
 
     @property
     def identity(self) -> str:
@@ -122,8 +126,10 @@ def _hash(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def parse_credentials(data: Mapping[str, bytes]) -> Credentials:
+def parse_credentials(data: Mapping[str, bytes], namespace: str) -> Credentials:
     """Read a Secret's decoded values; white space around a value is left out, with a hint in the log.
+
+    `namespace`: where the Secret is.
 
     What cannot be a credential is recognised here, before it is sent: a secret key in the place of the access key would
     travel in every request's header.
@@ -135,7 +141,7 @@ def parse_credentials(data: Mapping[str, bytes]) -> Credentials:
     if "token" in data:
         if has_keys:
             raise CredentialsError(f"the Secret has both token and {has_keys[0]}: keep one kind, {KEYS}")
-        return Token(_value(data, "token"))
+        return Token(_value(data, "token"), namespace)
     for name in ("accessKey", "secretKey"):
         if name not in data:
             raise CredentialsError(f"the Secret has no key {name}: it needs {KEYS}")
@@ -143,7 +149,7 @@ def parse_credentials(data: Mapping[str, bytes]) -> Credentials:
     access_key, secret_key = _value(data, "accessKey"), _value(data, "secretKey")
     if fault := _mistaken(access_key, secret_key):
         raise CredentialsError(fault)
-    return AccessKey(access_key, secret_key, security_token)
+    return AccessKey(access_key, secret_key, security_token, namespace)
 
 
 def _value(data: Mapping[str, bytes], name: str) -> str:

@@ -16,17 +16,17 @@ SECRET = b"VERYSECRET"
 
 def test_both_kinds_with_white_space_around() -> None:
     pair = {"accessKey": b"AK\n", "secretKey": b" secret-key \r\n", "unrelated": b"\xff"}
-    assert parse_credentials(pair) == AccessKey("AK", "secret-key")
+    assert parse_credentials(pair, "ns") == AccessKey("AK", "secret-key")
     temporary = {**pair, "securityToken": b"security-token\n"}
-    assert parse_credentials(temporary) == AccessKey("AK", "secret-key", "security-token")
-    assert parse_credentials({"token": b"an-iam-token\n"}) == Token("an-iam-token")
+    assert parse_credentials(temporary, "ns") == AccessKey("AK", "secret-key", "security-token")
+    assert parse_credentials({"token": b"an-iam-token\n"}, "ns") == Token("an-iam-token")
 
 
 def test_white_space_around_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     for _ in range(3):
-        parse_credentials({"token": b"once-told-token\r\n"})
-        parse_credentials({"token": b"a-clean-token"})
+        parse_credentials({"token": b"once-told-token\r\n"}, "ns")
+        parse_credentials({"token": b"a-clean-token"}, "ns")
     [told] = [record.getMessage() for record in caplog.records]
     assert "token has white space around it" in told
     assert "line break" in told
@@ -56,7 +56,7 @@ def test_white_space_around_is_told_once(caplog: pytest.LogCaptureFixture) -> No
 )
 def test_a_refusal_names_the_key_and_the_remedy_never_a_value(data: dict[str, bytes], named: str) -> None:
     with pytest.raises(CredentialsError) as caught:
-        parse_credentials(data)
+        parse_credentials(data, "ns")
     text = str(caught.value)
     assert named in text
     assert ":" in text
@@ -73,11 +73,11 @@ TOKEN = b"MIISkgYJKoZIhvcNAQcCoIISgzCCEn8CAQExDTALBglghkgBZQMEAgEwghCk"
 def test_what_the_console_shows_is_well_formed() -> None:
     assert len(AK) == 20
     assert len(SK) == 40
-    assert parse_credentials(PAIR) == AccessKey(AK.decode(), SK.decode())
-    assert parse_credentials({"token": TOKEN}) == Token(TOKEN.decode())
-    assert parse_credentials({"token": b"a-token-with=signs=="}) == Token("a-token-with=signs==")
+    assert parse_credentials(PAIR, "ns") == AccessKey(AK.decode(), SK.decode())
+    assert parse_credentials({"token": TOKEN}, "ns") == Token(TOKEN.decode())
+    assert parse_credentials({"token": b"a-token-with=signs=="}, "ns") == Token("a-token-with=signs==")
     other = {"accessKey": b"other-brand", "secretKey": b"its:own/form+of=key"}
-    assert parse_credentials(other) == AccessKey("other-brand", "its:own/form+of=key")
+    assert parse_credentials(other, "ns") == AccessKey("other-brand", "its:own/form+of=key")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_what_the_console_shows_is_well_formed() -> None:
 )
 def test_a_malformed_secret_is_recognised_before_it_is_sent(data: dict[str, bytes], named: str) -> None:
     with pytest.raises(CredentialsError) as caught:
-        parse_credentials(data)
+        parse_credentials(data, "ns")
     text = str(caught.value)
     assert named in text
     assert ":" in text

@@ -40,7 +40,7 @@ def test_a_time_that_was_never_set_is_none(text: str) -> None:
 
 def test_a_token_beside_a_security_token_is_ambiguous() -> None:
     with pytest.raises(CredentialsError, match="both token and securityToken"):
-        parse_credentials({"token": b"t", "securityToken": b"s"})
+        parse_credentials({"token": b"t", "securityToken": b"s"}, "ns")
 
 
 @pytest.mark.parametrize("host", ["exa mple.com", "*.example.com", "ex%41mple.com", "b\u00fccher.example"])

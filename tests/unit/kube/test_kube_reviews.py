@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from nodepool_membership import redaction
 from nodepool_membership.api.membership import Json
 from nodepool_membership.kube.api import KubeApi
 from nodepool_membership.kube.errors import KubeForbiddenError, RejectedError
@@ -77,6 +78,18 @@ async def test_who_may_not_is_told_from_who_is_nobody(server: Server, reviews: R
 async def test_what_is_no_token_asks_nobody(server: Server, reviews: Reviews, token: str) -> None:
     assert await reviews.access(token) is TokenAccess.UNKNOWN
     assert server.asked == []
+
+
+async def test_words_shown_as_a_token_are_missing_in_no_text_of_a_tenant(server: Server, reviews: Reviews) -> None:
+    """Whoever reaches the port may show what he likes; a token that is good is one that somebody else issued."""
+    said = "450 servers joined of 450"
+    assert await reviews.access("servers+joined") is TokenAccess.UNKNOWN
+    with redaction.done_for("cce-system"):
+        assert redaction.redact(said) == said
+    with redaction.done_for("/metrics"):
+        assert redaction.redact(said) != said
+    assert redaction.redact(said) != said
+    assert len(server.asked) == 1
 
 
 async def test_one_token_is_reviewed_at_a_time_and_its_answer_kept(server: Server, reviews: Reviews) -> None:

@@ -190,7 +190,7 @@ class Clouds:
             text = "neither spec.credentialsRef nor spec.identityRef is set: set one of them"
             raise TroubleError(Trouble(Reason.CREDENTIALS_INVALID, text))
         try:
-            return parse_credentials(await self._secret(namespace, spec.credentials_ref.name, fresh=fresh))
+            return parse_credentials(await self._secret(namespace, spec.credentials_ref.name, fresh=fresh), namespace)
         except CredentialsError as error:
             raise TroubleError(error_mapping.of_setup(error)) from None
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self, TypeVar
 
+from nodepool_membership import redaction
 from nodepool_membership.api.membership import InvalidObjectError, Membership, UnreadableStatus
 from nodepool_membership.core.decision.record import Accepted, Answer
 from nodepool_membership.core.program.effects import (
@@ -112,6 +113,10 @@ class Reconciler:
             KubeError: the API server refused or did not answer; the key is to be tried again.
             InvalidObjectError: the object does not read.
         """
+        with redaction.done_for(key[0]):
+            return await self._reconcile(key)
+
+    async def _reconcile(self, key: Key) -> float | None:
         async with Run(self._parts) as run:
             requeue = await run.to_the_end(reconcile(key, self._settings))
             return None if requeue is None or run.found is None else self._seconds(requeue, run.found)

@@ -4,10 +4,13 @@ Not for: which Events there are (`core.conditions`), or the lines of the audit (
 """
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
+from nodepool_membership import redaction
 from nodepool_membership.api.reasons import FailureReason, Reason
 from nodepool_membership.api.status import Batch, Condition, Phase, Status
 from nodepool_membership.core.conditions.verdict import Verdict, conditions
@@ -51,3 +54,24 @@ def test_each_step_of_a_batch_is_one_line(caplog: pytest.LogCaptureFixture) -> N
     assert logged(a_status(MOVING), running, caplog) == [("INFO", "BatchSubmitted")]
     over = replace(a_status(DONE, replace(a_batch(Phase.SUCCEEDED, job_id=JOB, finished=NOW))), members=(A,))
     assert logged(running, over, caplog) == [("INFO", "BatchSucceeded"), ("INFO", "Succeeded")]
+
+
+async def test_nothing_that_a_tenant_chose_as_its_secret_is_missing_where_others_are_worked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the cloud answers is read, stored and logged in the same place."""
+    api, said = Api(), "3 servers joined, as of now"
+    redaction.register("servers+joined", chosen_by="cce-attackers")
+    read: list[str] = []
+
+    @asynccontextmanager
+    async def open_it(*_: str) -> AsyncIterator[None]:
+        read.append(redaction.redact(said))
+        yield None
+
+    monkeypatch.setattr(api, "open", open_it)
+    for namespace in ("cce-victims", "cce-attackers"):
+        await Process(api).reconciler.reconcile((namespace, "pool"))
+    theirs = f"3 {redaction.REDACTED}, as of now"
+    assert read == [said, theirs]
+    assert redaction.redact(said) == theirs, "what is done for nobody may hold anybody's secret"
