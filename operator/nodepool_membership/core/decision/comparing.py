@@ -53,8 +53,9 @@ def compared(
     )
     gone = {i: absences[i].first for i in drift.gone(absences)}
     state = removing.without_lost(state, spec, seen, gone)
-    if not membership.metadata.deleting:
-        adoptable = rivals.adoptable(spec, state, others)
-        state = members.apply_listing(state, adoptable, ListingEvidence(table, certain, absences, now, settings))
-        state = rollout.proven_late(state, table, seen.pool)
+    evidence = ListingEvidence(table, certain, absences, now, settings)
+    if membership.metadata.deleting:
+        return Compared(members.without_ended_holds(state, evidence), absences, withheld)
+    state = members.apply_listing(state, rivals.adoptable(spec, state, others), evidence)
+    state = rollout.proven_late(state, table, seen.pool)
     return Compared(state, absences, withheld)

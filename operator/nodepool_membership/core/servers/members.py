@@ -90,6 +90,11 @@ def apply_listing(state: State, spec: Spec, seen: ListingEvidence) -> State:
     return state.with_causes(causes.items())
 
 
+def without_ended_holds(state: State, seen: ListingEvidence) -> State:
+    """The state without holds that are over, where nothing else is to come of the listing."""
+    return _hold(state, frozenset(), seen.table.nodes(state.holds.keys()), seen)
+
+
 def _hold(state: State, mine: Set[str], nodes: dict[str, Node], seen: ListingEvidence) -> State:
     """Hold who has a node and is no member, and let go of those whose node has been gone for long enough."""
     holds = dict(state.holds)

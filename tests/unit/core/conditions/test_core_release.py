@@ -127,3 +127,20 @@ def test_a_deletion_tells_what_is_in_the_way_of_a_removal() -> None:
     run.cloud.cluster = ClusterReport("Available")
     run.step(Accepted(JOB))
     assert run.ready.message.startswith(f"waiting for batch 2 (job {JOB}) to end; at the latest 2026-01-02T04:32:00Z")
+
+
+def test_a_deletion_waits_for_a_node_that_is_gone_as_long_as_an_earlier_call_may_act_on_its_server() -> None:
+    run = members(A)
+    run.cloud.nodes = []
+    run.step_thrice()
+    run.edit(a_spec(B))
+    run.cloud.nodes = active([B])
+    run.step()
+    run.delete()
+    gone = run.status.holds[0].since
+    assert gone is not None
+    run.now = gone + WINDOW - SECOND
+    assert run.step().keeps_finalizer
+    run.now = gone + WINDOW
+    assert not run.step().keeps_finalizer
+    assert not run.status.holds
