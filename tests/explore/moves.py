@@ -182,6 +182,8 @@ def _chosen(run: Callable[[dict[int, str]], Ran], text: str, points: tuple[Point
 def _choices(point: Point) -> Iterator[str]:
     yield from point.more
     match point.kind:
+        case "first read":
+            yield "away"
         case "jobs":
             yield from ("404", "unreadable", "trouble")
         case "servers":

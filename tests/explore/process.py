@@ -226,8 +226,11 @@ class Run:
 
     # The API server
 
-    def _read(self, _effect: fx.ReadObject) -> Membership | UnreadableStatus | None:
+    def _read(self, effect: fx.ReadObject) -> Membership | UnreadableStatus | None:
         stored = self.objects[self._key]
+        others = len(self.objects) > 1
+        if others and self._key in self.process.unread and self._choice("first read", effect) == "away":
+            raise fx.StoreError("no answer")
         self._note_version()
         return _parsed(stored) if stored.there else None
 

@@ -166,6 +166,13 @@ SCENARIOS: Final = (
         before=("approve 0", "settle 3600"),
     ),
     Scenario(
+        "a yes, then a start at which not all are read",
+        (an_object("x", Spec(ONE, approval="Manual", drift="Rejoin")), an_object("y", Spec(NOBODY), "other", 2, 50)),
+        others=("vanish", "away"),
+        settled=3600,
+        before=("approve 0", "tick 0", "kill"),
+    ),
+    Scenario(
         "joined by a yes, then removed by another",
         (an_object("x", Spec(BOTH, approval="Manual", removal="Remove", deletion="Remove")),),
         {"servers": (ONE, OTHER, BOTH), "approval": ("Automatic", "Manual"), "suspend": (False, True)},

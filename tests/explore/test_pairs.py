@@ -10,7 +10,7 @@ import pytest
 
 from explore.objects import Spec
 from explore.scenarios import BOTH, ONE, SCENARIOS, Scenario, an_object
-from explore.search import Bounds, explore
+from explore.search import Bounds, explore, replay
 from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.status import Plan
 from nodepool_membership.core.decision import decide
@@ -131,3 +131,26 @@ def test_a_defect_between_two_features_is_found(
     found = explore(scenario, Bounds(cost, states=20_000, seconds=800, live_every=10**9, broken=1))
     assert found.broken, "nothing is found"
     assert wrong in found.broken[0].wrongs[0]
+
+
+LOOK = ("work 0", "work 1", "snapshot", "work 0")
+STARTED = (
+    *("tick 360", "work 0", "work 1 0=away", "snapshot", "work 0"),
+    "vanish 0",
+    *(("tick 360", *LOOK, "work 1") * 3),
+    *("tick 1860", *LOOK),
+)
+"""Who was added by a word is seen to have joined while another membership cannot be read, and vanishes."""
+
+
+def test_a_word_that_is_not_held_against_who_has_joined_before_all_are_read_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def standing(self: decide._Pipeline, before: State) -> Standing:
+        return Standing(before) if self._seen.rivals is None else once(self, before)
+
+    scenario = by_name("a yes, then a start at which not all are read")
+    assert replay(scenario, STARTED)[1] == ()
+    once = decide._Pipeline._standing
+    monkeypatch.setattr(decide._Pipeline, "_standing", standing)
+    assert UNASKED in replay(scenario, STARTED)[1][0]

@@ -56,6 +56,6 @@ def compared(
     evidence = ListingEvidence(table, certain, absences, now, settings)
     if membership.metadata.deleting:
         return Compared(members.without_ended_holds(state, evidence), absences, withheld)
-    state = members.apply_listing(state, rivals.adoptable(spec, state, others), evidence)
+    state = members.apply_listing(state, rivals.adoptable(spec, state, seen.rivals), evidence)
     state = rollout.proven_late(state, table, seen.pool)
     return Compared(state, absences, withheld)

@@ -197,7 +197,7 @@ class _Pipeline:
     def _standing(self, before: State) -> approval.Standing:
         """What a person has said yes to, by a look that shows what there is to be done."""
         spec, seen, listing = self._spec, self._seen, self._seen.listing
-        if listing is None or seen.rivals is None:
+        if listing is None:
             return approval.Standing(before)
         found = comparing.compared(self._membership, before, listing, seen, self._now, self._settings)
         # While suspended nothing comes of what is seen but the plan: who was away before may be there again.
@@ -207,8 +207,10 @@ class _Pipeline:
             self._withheld = found.withheld
             if spec.approval is Approval.AUTOMATIC:
                 return approval.Standing(replace(state, approved=None))
-            if not seen.is_fresh:
-                return approval.Standing(state)
+        if seen.rivals is None or not (spec.suspend or seen.is_fresh):
+            # Nobody knows yet whose servers they are, or all who are listed are there.
+            self._plan = self._plan if spec.suspend or state.surplus else None
+            return approval.Standing(state)
         what = approval.foreseen(self._membership, self._own().spec, before, found.state, listing)
         if not spec.suspend:
             # Who was to be adopted is a member by now.
@@ -216,13 +218,13 @@ class _Pipeline:
         standing = approval.Standing(state)
         if seen.pool is not None and (spec.suspend or seen.proves_absence(spec.node_pool.node_pool_id)):
             standing = approval.standing(self._membership, state, what, seen.pool, seen.object_bytes)
-            self._plan = standing.plan
         elif spec.approval is Approval.MANUAL:
             # What is not certain to be absent is not planned, and nothing is called.
             why = gates.not_usable(seen, spec.node_pool.node_pool_id)
             standing = replace(standing, covered=frozenset(), blocker=why)
         if not what.waits(state, standing.covered or frozenset()):
             standing = replace(standing, blocker=None)
+        self._plan = None if standing.blocker is None else standing.plan
         if spec.suspend:
             self._plan = approval.plan_of(self._membership, standing.state, what, seen.pool)
         return standing
@@ -310,7 +312,8 @@ def _in_trouble(membership: Membership, state: State, seen: Observation, now: da
         raise ValueError("called without a trouble")
     status = _about_now(membership, to_status(membership.status, membership.spec, state, membership.wire_bytes))
     overdue = tuple(b.batch for b in status.open_batches if batches.is_overdue(b, membership.spec, now))
-    facts = Facts(membership, status, now, settings, trouble=trouble, failed_reads=seen.failed_reads, overdue=overdue)
+    theirs = rivals.withheld(membership.spec, state, seen.rivals or {})
+    facts = Facts(membership, status, now, settings, trouble, seen.failed_reads, overdue=overdue, theirs=theirs)
     status = _answered(membership, facts, verdict_of(facts), answered=False)
     # Nobody looked, so the finalizer stays where it is; a deletion is let go when its limit has passed.
     held = finalizer.decided(membership, status, now, settings, trouble, stays=finalizer.is_held(membership))

@@ -43,11 +43,13 @@ def ours(spec: Spec, rivals: Rivals) -> Spec:
     return replace(spec, server_ids=spec.server_ids - theirs) if theirs else spec
 
 
-def adoptable(spec: Spec, state: State, rivals: Rivals) -> Spec:
+def adoptable(spec: Spec, state: State, rivals: Rivals | None) -> Spec:
     """The spec without the servers that may not even be recorded where they are Active: `ours`, and those held.
 
-    Who is recorded stays so, and is told of, until it is conceded.
+    Who is recorded stays so, and is told of, until it is conceded. As long as claims are not known, nobody else is.
     """
+    if rivals is None:
+        return replace(spec, server_ids=spec.server_ids & state.members)
     theirs = {server_id for server_id, rival in rivals.items() if rival.better and not rival.holds} - state.members
     return replace(spec, server_ids=spec.server_ids - theirs) if theirs else spec
 

@@ -228,6 +228,14 @@ def test_who_has_all_its_servers_does_not_wait_for_the_others() -> None:
     assert run.ready.status == "True"
 
 
+def test_what_has_become_of_members_is_told_before_all_memberships_were_read() -> None:
+    run = a_run(A, B, rivals=None, status=Status(last_batch=1, members=(A, B)))
+    run.cloud.nodes = [a_node(A, "Error")]
+    run.step_thrice()
+    assert run.ready.status == "False"
+    assert run.causes == {A: (FailureReason.MEMBER_NOT_ACTIVE, 0), B: (FailureReason.MEMBER_MISSING, 0)}
+
+
 def test_a_batch_is_followed_before_all_memberships_were_read() -> None:
     status = Status(last_batch=2, jobs=(a_batch(Phase.RUNNING, A, job_id=JOB), a_batch(Phase.QUEUED, B, number=2)))
     run = a_run(A, B, rivals=None, status=status)

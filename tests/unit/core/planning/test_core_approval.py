@@ -127,6 +127,7 @@ def test_while_it_is_not_certain_what_there_is_to_be_done_that_is_told_and_no_wo
     decision = run.step(Accepted(JOB))
     assert decision.intent is None
     assert run.ready.reason is Reason.LISTING_IMPLAUSIBLE
+    assert run.status.plan is None
     assert decision.schedule is Schedule.BACKOFF
     run.cloud.pool = pool
     if covered:
@@ -206,6 +207,29 @@ def test_it_never_covers_a_member_that_joined_while_nothing_was_certain() -> Non
     run.step_thrice()
     run.wait(SETTINGS.settle_window * 2)
     waits(run)
+
+
+def test_it_never_covers_a_member_that_joined_before_all_memberships_were_read() -> None:
+    run = a_run(A, drift=DriftPolicy.REJOIN)
+    approve(run, waits(run))
+    assert call(run) == (A,)
+    join(run)
+    run.rivals = None
+    run.step()
+    assert run.status.members == (A,)
+    run.rivals, run.cloud.nodes = {}, []
+    run.step_thrice()
+    run.wait(SETTINGS.settle_window * 2)
+    waits(run)
+
+
+def test_no_word_is_asked_for_what_somebody_else_has_done_meanwhile() -> None:
+    run = a_run(A, B)
+    waits(run)
+    run.cloud.nodes = active([A, B])
+    run.wait(SETTINGS.resync_interval)
+    run.step()
+    assert (run.ready.status, run.status.plan) == ("True", None)
 
 
 @pytest.mark.parametrize("drift", DriftPolicy)
