@@ -108,7 +108,9 @@ class Looking:
         free = [i for i in eligibility.candidates(state, mine) if not eligibility.rests(i, state, resting)]
         if seen.listing is None:
             coming = state.queued or any(eligibility.may_come(i, state, mine) for i in free)
-            if state.open_batches and not asked and not (coming and adding.may_add(membership, state, self.now)):
+            # Suspended, what would be done is told whatever calls are under way.
+            looks = asked or spec.suspend or (coming and adding.may_add(membership, state, self.now))
+            if state.open_batches and not looks:
                 return None
             return Freshness.AFTER_READ if asked else Freshness.RECENT
         if seen.is_fresh or (spec.suspend and spec.approval is Approval.AUTOMATIC):

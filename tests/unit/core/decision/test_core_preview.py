@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
 from nodepool_membership.api.spec import Approval, DriftPolicy, Preflight, PreflightMode, RemovalPolicy, RequiredTag
-from nodepool_membership.api.status import Halt, Operation, Status
+from nodepool_membership.api.status import Halt, Operation, Phase, Status
 from nodepool_membership.core.decision.preview import Preview
 from nodepool_membership.core.decision.record import Accepted, Refused
 from nodepool_membership.core.observed.catalogue import refusal
@@ -30,6 +30,7 @@ from unit.core_builders import (
     WINDOW,
     Cloud,
     Run,
+    a_batch,
     a_failure,
     a_job,
     a_node,
@@ -246,3 +247,16 @@ def test_a_cloud_that_cannot_be_looked_at_is_no_empty_plan() -> None:
     run = Run(an_object(a_spec(A)))
     run.cloud.trouble = Trouble(Reason.CLOUD_UNREACHABLE, "no route")
     assert run.preview() == run.cloud.trouble
+
+
+def test_while_a_call_is_under_way_a_suspended_object_tells_all_the_same_what_would_be_removed() -> None:
+    status = Status(1, last_batch=1, members=(A,), jobs=(a_batch(Phase.RUNNING, B, job_id=JOB),))
+    run = Run(
+        an_object(a_spec(A, B, removal=RemovalPolicy.REMOVE), status), Cloud(active([A]), a_job(JobPhase.RUNNING))
+    )
+    run.edit(a_spec(B, removal=RemovalPolicy.REMOVE))
+    run.step()
+    run.edit(replace(run.membership.spec, suspend=True))
+    run.step()
+    assert run.status.plan is not None
+    assert run.status.plan.remove == 1
