@@ -18,6 +18,7 @@ from nodepool_membership.core.conditions import texts, upcoming
 from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.observed.waiting import Blocker
+from nodepool_membership.core.planning import approval
 from nodepool_membership.core.planning.gates import STATUS_LOST, paused_object
 from nodepool_membership.core.state.requests import reset_problem
 from nodepool_membership.core.state.settings import Settings
@@ -94,6 +95,13 @@ class Facts:
     @property
     def all_joined(self) -> bool:
         return self.status.joined == self.status.desired
+
+    @property
+    def was_ready(self) -> bool:
+        """Whether all had joined by a look at this generation, as far as was told: until another look says more."""
+        generation, told = self.membership.metadata.generation, self.membership.status.conditions
+        ready = [c for c in told if c.type == "Ready" and c.observed_generation == generation]
+        return self.all_joined and any(c.status != "False" and c.reason is not Reason.PENDING for c in ready)
 
     @property
     def all_wait(self) -> bool:
@@ -205,12 +213,13 @@ def _reads_failed(facts: Facts) -> Verdict | None:
     if trouble is None:
         return None
     status = facts.status
-    told = (status.open_batches, status.halt, status.waits, status.recovery, status.failures)
-    if (facts.all_joined or any(told)) and not facts.reads_fail and (trouble.reason in PASSING or facts.all_joined):
+    told = (status.open_batches, status.halt, status.waits, status.recovery, status.failures, status.plan, facts.theirs)
+    may_pass = trouble.reason in PASSING and (any(told) or paused_object(facts.membership) is not None)
+    if (facts.was_ready or may_pass) and not facts.reads_fail:
         return None
     if trouble.reason in STALLING:
         return stalled(trouble.reason, facts.why)
-    if facts.all_joined and not facts.status.halt:
+    if facts.was_ready and not facts.status.halt:
         text = f"{READS_BEFORE_UNKNOWN} consecutive reads of the cloud API failed: {facts.why}"
         reason = Reason.CLOUD_UNREACHABLE if trouble.reason in PASSING else trouble.reason
         return Verdict("Unknown", reason, text, "Reconciling", Reason.PROGRESSING_WITH_RETRY)
@@ -239,19 +248,22 @@ def _halted(facts: Facts) -> Verdict | None:
 
 def _blocked(facts: Facts) -> Verdict | None:
     """Why the next call is not made now."""
-    blocker, adds = facts.blocker, facts.status.pending > len(facts.theirs)
+    status = facts.status
+    blocker, adds = facts.blocker, status.pending > len(facts.theirs)
     kind = Operation.ADD if (adds if blocker is None else facts.add_blocker is not None) else Operation.REMOVE
     wait = facts.wait(kind)
-    if blocker is None and (adds or facts.status.surplus):
+    if blocker is None and (adds or status.surplus):
         blocker = paused_object(facts.membership)
         if blocker is None and wait is not None and wait.until == facts.next_call(kind):
             # Nobody asked whether a call could be made, or it waits for another attempt, which comes before.
             blocker = Blocker(wait.reason, wait.message)
+        if blocker is None and status.plan is not None and facts.trouble is not None and not facts.followed:
+            blocker = approval.awaited(facts.membership, status.plan)
     blocker = blocker or facts.watch_blocker
     if blocker is None:
         return None
     if blocker.stalls:
-        return stalled(blocker.reason, f"{texts.counts(facts.status)}; {blocker.message}")
+        return stalled(blocker.reason, f"{texts.counts(status)}; {blocker.message}")
     when = f"; next attempt at {rfc3339(wait.until)}" if wait is not None and wait.reason is blocker.reason else ""
     return waiting(blocker.reason, f"{blocker.message}{when}")
 
@@ -302,7 +314,7 @@ def _settled(facts: Facts) -> Verdict:
     """Nothing is open and nothing can be sent now: done, waiting for a retry or a node, or stalled."""
     status, spec = facts.status, facts.membership.spec
     if facts.all_joined and not facts.vanished:
-        if not facts.is_current:
+        if not (facts.is_current and (facts.looked or facts.was_ready)):
             return _progress(facts)
         return Verdict("True", Reason.SUCCEEDED, texts.members(status))
     ours = spec.server_ids - facts.theirs.keys()

@@ -128,7 +128,7 @@ def standing(membership: Membership, state: State, what: Foreseen, pool: PoolRep
         # It was withdrawn, or is another plan's.
         return standing(membership, replace(state, approved=None), what, pool, object_bytes)
     state = replace(state, approved=approved)
-    return Standing(state, covered, waits, None if waits is None else _awaited(waits, word))
+    return Standing(state, covered, waits, None if waits is None else awaited(membership, waits))
 
 
 def _still(state: State, membership: Membership, pool: PoolReport) -> ApprovedPlan | None:
@@ -161,8 +161,9 @@ def _scope(membership: Membership) -> str:
     return digest(json.dumps([sorted(membership.spec.server_ids), membership.metadata.deleting]))
 
 
-def _awaited(waits: Plan, word: str | None) -> Blocker:
-    what = []
+def awaited(membership: Membership, waits: Plan) -> Blocker:
+    """That a plan waits for a person's word."""
+    what, word = [], membership.metadata.annotations.get(APPROVED_PLAN_ANNOTATION)
     if waits.add:
         what.append(f"{counted(waits.add, 'server')} would be WIPED in {counted(waits.calls, 'call')}")
     if waits.remove:
