@@ -14,13 +14,15 @@ from typing import Final
 from nodepool_membership.api.codec import rfc3339
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import COMPONENT
-from nodepool_membership.api.reasons import FailureReason
-from nodepool_membership.api.status import Batch, Condition, Operation, Phase, Status
+from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason
+from nodepool_membership.api.spec import Approval
+from nodepool_membership.api.status import Batch, Condition, Failure, Operation, Phase, Status, Wait
 from nodepool_membership.core.conditions import texts, upcoming
 from nodepool_membership.core.state import requests
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
 from nodepool_membership.core.wording import counted, them
+from nodepool_membership.plugin.output import ago
 
 _WINDOW: Final = Settings().settle_window
 _SHOWN_WAITS: Final = 3
@@ -144,7 +146,7 @@ class _Explainer:
             (Doing.HALTED, status.halt is not None and not joined),
             (Doing.WORKING, bool(status.open_batches)),
             (Doing.ASKING, status.plan is not None),
-            (Doing.WAITING, any(wait.until > self._now for wait in status.waits)),
+            (Doing.WAITING, any(self._call_waits())),
             (Doing.SEARCHING, bool(state.queued)),
             (Doing.REMOVING, bool(status.surplus)),
             (Doing.RETRYING, any(not cause.is_final(self._spec.max_attempts) for cause in causes)),
@@ -155,7 +157,9 @@ class _Explainer:
 
     def _summary(self, doing: Doing) -> str:  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
         status, meta = self._status, self._membership.metadata
-        progress = texts.progress(self._membership, status, Settings())
+        # What is stopped comes at no time.
+        stopped = doing in {Doing.SUSPENDED, Doing.PAUSED}
+        progress = texts.counts(status) if stopped else texts.progress(self._membership, status, Settings())
         match doing:
             case Doing.UNSEEN if status.last_batch is None:
                 return "the operator has not looked at it yet"
@@ -211,25 +215,50 @@ class _Explainer:
             yield WaitedFor("the end of the settle window after the status was lost", status.recovery.until)
         for batch in status.open_batches:
             yield self._wait_of(batch)
-        for wait in status.waits:
-            if wait.until > self._now:
-                what = "add" if wait.operation is Operation.ADD else "removal"
-                yield WaitedFor(f"the next {what}: {wait.reason}: {wait.message}", wait.until)
+        for wait in self._call_waits():
+            what = "add" if wait.operation is Operation.ADD else "removal"
+            yield WaitedFor(f"the next {what}: {wait.reason}: {wait.message}", wait.until)
         removal = upcoming.removal(self._membership, status, Settings())
-        if removal is not None and removal > self._now and not self._spec.suspend and self._paused is None:
+        if removal is not None and removal > self._now and self._goes_on(Operation.REMOVE):
             yield WaitedFor(f"{counted(status.surplus, 'member')} to be removed and REINSTALLED", removal)
+        told = set[str]()
         for group in status.failures:
             moment = upcoming.again(group, self._spec.max_attempts, self._now)
-            if moment is not None:
-                yield WaitedFor(f"{counted(group.count, 'server')}: {group.reason}: {group.message}", moment)
-        told = {i for g in status.failures if g.reason is FailureReason.NODE_VANISHED for i in g.server_ids}
-        gone = [hold for hold in status.holds if hold.since is not None and not told.issuperset(hold.server_ids)]
+            ids = frozenset(group.server_ids) if moment is None else self._going_on(group)
+            if moment is not None and ids:
+                yield WaitedFor(f"{counted(len(ids), 'server')}: {group.reason}: {group.message}", moment)
+            told |= ids if group.reason is FailureReason.NODE_VANISHED else set()
+        # Members are added again by a person's word, or not at all.
+        told |= self._state.members
+        gone = [(held.since, i) for i, held in self._state.holds.items() if held.since is not None and i not in told]
         if gone:
-            count = sum(len(hold.server_ids) for hold in gone)
-            since = max(hold.since for hold in gone if hold.since is not None)
+            count, (since, _) = len(gone), max(gone)
             whose = "whose node is gone" if count == 1 else "whose nodes are gone"
             text = f"{counted(count, 'server')} {whose}, to be sure that no earlier call acts on {them(count)}"
             yield WaitedFor(text, since + _WINDOW)
+
+    def _call_waits(self) -> Iterator[Wait]:
+        """Why calls wait that would be made otherwise."""
+        return (w for w in self._status.waits if w.until > self._now and self._goes_on(w.operation))
+
+    def _goes_on(self, operation: Operation) -> bool:
+        """Whether calls of a kind are left to be made, and nobody has stopped them."""
+        if self._spec.suspend or self._paused is not None:
+            return False
+        if operation is Operation.REMOVE:
+            return bool(self._status.surplus)
+        return bool(self._status.pending) and self._status.halt is None and not self._membership.metadata.deleting
+
+    def _going_on(self, group: Failure) -> frozenset[str]:
+        """Those who failed so and are judged again, or named in a call, when the time has come."""
+        if group.reason is FailureReason.REMOVAL_FAILED:
+            return frozenset(group.server_ids) if self._goes_on(Operation.REMOVE) else frozenset()
+        listed = self._spec.server_ids.intersection(group.server_ids)
+        if group.reason in HOLDS_NODE:
+            return frozenset() if self._spec.suspend or self._membership.metadata.deleting else listed
+        if self._spec.approval is Approval.MANUAL:
+            listed &= frozenset() if self._state.approved is None else frozenset(self._state.approved.server_ids)
+        return listed if self._goes_on(Operation.ADD) else frozenset()
 
     def _wait_of(self, batch: Batch) -> WaitedFor:
         what = "removal of " if batch.operation is Operation.REMOVE else ""
@@ -301,7 +330,7 @@ def wiped(status: Status) -> Wiped:
     for batch in status.jobs:
         if batch.phase in _REFUSED:
             continue
-        if batch.operation is Operation.REMOVE:
+        if batch.operation is Operation.REMOVE and (batch.job_id is not None or batch.phase is Phase.SUCCEEDED):
             removed += batch.servers
         elif batch.job_id is not None or (batch.phase is Phase.SUCCEEDED and not batch.foreign):
             # Without a job id their nodes tell, unless somebody else's call may have made them.
@@ -316,7 +345,7 @@ def lines(told: Explanation, now: datetime) -> Iterator[tuple[str, str]]:
     """At most ten lines for people, each with its title."""
     yield "Name", told.name
     yield "Doing", f"{told.doing}: {told.summary}"
-    yield "Since", "not stored" if told.since is None else f"{rfc3339(told.since)} ({_ago(now - told.since)} ago)"
+    yield "Since", "not stored" if told.since is None else f"{rfc3339(told.since)} ({ago(now - told.since)} ago)"
     for wait in told.waits[:_SHOWN_WAITS]:
         yield "Waits for", f"{wait.what}{_until(wait, now)}"
     if len(told.waits) > _SHOWN_WAITS:
@@ -364,18 +393,7 @@ def _until(wait: WaitedFor, now: datetime) -> str:
         return ""
     if wait.until <= now:
         return f"; due since {rfc3339(wait.until)}"
-    return f"; until {rfc3339(wait.until)}, in {_ago(wait.until - now)}"
-
-
-def _ago(span: timedelta) -> str:
-    """A duration as kubectl prints ages."""
-    seconds = max(int(span.total_seconds()), 0)
-    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-    if days:
-        return f"{days}d{hours}h"
-    if hours:
-        return f"{hours}h{minutes}m"
-    return f"{minutes}m" if minutes >= 10 else f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"
+    return f"; until {rfc3339(wait.until)}, in {ago(wait.until - now)}"
 
 
 def _stamp(moment: datetime | None) -> str | None:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Final, TextIO
 
 import click
@@ -54,3 +55,14 @@ def columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[st
     widths = [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)][:-1]
     for row in (titles, *rows):
         yield "".join(f"{cell:<{width + _GAP}}" for cell, width in zip(row, widths, strict=False)) + row[-1]
+
+
+def ago(span: timedelta) -> str:
+    """A duration as kubectl prints ages."""
+    seconds = max(int(span.total_seconds()), 0)
+    days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m" if minutes >= 10 else f"{minutes}m{seconds % 60}s" if minutes else f"{seconds}s"

@@ -8,6 +8,7 @@ import pytest
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.reasons import FailureReason, Reason
+from nodepool_membership.api.spec import Approval
 from nodepool_membership.api.status import (
     Condition,
     Halt,
@@ -275,3 +276,42 @@ def test_servers_can_be_asked_for_one_by_one() -> None:
     assert row.document() == {"serverID": IDS[3], "state": "Pending"}
     (row,) = rows(an_object(SPEC, counted(SEEN)), ["0" * 36])
     assert row.where is Where.UNLISTED
+
+
+def test_what_nothing_would_come_of_is_not_waited_for() -> None:
+    late = replace(SEEN, waits=(a_wait(NOW + HOUR),), failures=(RETRIED,))
+    assert len(explained(an_object(SPEC, counted(late))).waits) == 2
+    halt = Halt(Reason.TOO_MANY_FAILURES, "3 of 4 were WIPED", NOW)
+    halted = an_object(SPEC, counted(replace(late, halt=halt)))
+    suspended = an_object(replace(SPEC, suspend=True), counted(late))
+    unapproved = an_object(replace(SPEC, approval=Approval.MANUAL), counted(replace(late, waits=())))
+    off_the_list = an_object(replace(SPEC, server_ids=SPEC.server_ids - {IDS[0]}), counted(replace(late, waits=())))
+    for stopped in (halted, suspended, unapproved, off_the_list):
+        assert explained(stopped).waits == ()
+    assert explained(an_object(SPEC, counted(late)), paused="audit").waits == ()
+
+
+def test_a_wait_for_a_call_that_is_not_to_be_made_any_more_is_nothing_to_do() -> None:
+    waits = (a_wait(NOW + HOUR), a_wait(NOW + HOUR, operation=Operation.REMOVE))
+    found = explained(an_object(SPEC, counted(replace(JOINED, waits=waits))))
+    assert (found.doing, found.waits) == (Doing.READY, ())
+
+
+def test_a_member_that_is_gone_waits_for_a_person_not_for_a_settle_window() -> None:
+    missing = a_failure(FailureReason.MEMBER_MISSING, IDS[0], attempts=0)
+    status = replace(JOINED, failures=(missing,), holds=(Hold((IDS[0],), NOW - HOUR),))
+    found = explained(an_object(SPEC, counted(status)))
+    assert (found.doing, found.waits) == (Doing.FAILED, ())
+
+
+def test_who_is_stopped_is_told_no_time_of_a_removal() -> None:
+    status = counted(OWED)
+    suspended = explained(an_object(replace(SPEC, suspend=True), status))
+    paused = explained(an_object(SPEC, status), paused="")
+    assert "REINSTALLED" not in suspended.summary + paused.summary
+
+
+def test_a_removal_that_nobody_answered_for_may_have_been_made() -> None:
+    removal = replace(a_batch(Phase.VERIFYING, *IDS[:2]), operation=Operation.REMOVE, node_ids=IDS[:2])
+    found = wiped(replace(SEEN, jobs=(removal,), last_batch=1))
+    assert (found.certainly, found.perhaps, found.removed) == (0, 2, 0)
