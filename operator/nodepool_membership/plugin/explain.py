@@ -158,8 +158,9 @@ class _Explainer:
     def _summary(self, doing: Doing) -> str:  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
         status, meta = self._status, self._membership.metadata
         # What is stopped comes at no time.
-        stopped = doing in {Doing.SUSPENDED, Doing.PAUSED}
-        progress = texts.counts(status) if stopped else texts.progress(self._membership, status, Settings())
+        progress = texts.counts(status)
+        if doing not in {Doing.SUSPENDED, Doing.PAUSED}:
+            progress = texts.progress(self._membership, status, Settings())
         match doing:
             case Doing.UNSEEN if status.last_batch is None:
                 return "the operator has not looked at it yet"
@@ -221,18 +222,16 @@ class _Explainer:
         removal = upcoming.removal(self._membership, status, Settings())
         if removal is not None and removal > self._now and self._goes_on(Operation.REMOVE):
             yield WaitedFor(f"{counted(status.surplus, 'member')} to be removed and REINSTALLED", removal)
-        told = set[str]()
+        # Members are added again by a person's word, or not at all.
+        told = set(self._state.members)
         for group in status.failures:
             moment = upcoming.again(group, self._spec.max_attempts, self._now)
             ids = frozenset(group.server_ids) if moment is None else self._going_on(group)
             if moment is not None and ids:
                 yield WaitedFor(f"{counted(len(ids), 'server')}: {group.reason}: {group.message}", moment)
             told |= ids if group.reason is FailureReason.NODE_VANISHED else set()
-        # Members are added again by a person's word, or not at all.
-        told |= self._state.members
-        gone = [(held.since, i) for i, held in self._state.holds.items() if held.since is not None and i not in told]
-        if gone:
-            count, (since, _) = len(gone), max(gone)
+        if gone := [held.since for i, held in self._state.holds.items() if held.since is not None and i not in told]:
+            count, since = len(gone), max(gone)
             whose = "whose node is gone" if count == 1 else "whose nodes are gone"
             text = f"{counted(count, 'server')} {whose}, to be sure that no earlier call acts on {them(count)}"
             yield WaitedFor(text, since + _WINDOW)
@@ -267,11 +266,12 @@ class _Explainer:
         if batch.settling_since is not None:
             text = f"{subject}: its job is over, servers that do not show are looked for"
             return WaitedFor(text, batch.settling_since + _WINDOW)
-        if batch.job_id is None:
+        if batch.job_id is None and batch.phase is not Phase.RUNNING:
             return WaitedFor(f"{subject}: the answer to its call, or its servers in the node list", start + _WINDOW)
         until = start + timedelta(seconds=self._spec.join_timeout_seconds)
         late = ", which should long be over: look at it in the CCE console" if until < self._now else ""
-        return WaitedFor(f"{subject}: job {batch.job_id}{late}", until)
+        job = f"job {batch.job_id}" if batch.job_id else "that its nodes become Active"
+        return WaitedFor(f"{subject}: {job}{late}", until)
 
     def _next(self, doing: Doing) -> Next:  # noqa: C901, PLR0911 - a chain of questions: the first that has an answer ends it
         name, namespace = self._membership.metadata.name, self._membership.metadata.namespace

@@ -315,3 +315,9 @@ def test_a_removal_that_nobody_answered_for_may_have_been_made() -> None:
     removal = replace(a_batch(Phase.VERIFYING, *IDS[:2]), operation=Operation.REMOVE, node_ids=IDS[:2])
     found = wiped(replace(SEEN, jobs=(removal,), last_batch=1))
     assert (found.certainly, found.perhaps, found.removed) == (0, 2, 0)
+
+
+def test_nodes_that_show_an_unanswered_call_are_waited_for_as_long_as_they_may_install() -> None:
+    shown = a_batch(Phase.RUNNING, *IDS[:2], submitted=NOW - HOUR * 3 / 4)
+    (wait,) = explained(an_object(SPEC, counted(replace(SEEN, jobs=(shown,))))).waits
+    assert (wait.what, wait.until) == ("batch 1 (2 servers): that its nodes become Active", NOW + HOUR / 4)

@@ -116,8 +116,8 @@ STATUS_LOST: Final = Blocker(
 )
 STARTING: Final = Blocker(
     Reason.STARTING,
-    "nothing is added before the operator has read every membership once since its start, to know which servers the"
-    " others claim: its log names those that it cannot read",
+    "nothing is added or removed before the operator has read every membership once since its start, to know which"
+    " servers the others claim: its log names those that it cannot read",
 )
 _CROWDED: Final = Blocker(
     Reason.PROGRESSING,

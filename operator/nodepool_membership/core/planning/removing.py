@@ -9,7 +9,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from nodepool_membership.api.codec import plain_text
 from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import Spec
 from nodepool_membership.api.status import Batch, Operation, Phase
 from nodepool_membership.core.observed.observation import ACTIVE, BROKEN, Node, Observation, Query
@@ -21,6 +23,7 @@ from nodepool_membership.core.planning.gates import Step
 from nodepool_membership.core.servers import batches
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import Held, State
+from nodepool_membership.core.wording import counted
 
 REMOVABLE: Final = BROKEN | {ACTIVE}
 """Phases of nodes that a call may name: one that installs makes the cloud refuse the whole call."""
@@ -42,8 +45,7 @@ def due(
         server_id: node
         for server_id, node in seen.listing.nodes(state.surplus - named).items()
         if node.pool_id == pool_id
-        and node.uid
-        and node.phase in REMOVABLE
+        and not _is_unready(node)
         and state.attempts(server_id) < membership.spec.max_attempts
         and _not_before(server_id, state, now) <= now
     }
@@ -114,7 +116,8 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
     nodes = due(membership, state, seen, now, settings)
     if not nodes:
         moments = [m for i in state.surplus if (m := _not_before(i, state, now)) > now]
-        return Step(state, delay=gates.seconds(min(moments) - now) if moments else None)
+        delay = gates.seconds(min(moments) - now) if moments else None
+        return Step(state, blocker=_not_due(membership.spec, state, seen) if left else None, delay=delay)
     if standing.covered is not None and not (nodes := {i: n for i, n in nodes.items() if i in standing.covered}):
         # No person has said yes to it, or none could: what is to be done is not certain (rules P13, P29).
         return Step(state, blocker=standing.blocker, waits_for=standing.waits_for)
@@ -129,6 +132,28 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
         return blocked
     planned, intent = _intend(state, spec, nodes, now)
     return Step(planned, intent=intent)
+
+
+def _not_due(spec: Spec, state: State, seen: Observation) -> Blocker | None:
+    """Why none of those who are owed is named now, where neither a time nor a call of ours is waited for."""
+    if seen.rivals is None:
+        return gates.STARTING
+    if seen.listing is None or not seen.is_fresh or state.open_batches:
+        return None
+    left = (i for i in state.surplus if state.attempts(i) < spec.max_attempts)
+    unready = [node for node in seen.listing.nodes(left).values() if _is_unready(node)]
+    if not unready:
+        return None
+    phases = sorted({plain_text(node.phase, 40) if node.uid else "several nodes" for node in unready})
+    text = (
+        f"{counted(len(unready), 'member')} to be removed cannot be yet ({', '.join(phases)}): the cloud is asked to"
+        " remove a node that is Active or broken, and the only one of its server"
+    )
+    return Blocker(Reason.PROGRESSING, text)
+
+
+def _is_unready(node: Node) -> bool:
+    return not node.uid or node.phase not in REMOVABLE
 
 
 def _unsettled(membership: Membership, state: State, seen: Observation, delay: float) -> Step | Query:

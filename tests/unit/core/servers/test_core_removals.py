@@ -17,7 +17,7 @@ from nodepool_membership.core.conditions.finalizer import Finalizer
 from nodepool_membership.core.decision.decide import Schedule
 from nodepool_membership.core.decision.record import Accepted, Answer, NotNow, NotSent, Refused, Unknown
 from nodepool_membership.core.observed.catalogue import refusal
-from nodepool_membership.core.observed.observation import JobPhase, PoolReport, Trouble
+from nodepool_membership.core.observed.observation import JobPhase, Node, PoolReport, Trouble
 from nodepool_membership.core.planning import eligibility
 from nodepool_membership.core.state.failures import MAX_GROUPS
 from nodepool_membership.core.state.state import BYTES_PER_ID
@@ -328,3 +328,25 @@ def test_a_removal_whose_ids_do_not_match_its_nodes_is_a_status_that_cannot_be_u
     found = parse_membership(raw.encode())
     assert isinstance(found, UnreadableStatus)
     assert "as many nodeIDs as serverIDs" in found.problem
+
+
+@pytest.mark.parametrize(
+    ("node", "why"), [(a_node(A, "Upgrading"), "Upgrading"), (replace(a_node(A), uid=""), "several nodes")]
+)
+def test_why_a_member_is_not_removed_yet_is_told_as_long_as_that_is_so(node: Node, why: str) -> None:
+    run = owing(A)
+    run.cloud.nodes = [*active([D]), node]
+    run.wait(DELAY)
+    decision = run.step()
+    assert (decision.intent, decision.schedule) == (None, Schedule.BACKOFF)
+    assert f"1 member to be removed cannot be yet ({why})" in run.ready.message
+    run.cloud.nodes = active([A, D])
+    assert removal(run) == (A,)
+
+
+def test_a_removal_waits_until_all_memberships_were_read_and_says_so() -> None:
+    run = owing(A)
+    run.rivals = None
+    run.wait(DELAY)
+    assert run.step().intent is None
+    assert run.ready.reason is Reason.STARTING
