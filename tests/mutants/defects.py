@@ -252,8 +252,8 @@ DEFECTS: Final = (
         (
             Edit(
                 "core/conditions/verdict.py",
-                "    told = (status.open_batches, status.halt, status.waits, status.recovery, status.failures)\n",
-                "    told = (status.open_batches, status.halt, status.recovery, status.failures)\n",
+                "status.waits, status.recovery, status.failures, status.plan",
+                "status.recovery, status.failures, status.plan",
             ),
         ),
         (_UNIT + "core/conditions/test_core_conditions.py::test_one_failed_read_during_a_wait_leaves_its_cause_told",),

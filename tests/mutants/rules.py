@@ -213,8 +213,8 @@ MUTANTS: Final = (
         (
             Edit(
                 "core/planning/removing.py",
-                "        if node.pool_id == pool_id\n        and node.uid\n",
-                "        if node.uid\n",
+                "        if node.pool_id == pool_id\n        and not _is_unready(node)\n",
+                "        if not _is_unready(node)\n",
             ),
         ),
         ("tests/unit/core/planning/test_core_removing.py",),
