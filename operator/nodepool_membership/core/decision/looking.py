@@ -113,7 +113,9 @@ class Looking:
             if state.open_batches and not looks:
                 return None
             return Freshness.AFTER_READ if asked else Freshness.RECENT
-        if seen.is_fresh or (spec.suspend and spec.approval is Approval.AUTOMATIC):
+        # Into how many calls a plan is cut, and whether one waits, depends on the pool.
+        previews = spec.suspend and spec.approval is Approval.AUTOMATIC and not spec.rollout.canary
+        if seen.is_fresh or previews:
             return None
         if state.queued or any(server_id not in seen.listing for server_id in state.holds):
             # All there, parts are the proof that the refused call was carried out: planning must see it (rule P15).

@@ -7,7 +7,15 @@ from dataclasses import replace
 from datetime import timedelta
 
 from nodepool_membership.api.reasons import FailureReason, FindingReason, Reason
-from nodepool_membership.api.spec import Approval, DriftPolicy, Preflight, PreflightMode, RemovalPolicy, RequiredTag
+from nodepool_membership.api.spec import (
+    Approval,
+    DriftPolicy,
+    Preflight,
+    PreflightMode,
+    RemovalPolicy,
+    RequiredTag,
+    Rollout,
+)
 from nodepool_membership.api.status import Halt, Operation, Phase, Status
 from nodepool_membership.core.decision.preview import Preview
 from nodepool_membership.core.decision.record import Accepted, Refused
@@ -260,3 +268,12 @@ def test_while_a_call_is_under_way_a_suspended_object_tells_all_the_same_what_wo
     run.step()
     assert run.status.plan is not None
     assert run.status.plan.remove == 1
+
+
+def test_a_suspended_object_counts_the_canary_that_another_template_would_meet() -> None:
+    status = Status(1, last_batch=1, proven_template="one")
+    spec = replace(a_spec(A, B, C, suspend=True), rollout=Rollout(1))
+    run = Run(an_object(spec, status), Cloud(pool=PoolReport("", template=Template("two"))))
+    run.step()
+    assert run.status.plan is not None
+    assert (run.status.plan.add, run.status.plan.calls) == (3, 2)
