@@ -84,10 +84,12 @@ def counts(status: Status) -> str:
 def _under_way(status: Status) -> list[str]:
     """What open calls are about."""
     removals = [b for b in status.open_batches if b.operation is Operation.REMOVE]
-    parts = []
+    parts, adds = [], len(status.open_batches) - len(removals)
     if status.joining:
-        batches = len(status.open_batches) - len(removals)
-        parts.append(f"{status.joining} joining in {counted(batches, 'batch', 'batches')}")
+        parts.append(f"{status.joining} joining in {counted(adds, 'batch', 'batches')}")
+    elif adds:
+        # Of servers that left the list, or have joined by now.
+        parts.append(f"{counted(adds, 'earlier call')} still followed")
     if removals:
         parts.append(f"{sum(len(b.server_ids) for b in removals)} being removed and REINSTALLED")
     return parts

@@ -1,4 +1,4 @@
-"""What is told while the cloud was not looked at: of a new generation, and after one read that failed.
+"""What is told while the cloud was not looked at: of a new generation, of a running job, after one read that failed.
 
 Not for: what a look shows (`test_core_conditions`).
 """
@@ -13,7 +13,7 @@ from nodepool_membership.api.spec import Approval
 from nodepool_membership.core.decision.decide import acknowledge
 from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rival
-from unit.core_builders import SETTINGS, Cloud, Run, a_spec, active, an_object, servers
+from unit.core_builders import SETTINGS, Cloud, Run, a_spec, active, an_object, running, servers
 
 A, B = servers(2)
 UNREACHABLE = Trouble(Reason.CLOUD_UNREACHABLE, "connect: connection refused")
@@ -52,3 +52,10 @@ def test_one_failed_read_leaves_told_what_is_known_without_it(reason: Reason) ->
     run.cloud.trouble = UNREACHABLE
     run.step()
     assert run.status == before
+
+
+def test_a_server_that_waits_for_a_call_about_servers_off_the_list_is_told_of_it() -> None:
+    run = running(A)
+    run.edit(a_spec(B))
+    run.step()
+    assert run.ready.message == "0 of 1 server joined, 1 earlier call still followed, 1 pending"
