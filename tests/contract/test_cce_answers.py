@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nodepool_membership.cce.errors import CloudError, NotFoundError, UnavailableError
-from nodepool_membership.cce.wire import parse_time
+from nodepool_membership.cce.wire import MAX_EXPLAINED, parse_time
 from nodepool_membership.core.observed.observation import ClusterReport, JobPhase, Node, PoolReport
 from scripted_cloud import CLUSTER, GONE, HTML, JOB, POOL, PROJECT, SERVERS, always, client
 
@@ -86,6 +86,15 @@ async def test_failed_sub_jobs_explain_their_servers_at_any_depth_in_lower_case(
     report = await client(always(200, tree)).get_job(JOB)
     assert report.reason == "root"
     assert report.explanations == {SERVERS[0]: "of the server", node.lower(): "deeper"}
+
+
+async def test_of_what_a_job_says_no_more_is_kept_than_two_hundred_servers_give_reason_for() -> None:
+    """It is kept while the job runs, of each call that is under way."""
+    tree = job("Failed", "root", [job("Failed", "x" * 1000, None, resourceID=f"node-{n}") for n in range(1500)])
+    told = await client(always(200, tree)).get_job(JOB)
+    assert sum(map(len, told.explanations.values())) == MAX_EXPLAINED
+    assert told.explanations["node-0"] == "x" * 1000
+    assert "node-66" not in told.explanations
 
 
 async def test_an_older_deployment_puts_the_text_into_message() -> None:

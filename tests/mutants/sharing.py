@@ -89,7 +89,7 @@ SHARING: Final = (
     Mutant(
         "polls",
         "what was said of a job a moment ago",
-        (Edit("runtime/cloud/jobs.py", "if not report.is_over}", "if report.is_over}"),),
+        (Edit("runtime/cloud/jobs.py", "if not report.is_over:", "if report.is_over:"),),
         (
             "tests/unit/runtime/cloud/test_runtime_clouds.py::test_a_job_is_asked_for_at_most_once_a_poll_interval_until_it_is_over",
         ),

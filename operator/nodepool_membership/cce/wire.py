@@ -7,6 +7,7 @@ to an add, `serverId` on nodes, Go's time format (docs/cloud-facts.md).
 import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from sys import intern
 from typing import Annotated, Final
 
@@ -26,6 +27,10 @@ MAX_PAGE_ITEMS: Final = 4000
 """Twice what is asked for at most."""
 MAX_POOLS: Final = 1000
 """Of a cluster; far more than any has."""
+MAX_SUB_JOBS: Final = 1000
+"""Of a job, five for each server of the largest call: what a job says is kept while it runs."""
+MAX_EXPLAINED: Final = 64 << 10
+"""Characters of all texts of sub jobs that are kept of a job."""
 _NO_POOL: Final = "DefaultPool"
 
 
@@ -173,10 +178,11 @@ class JobDocument(BaseModel):
         """What the job says as a whole, and of single servers or nodes."""
         explanations: dict[str, str] = {}
         uids: set[str] = set()
-        for job in self.sub_jobs():
-            job.explain(explanations)
-            if job.metadata and job.metadata.uid:
-                uids.add(job.metadata.uid.lower())
+        left = MAX_EXPLAINED
+        for job in islice(self.sub_jobs(), MAX_SUB_JOBS):
+            left -= job.explain(explanations, left)
+            if job.metadata and (uid := _id(job.metadata.uid)):
+                uids.add(uid)
         status = self.status or _JobStatus()
         phase = _JOB_PHASES.get(status.phase, JobPhase.UNRECOGNISED)
         return JobReport(job_id, phase, status.text, explanations, frozenset(uids))
@@ -187,13 +193,16 @@ class JobDocument(BaseModel):
             yield job
             yield from job.sub_jobs()
 
-    def explain(self, found: dict[str, str]) -> None:
-        """Add its text, if it failed, by server id and by node uid."""
-        if self.status and self.spec and self.status.phase == "Failed" and self.status.text:
-            server = (self.spec.extend_param or {}).get("serverID")
-            for key in (server, self.spec.resource_id):
-                if isinstance(key, str) and key:
-                    found[key.lower()] = self.status.text
+    def explain(self, found: dict[str, str], most: int) -> int:
+        """Add at most so many characters of its text, if it failed, by server id and by node uid; returns how many."""
+        if not (self.status and self.spec and self.status.phase == "Failed"):
+            return 0
+        text = self.status.text[:most]
+        server = (self.spec.extend_param or {}).get("serverID")
+        for key in (server, self.spec.resource_id):
+            if text and isinstance(key, str) and (named := _id(key)):
+                found[named] = text
+        return len(text)
 
 
 _JOB_PHASES: Final = {

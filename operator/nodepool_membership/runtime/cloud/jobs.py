@@ -21,13 +21,22 @@ _SHARE: Final = 0.9
 """Of a poll interval: the next poll of a key comes up to a tenth earlier."""
 
 
+MAX_KEPT: Final = 20_000
+"""Sub jobs of all reports that are kept: about 20 MB where each has the longest text."""
+
+
 class Jobs:
-    """Reports of jobs that were not over, until they may be asked for again. `poll` and `monotonic` are seconds."""
+    """Reports of jobs that were not over, until they may be asked for again. `poll` and `monotonic` are seconds.
+
+    Where they are too many, the newest: the others are asked for again at each look.
+    """
 
     def __init__(self, poll: float, *, monotonic: Callable[[], float]) -> None:
         self._keep = poll * _SHARE
         self._monotonic = monotonic
         self._kept: dict[tuple[SnapshotKey, str], tuple[float, JobReport]] = {}
+        """The oldest first."""
+        self._size = 0
 
     async def ask(self, client: CloudClient, key: SnapshotKey, job_ids: Iterable[str]) -> dict[str, JobReport]:
         """What is said of some jobs, all at once. One that cannot be read is on its way, as far as anybody knows.
@@ -35,14 +44,33 @@ class Jobs:
         Raises:
             TroubleError: it did not answer for all, for a cause that is not the job.
         """
-        now = self._monotonic()
-        self._kept = {of: told for of, told in self._kept.items() if now < told[0] + self._keep}
+        self._drop_old()
         known = {i: self._kept[key, i][1] for i in job_ids if (key, i) in self._kept}
         unknown = [i for i in job_ids if i not in known]
         asked = dict(zip(unknown, await asyncio.gather(*(_report(client, i) for i in unknown)), strict=True))
-        now = self._monotonic()
-        self._kept |= {(key, i): (now, report) for i, report in asked.items() if not report.is_over}
+        for job_id, report in asked.items():
+            if not report.is_over:
+                self._drop((key, job_id))
+                self._kept[key, job_id] = (self._monotonic(), report)
+                self._size += _size(report)
+        self._drop_old()
         return known | asked
+
+    def _drop_old(self) -> None:
+        old = self._monotonic() - self._keep
+        while self._kept:
+            of, (at, _) = next(iter(self._kept.items()))
+            if at > old and self._size <= MAX_KEPT:
+                return
+            self._drop(of)
+
+    def _drop(self, of: tuple[SnapshotKey, str]) -> None:
+        _, report = self._kept.pop(of, (0.0, None))
+        self._size -= 0 if report is None else _size(report)
+
+
+def _size(report: JobReport) -> int:
+    return 1 + len(report.sub_jobs) + len(report.explanations)
 
 
 async def _report(client: CloudClient, job_id: str) -> JobReport:

@@ -24,6 +24,7 @@ from nodepool_membership.cce.endpoints import AllowList
 from nodepool_membership.cce.services import PUBLIC_ONLY
 from nodepool_membership.cce.snapshots import Snapshots
 from nodepool_membership.cce.sources.exchange import Via
+from nodepool_membership.cce.wire import MAX_SUB_JOBS
 from nodepool_membership.core.decision.record import Accepted, NotNow
 from nodepool_membership.core.observed.observation import Freshness, JobPhase, JobReport, Observation
 from nodepool_membership.core.program.effects import Awaited, ClusterView, ReadCluster
@@ -34,7 +35,7 @@ from nodepool_membership.kube.service_accounts import ServiceAccounts
 from nodepool_membership.runtime.cloud.clouds import Access, Clouds
 from nodepool_membership.runtime.cloud.error_mapping import TroubleError
 from nodepool_membership.runtime.cloud.identities import Identities, Own
-from nodepool_membership.runtime.cloud.jobs import Jobs
+from nodepool_membership.runtime.cloud.jobs import MAX_KEPT, Jobs
 from nodepool_membership.runtime.cloud.locks import Locks
 from unit.core_builders import JOB, NOW, SECOND, a_batch, a_spec, an_object, servers
 
@@ -206,6 +207,21 @@ async def test_a_job_is_asked_for_at_most_once_a_poll_interval_until_it_is_over(
     for _ in range(2):
         assert (await site.clouds.jobs(access, (JOB,)))[JOB].phase is JobPhase.SUCCEEDED
     assert len(asked) == 4
+
+
+async def test_of_jobs_that_say_too_much_the_newest_are_kept(site: Site) -> None:
+    access, asked = await access_of(site), list[float]()
+    sub_jobs = [{"metadata": {"uid": f"sub-job-{number}"}} for number in range(3000)]
+    document = {"metadata": {"uid": JOB}, "spec": {"subJobs": sub_jobs}, "status": {"phase": "Running"}}
+    site.answer, site.asked = httpx.Response(200, json=document), asked
+    jobs = [f"{JOB[:-3]}{number:03d}" for number in range(MAX_KEPT // MAX_SUB_JOBS + 1)]
+    for job_id in jobs:
+        assert len((await site.clouds.jobs(access, (job_id,)))[job_id].sub_jobs) == MAX_SUB_JOBS
+    before = len(asked)
+    await site.clouds.jobs(access, tuple(jobs[-3:]))
+    assert len(asked) == before
+    await site.clouds.jobs(access, tuple(jobs[:2]))
+    assert len(asked) == before + 2
 
 
 async def test_what_is_said_of_a_job_is_not_for_who_asks_with_another_key(site: Site) -> None:
