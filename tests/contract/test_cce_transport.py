@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from pydantic import TypeAdapter
 
+import turns
 from nodepool_membership.cce import server_wire, wire
 from nodepool_membership.cce.calls import MANY_VALUES, ApiAnswer, read, read_page
 from nodepool_membership.cce.client import CloudClient
@@ -216,19 +217,10 @@ async def test_the_loop_turns_while_a_page_at_its_bounds_is_read() -> None:
     items = b",".join([node % (b"u" * 36, b",".join([b'"%s"' % (b"x" * 18)] * 92))] * 4000)
     answer = ApiAnswer(b'{"items": [%s]}' % items, 200, None)
     assert 0.9 < len(answer.content) / MAX_ANSWER_BYTES < 1
-    turns = 0
-
-    async def turn() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    turning = asyncio.create_task(turn())
-    page = await read_page(wire.NODE_PAGE, answer)
-    turning.cancel()
+    with turns.counted() as others:
+        page = await read_page(wire.NODE_PAGE, answer)
     assert len(page.documents) == 4000
-    assert turns > 10
+    assert others.count > 10
 
 
 @pytest.mark.parametrize(
