@@ -300,7 +300,7 @@ async def test_disks_are_read_sixty_a_call() -> None:
 async def test_a_subnet_has_three_ids_and_ipv6_or_not(ipv6: object) -> None:
     subnet = {"id": "A", "neutron_network_id": "B", "neutron_subnet_id": "C", "cidr": "10.0.0.0/24"}
     document = {"subnet": {**subnet, "ipv6_enable": ipv6}}
-    found = await client(Wire(lambda _: httpx.Response(200, json=document))).subnet_ids("a")
+    found = await client(Wire(lambda _: httpx.Response(200, json=document))).subnet("a")
     assert found == dict.fromkeys("abc", bool(ipv6))
 
 

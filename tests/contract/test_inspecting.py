@@ -165,10 +165,10 @@ async def test_only_so_many_nodes_are_looked_up() -> None:
 async def test_the_pools_subnet_is_read_where_a_server_names_another_id() -> None:
     other = {"network_interfaces": [{"port_id": "p", "subnet_id": "elsewhere"}]}
     async with site(ServerConfig(servers=(B,), patch=other)) as here:
-        assert (await here.inspect(A)).subnet_ids == {}
+        assert (await here.inspect(A)).ipv6_by_subnet == {}
         assert "showSubnet" not in here.calls()
-        assert SUBNET_ID in (await here.inspect(A, B)).subnet_ids
-        assert (await here.inspect(A, B, subnet="unknown")).subnet_ids == {}
+        assert SUBNET_ID in (await here.inspect(A, B)).ipv6_by_subnet
+        assert (await here.inspect(A, B, subnet="unknown")).ipv6_by_subnet == {}
 
 
 async def test_flavors_are_read_for_turbo_clusters_only_and_once_an_hour() -> None:

@@ -143,7 +143,7 @@ async def test_a_server_that_no_entry_names_breaks_no_rule() -> None:
         assert [rule.reason for rule in RULES if rule.check(server, asked)] == []
         # Every field that decides something was told.
         assert all([server.vpc_id, server.subnets, server.flavor, server.vcpus, server.charging, network.vpc_id])
-        assert server.subnets & (await client.subnet_ids(*server.subnets)).keys()
+        assert server.subnets & (await client.subnet(*server.subnets)).keys()
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def turbo(flavor: Flavor) -> Asked:
 
 def ipv6_in_subnet(*, enabled: bool) -> Asked:
     """A cluster that uses IPv6, where the server's subnet was read."""
-    inspection = replace(ASKED.inspection, subnet_ids={"subnet": enabled})
+    inspection = replace(ASKED.inspection, ipv6_by_subnet={"subnet": enabled})
     return replace(ASKED, network=replace(ASKED.network, ipv6=True), inspection=inspection)
 
 

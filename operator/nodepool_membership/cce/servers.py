@@ -208,7 +208,7 @@ class ServersClient:
             query = {"limit": str(FLAVOR_PAGE), "marker": next(reversed(page))}
         raise UnavailableError(f"the list of flavors has more than {MAX_FLAVOR_PAGES} pages")
 
-    async def subnet_ids(self, subnet_id: str) -> Mapping[str, bool]:
+    async def subnet(self, subnet_id: str) -> Mapping[str, bool]:
         """All ids of a subnet, as the APIs name it by different ones, and whether it has IPv6. Raises CloudError."""
         answer = await self._get(self._vpc, "showSubnet", path_of("subnets", subnet_id))
         return read(wire.SUBNET, answer).subnet.ids

@@ -159,7 +159,7 @@ class Inspection:
     """Why some could not be read: the first trouble that was met."""
     nodes: Mapping[str, bool] = field(default_factory=dict)
     """Whether the node that a server's CCE tag names exists, by its uid; what could not be found out is not there."""
-    subnet_ids: Mapping[str, bool] = field(default_factory=dict)
+    ipv6_by_subnet: Mapping[str, bool] = field(default_factory=dict)
     """Further ids of the pool's subnets, as the APIs name one by different ids, and whether it has IPv6."""
     flavors: Mapping[str, Flavor] = field(default_factory=dict)
     """Those of the servers; read for Turbo clusters only."""
@@ -175,6 +175,6 @@ class Inspection:
             self.unread | earlier.unread,
             self.why or earlier.why,
             {**earlier.nodes, **self.nodes},
-            {**earlier.subnet_ids, **self.subnet_ids},
+            {**earlier.ipv6_by_subnet, **self.ipv6_by_subnet},
             {**earlier.flavors, **self.flavors},
         )

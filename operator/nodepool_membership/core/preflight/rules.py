@@ -139,7 +139,7 @@ def _tag(server: Server, asked: Asked) -> Mismatch | None:
 
 def _subnet(server: Server, asked: Asked) -> Mismatch | None:
     wanted = subnets_of(asked.template, asked.network)
-    if not server.subnets or not wanted or server.subnets & (wanted | asked.inspection.subnet_ids.keys()):
+    if not server.subnets or not wanted or server.subnets & (wanted | asked.inspection.ipv6_by_subnet.keys()):
         return None
     return Mismatch(
         f"the server's network_interfaces[].subnet_id is {_any(server.subnets)}", f"the pool's subnet is {_any(wanted)}"
@@ -263,7 +263,7 @@ def _kind(server: Server, asked: Asked) -> Mismatch | None:
 
 
 def _ipv6(server: Server, asked: Asked) -> Mismatch | None:
-    enabled = {subnet for subnet, ipv6 in asked.inspection.subnet_ids.items() if ipv6}
+    enabled = {subnet for subnet, ipv6 in asked.inspection.ipv6_by_subnet.items() if ipv6}
     if not asked.network.ipv6 or server.has_ipv6 or not server.ports or server.subnets & enabled:
         return None
     return Mismatch("the server has no IPv6 address", "the cluster's ipv6enable is true")

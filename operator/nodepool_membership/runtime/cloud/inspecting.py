@@ -155,7 +155,7 @@ async def _subnets(servers: ServersClient, wanted: frozenset[str], found: Iterab
     if not wanted or all(not server.subnets or server.subnets & wanted for server in found):
         return {}
     try:
-        ids = await asyncio.gather(*(servers.subnet_ids(subnet) for subnet in sorted(wanted)))
+        ids = await asyncio.gather(*(servers.subnet(subnet) for subnet in sorted(wanted)))
     except CloudError as error:
         _log.info("the pool's subnets cannot be read: %s", error_mapping.said(error))
         return {}

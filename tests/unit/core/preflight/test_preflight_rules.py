@@ -22,7 +22,7 @@ FINE = [
     # The same subnet by another of its ids; another zone that one of the groups takes.
     (
         replace(GOOD, subnets=frozenset({"elsewhere"}), zone="az-9"),
-        replace(ASKED, inspection=replace(ASKED.inspection, subnet_ids={"elsewhere": False})),
+        replace(ASKED, inspection=replace(ASKED.inspection, ipv6_by_subnet={"elsewhere": False})),
     ),
     (replace(GOOD, enterprise_project="e"), replace(ASKED, network=replace(ASKED.network, keeps_projects_apart=False))),
     (replace(GOOD, groups=frozenset({"g"})), replace(ASKED, template=replace(ASKED.template, server_group="g"))),
