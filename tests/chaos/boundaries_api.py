@@ -21,8 +21,8 @@ import jsonpatch
 import yaml
 
 from nodepool_membership.api.membership import Json
-from nodepool_membership.api.names import GROUP, PLURAL
-from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST
+from nodepool_membership.api.names import GROUP, PLURAL, VERSION
+from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY
 from nodepool_membership.kube.sessions import Login
 
 Wire = dict[str, Json]
@@ -211,7 +211,7 @@ class MemoryApi:
             return self._create(target, mapping(copy.deepcopy(body)))
         if target.name is None:
             assert method == "GET", f"nobody asks for {method} of many"
-            assert headers["Accept"] == METADATA_ONLY_LIST, "nobody lists whole objects"
+            assert headers["Accept"] == "application/json", "nobody lists metadata but the watch"
             return self._list(target, query)
         key = (target.plural, target.namespace, target.name)
         if key not in self.objects:
@@ -238,10 +238,10 @@ class MemoryApi:
         return {"status": {"token": self.token(target.namespace, text(target.name), text(audience))}}
 
     def _list(self, target: Target, query: dict[str, str]) -> Wire:
-        """One page of metadata, as of when the list was begun."""
+        """One page, as of when the list was begun."""
         token, limit = query.get("continue"), int(query["limit"])
         items = self.rests[token] if token else [
-            _metadata_only(wire)
+            wire
             for key, wire in sorted(self.objects.items())
             if key[0] == target.plural and target.namespace in ("", key[1])
         ]  # fmt: skip
@@ -251,7 +251,7 @@ class MemoryApi:
             more = f"{self.version}/{len(self.rests)}"
             self.rests[more] = items[limit:]
             meta |= {"continue": more, "remainingItemCount": len(items) - limit}
-        return {"kind": "PartialObjectMetadataList", "apiVersion": _META, "metadata": meta, "items": page or None}
+        return {"kind": "NodePoolMembershipList", "apiVersion": f"{GROUP}/{VERSION}", "metadata": meta, "items": page}
 
     def _patched(self, old: Wire, content_type: str, body: Json) -> Wire:
         if content_type == JSON_PATCH:

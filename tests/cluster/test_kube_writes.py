@@ -358,21 +358,17 @@ async def test_a_refused_event_blocks_nothing(
     assert [record.levelname for record in caplog.records if "Events" in record.message] == ["WARNING"]
 
 
-async def test_the_keys_of_all_objects_are_listed_page_by_page(
+async def test_all_objects_are_listed_page_by_page(
     control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nodepool_membership.kube.memberships._PAGE", 2)
     async with connect(control_plane) as api:
         memberships = Memberships(api)
-        assert await memberships.keys([namespace]) == {}
+        assert [found async for found in memberships.all([namespace])] == []
         names = [f"pool-{number}" for number in range(5)]
         for name in names:
             await create(api, namespace, name, [])
-        listed = await memberships.keys([namespace])
-        assert listed.keys() == {(namespace, name) for name in names}
-        assert (await memberships.keys([])).items() >= listed.items()
-        # What was listed is there at once for who asks for no more than that.
-        for key, version in listed.items():
-            async with memberships.open(*key, version) as found:
-                assert isinstance(found, Membership)
-                assert found.metadata.resource_version == version
+        listed = [found async for found in memberships.all([namespace])]
+        assert listed == [replace(await read(memberships, namespace, name), wire_bytes=0) for name in names]
+        everywhere = [found async for found in memberships.all([])]
+        assert [found for found in everywhere if found.metadata.namespace == namespace] == listed

@@ -12,7 +12,7 @@ from cluster.objects import connect, manifest, object_path, server_ids
 from controlplane import ControlPlane
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PLURAL
-from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
+from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, KubeApi, path
 from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.kube.memberships import Memberships
 
@@ -59,13 +59,13 @@ class Talk:
         await self._hear("PATCH", object_path(self.namespace, *rest), [guard, *edits], JSON_PATCH, {**STRICT, **query})
 
     async def list(self, **query: str) -> str:
-        """A page of metadata of the namespace's memberships; the token that continues it, or nothing."""
+        """A page of the namespace's memberships; the token that continues it, or nothing."""
         resource = object_path(self.namespace)
-        answer = await self.api.request("test", "GET", resource, query=query, accept=METADATA_ONLY_LIST)
+        answer = await self.api.request("test", "GET", resource, query=query)
         page = mapping(json.loads(answer))
         meta, items = mapping(page["metadata"]), page["items"]
-        assert items is None or isinstance(items, list)
-        shown = items and [{**mapping(item), "metadata": kept(mapping(item))["metadata"]} for item in items]
+        assert isinstance(items, list)
+        shown = [kept(mapping(item)) for item in items]
         token = str(meta.get("continue") or "")
         self.heard.append(("LIST", page["kind"], shown, bool(token), meta.get("remainingItemCount")))
         return token
@@ -83,8 +83,8 @@ class Talk:
 
     async def keys(self, *namespaces: str) -> None:
         """What the census asks, in all namespaces if none is given."""
-        found = await Memberships(self.api).keys(namespaces)
-        self.heard.append(("keys", sorted(key for key in found if key[0] == self.namespace)))
+        found = [(m.metadata.namespace, m.metadata.name) async for m in Memberships(self.api).all(namespaces)]
+        self.heard.append(("keys", [key for key in found if key[0] == self.namespace]))
 
     async def _hear(self, method: str, resource: str, body: Json, kind: str, query: dict[str, str]) -> None:
         accept = METADATA_ONLY if kind == JSON_PATCH else "application/json"

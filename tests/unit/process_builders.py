@@ -54,8 +54,8 @@ class Api(Memberships):
         self.broken: set[Key] = set()
         self.held: dict[Key, asyncio.Event] = {}
         self.reached = asyncio.Event()
-        self.opened: list[tuple[str, str]] = []
-        """Names, and the resourceVersion that was enough."""
+        self.opened: list[str] = []
+        """The names of those that were read by themselves."""
 
     def make(self, key: Key, *ids: str, age: int = 0, status: Status | None = None) -> None:
         """With a status whose removal policy is Remove, the spec has it too."""
@@ -65,13 +65,14 @@ class Api(Memberships):
         meta = replace(made.metadata, name=key[1], uid=f"uid-{key[1]}", creation_timestamp=created)
         self.objects[key] = replace(made, metadata=meta)
 
-    async def keys(self, namespaces: Iterable[str]) -> dict[Key, str]:
+    async def all(self, namespaces: Iterable[str]) -> AsyncIterator[Membership]:
         assert list(namespaces) == []
-        return dict.fromkeys((*self.objects, *self.broken), "1")
+        for found in tuple(self.objects.values()):
+            yield found
 
     @asynccontextmanager
-    async def open(self, namespace: str, name: str, not_before: str = "") -> AsyncIterator[Membership | None]:
-        self.opened.append((name, not_before))
+    async def open(self, namespace: str, name: str) -> AsyncIterator[Membership | None]:
+        self.opened.append(name)
         if (namespace, name) in self.broken:
             raise InvalidObjectError("spec.serverIDs: a string is wanted")
         yield self.objects.get((namespace, name))
@@ -206,5 +207,5 @@ class Process:
 
     async def started(self) -> None:
         self.reconciler.start()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        for _ in range(len(self.api.objects) + 2):
+            await asyncio.sleep(0)

@@ -4,10 +4,11 @@ Not for: talking to the API server (`kube`).
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from nodepool_membership.api.codec import WIRE, Moment
 from nodepool_membership.api.spec import Spec
@@ -76,7 +77,22 @@ class _WithoutStatus:
     spec: Spec
 
 
+@dataclass(frozen=True, slots=True)
+class _PageMetadata:
+    __pydantic_config__: ClassVar[ConfigDict] = WIRE
+
+    continue_: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    metadata: _PageMetadata
+    items: list[Annotated[Membership | dict[str, object], Field(union_mode="left_to_right")]] | None
+    """As JSON what does not read."""
+
+
 _WHOLE: Final = TypeAdapter(Membership)
+_PAGE: Final = TypeAdapter(_Page)
 _WITHOUT_STATUS: Final = TypeAdapter(_WithoutStatus)
 _STATUS: Final = TypeAdapter(Status)
 
@@ -113,6 +129,23 @@ def parse_membership(raw: bytes) -> Membership | UnreadableStatus:
     status = json.loads(raw).get("status")
     handled = status.get("lastHandledResetAt") if isinstance(status, dict) else None
     return UnreadableStatus(rest.metadata, rest.spec, problem, handled if isinstance(handled, str) else None)
+
+
+def parse_page(raw: bytes) -> tuple[Iterable[Membership | UnreadableStatus], str]:
+    """Read a page of a list, and what the next page is asked for with, "" after the last one.
+
+    What `parse_membership` would not read is left out. `wire_bytes` are not known.
+    """
+    page = _PAGE.validate_json(raw)
+    return _readable(page.items or ()), page.metadata.continue_
+
+
+def _readable(items: Iterable[Membership | dict[str, object]]) -> Iterable[Membership | UnreadableStatus]:
+    for item in items:
+        try:
+            yield item if isinstance(item, Membership) else parse_membership(json.dumps(item).encode())
+        except InvalidObjectError:
+            continue
 
 
 def status_json(status: Status) -> dict[str, Json]:

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from nodepool_membership import redaction
 from nodepool_membership.api.membership import (
@@ -17,12 +17,13 @@ from nodepool_membership.api.membership import (
     Metadata,
     UnreadableStatus,
     parse_membership,
+    parse_page,
     status_json,
 )
 from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PAUSED_ANNOTATION, PLURAL, VERSION
 from nodepool_membership.api.status import Condition, Status
 from nodepool_membership.core.observed.observation import NamespaceState
-from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, METADATA_ONLY_LIST, KubeApi, path
+from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, KubeApi, path
 from nodepool_membership.kube.budget import ByteBudget
 from nodepool_membership.kube.errors import GoneError, KubeForbiddenError, RejectedError, TooLargeError
 from nodepool_membership.kube.pages import PageSize
@@ -51,12 +52,8 @@ class Memberships:
         self._pages = PageSize(_PAGE)
 
     @asynccontextmanager
-    async def open(
-        self, namespace: str, name: str, not_before: str = ""
-    ) -> AsyncIterator[Membership | UnreadableStatus | None]:
-        """Read an object and hold its size against the budget of bytes in flight until the block ends.
-
-        As it is now, or as it was at the resourceVersion `not_before` or later: the API server has that in its memory.
+    async def open(self, namespace: str, name: str) -> AsyncIterator[Membership | UnreadableStatus | None]:
+        """Read an object as it is now, and hold its size against the budget of bytes in flight until the block ends.
 
         A parsed object takes several times its wire size, so many workers with large objects must wait for one another.
 
@@ -64,7 +61,7 @@ class Memberships:
             InvalidObjectError: metadata or spec do not read.
         """
         async with self._budget.hold(namespace, _LARGEST_OBJECT) as held:
-            raw = await self._fetch(namespace, name, not_before)
+            raw = await self._fetch(namespace, name)
             held.shrink(len(raw or b""))
             membership = parse_membership(raw) if raw is not None else None
             del raw
@@ -81,42 +78,35 @@ class Memberships:
         raw = await self._fetch(namespace, name)
         return parse_membership(raw) if raw is not None else None
 
-    async def keys(self, namespaces: Iterable[str]) -> dict[tuple[str, str], str]:
-        """The resourceVersion of every object that is there, by its key; of all namespaces if none is given."""
-        found: dict[tuple[str, str], str] = {}
-        for scope in [path("/apis", GROUP, VERSION, "namespaces", n, PLURAL) for n in namespaces] or [_EVERYWHERE]:
-            token: str | None = ""
-            while token is not None:
-                page = await self._page(scope, token)
-                for meta in (o["metadata"] for o in page["items"] or ()):
-                    found[meta["namespace"], meta["name"]] = meta["resourceVersion"]
-                token = page["metadata"].get("continue") or None
-        return found
+    async def all(self, namespaces: Iterable[str]) -> AsyncIterator[Membership | UnreadableStatus]:
+        """Every object that is there and can be read; of all namespaces if none is given.
 
-    async def _page(self, scope: str, token: str) -> dict[str, Any]:
-        """The page of metadata that follows `token`, of as many objects as their bytes allow."""
+        A list costs the API server a fraction of what it costs to read each object by itself.
+        """
+        for scope in [path("/apis", GROUP, VERSION, "namespaces", n, PLURAL) for n in namespaces] or [_EVERYWHERE]:
+            token: str | None = None
+            while token != "":
+                page, token = parse_page(await self._page(scope, token))
+                for found in page:
+                    yield found
+
+    async def _page(self, scope: str, token: str | None) -> bytes:
+        """The page that follows `token`, of as many objects as their bytes allow."""
         while True:
             query = {"limit": str(self._pages.limit), **({"continue": token} if token else {})}
             try:
                 answer = await self._api.request(
-                    "membership",
-                    "GET",
-                    scope,
-                    query=query,
-                    accept=METADATA_ONLY_LIST,
-                    max_bytes=self._pages.max_bytes,
+                    "membership", "GET", scope, query=query, max_bytes=self._pages.max_bytes
                 )
             except TooLargeError:
                 self._pages.too_large()
             else:
                 self._pages.answered(len(answer))
-                page: dict[str, Any] = json.loads(answer)
-                return page
+                return answer
 
-    async def _fetch(self, namespace: str, name: str, not_before: str = "") -> bytes | None:
-        query = {"resourceVersion": not_before} if not_before else None
+    async def _fetch(self, namespace: str, name: str) -> bytes | None:
         try:
-            return await self._api.request("membership", "GET", _path(namespace, name), query=query)
+            return await self._api.request("membership", "GET", _path(namespace, name))
         except GoneError:
             return None
 

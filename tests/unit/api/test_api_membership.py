@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +14,7 @@ from nodepool_membership.api.membership import (
     Membership,
     UnreadableStatus,
     parse_membership,
+    parse_page,
     status_json,
 )
 from nodepool_membership.api.reasons import FailureReason, Reason
@@ -234,3 +236,13 @@ def test_an_object_that_does_not_read_is_an_error_with_its_field(data: bytes, fi
 def test_a_body_that_is_not_json_is_an_error(data: bytes) -> None:
     with pytest.raises(InvalidObjectError, match="JSON"):
         parse_membership(data)
+
+
+def test_a_page_has_all_that_can_be_read_and_what_the_next_one_is_asked_for_with() -> None:
+    whole, odd, broken = raw({"joined": 1}), raw({"joined": "many"}), raw(spec={"serverIDs": 3})
+    items = ",".join(item.decode() for item in (whole, odd, broken, whole))
+    found, token = parse_page(f'{{"metadata": {{"continue": "more"}}, "items": [{items}]}}'.encode())
+    listed = replace(read(whole), wire_bytes=0)
+    assert [*found] == [listed, parse_membership(odd), listed]
+    assert token == "more"
+    assert parse_page(b'{"metadata": {}, "items": []}')[1] == ""

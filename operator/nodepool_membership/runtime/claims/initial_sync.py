@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Final
 
+from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.kube.errors import KubeError
 from nodepool_membership.kube.memberships import Memberships
 from nodepool_membership.runtime.scheduling.queue import Key
@@ -36,61 +37,66 @@ class InitialSync:
         self._namespaces = tuple(namespaces)
         self._wake = wake
         self._clock = clock
-        self._unread: dict[Key, str] | None = None
-        """With the resourceVersion in the list."""
+        self._listed = False
+        self._unread: set[Key] = set()
+        """Those that were listed, and are to be read by themselves."""
         self._read: set[Key] = set()
         self._held: set[Key] = set()
         self._progress = clock()
 
     @property
     def is_complete(self) -> bool:
-        return self._unread is not None and not self._unread
+        return self._listed and not self._unread
 
-    async def take(self) -> None:
-        """List the memberships that are there, however long that takes, and have each read."""
+    async def take(self, note: Callable[[Membership | UnreadableStatus], None]) -> None:
+        """List the memberships that are there, however long that takes.
+
+        `note` is told of each that was not read yet: it calls `read`, or the object is to be read by itself.
+        """
         self._progress = self._clock()
-        self._unread = {key: version for key, version in (await self._list()).items() if key not in self._read}
-        for key in self._unread:
-            self._wake(key)
-        self._go_on()
-
-    async def _list(self) -> dict[Key, str]:
         wait = _RETRY
-        while True:
+        while not self._listed:
             try:
-                return await self._memberships.keys(self._namespaces)
+                await self._list(note)
             except KubeError as error:
                 _log.warning("the memberships cannot be listed, so nothing is added yet: %s", error)
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_RETRY)
+        for key in self._unread:
+            self._wake(key)
+        self._go_on()
+
+    async def _list(self, note: Callable[[Membership | UnreadableStatus], None]) -> None:
+        async for found in self._memberships.all(self._namespaces):
+            key = (found.metadata.namespace, found.metadata.name)
+            # Whoever was read since the start may have been written since it was listed.
+            if key not in self._read:
+                self._unread.add(key)
+                # The watch may have begun after it was gone.
+                self._held.add(key)
+                note(found)
+                # Others have their turn: each may have ten thousand ids.
+                await asyncio.sleep(0)
+        self._listed = True
 
     def read(self, key: Key) -> None:
         """A membership was read, is gone, or can never be read."""
         if self.is_complete:
             return
-        if self._unread is None:
-            self._read.add(key)
-        elif key in self._unread:
-            del self._unread[key]
+        self._read.add(key)
+        if key in self._unread:
+            self._unread.remove(key)
             self._progress = self._clock()
         self._go_on()
-
-    def take_version(self, key: Key) -> str:
-        """As it was listed, or later, an unread membership is to be read; "" (as it is now) also when that has failed.
-
-        Sixty of the largest keep the API server busy for seconds when it reads each of them from etcd.
-        """
-        version = (self._unread or {}).get(key, "")
-        if self._unread and version:
-            self._unread[key] = ""
-        return version
 
     def wait_for_others(self, key: Key) -> float | None:
         """Seconds for which work on this key waits for the first reads of the others, at most; None when it need not.
 
+        One that is to be read by itself need not.
+
         It is woken when all were read. When they get no further the work goes on, without adds: rule P16 is kept there.
         """
-        if self.is_complete:
+        if self._listed and (not self._unread or key in self._unread):
             return None
         self._held.add(key)
         left = self._progress + PATIENCE - self._clock()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import CREDENTIALS_MARK, FINALIZER
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.status import Batch, Phase
@@ -67,6 +67,13 @@ class Access:
     def budget(self) -> WriteBudget:
         """Looked up at each use: one that is idle may be dropped and made anew."""
         return self.budgets.get(self.snapshot_key.endpoint, self.identity)
+
+
+def recent_calls(found: Membership | UnreadableStatus, now: datetime) -> list[float]:
+    """Ages in seconds of the calls that count against the budget of writes yet, as far as they are stored."""
+    jobs = found.status.jobs if isinstance(found, Membership) else ()
+    ages = [_age(batch, now) for batch in jobs if batch.phase is not Phase.WITHDRAWN]
+    return [age for age in ages if age is not None and age < WINDOW_SECONDS]
 
 
 def _age(batch: Batch, now: datetime) -> float | None:
@@ -145,8 +152,7 @@ class Clouds:
         Raises:
             KubeError: the API server did not answer.
         """
-        ages = [_age(batch, now) for batch in membership.status.jobs if batch.phase is not Phase.WITHDRAWN]
-        recent = [age for age in ages if age is not None and age < WINDOW_SECONDS]
+        recent = recent_calls(membership, now)
         if not recent:
             return
         try:

@@ -19,7 +19,7 @@ from nodepool_membership.core.state.ledger import Ledger
 from nodepool_membership.runtime.claims.claimed import NoRoomError
 from nodepool_membership.runtime.claims.claims import Claims
 from nodepool_membership.runtime.claims.initial_sync import InitialSync
-from nodepool_membership.runtime.cloud.clouds import Clouds
+from nodepool_membership.runtime.cloud.clouds import Clouds, recent_calls
 from nodepool_membership.runtime.ops.metrics import Metrics
 
 _log = logging.getLogger(__name__)
@@ -77,6 +77,12 @@ class Memories:
                 await asyncio.sleep(0)
         tracked.memory = tracked.memory.known_from(self._claims.freed(found))
         return tracked.memory
+
+    def note_listed(self, found: Membership | UnreadableStatus) -> None:
+        """Take over what an object claims, as the first list has it; one with calls to be counted is read by itself."""
+        crowded = self._claim(found)
+        if (crowded is None or not crowded.needed) and not recent_calls(found, self._now()):
+            self._initial_sync.read((found.metadata.namespace, found.metadata.name))
 
     def _claim(self, found: Membership | UnreadableStatus) -> NoRoomError | None:
         try:

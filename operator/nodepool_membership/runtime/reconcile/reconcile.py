@@ -117,6 +117,9 @@ class Reconciler:
             return await self._reconcile(key)
 
     async def _reconcile(self, key: Key) -> float | None:
+        wait = self._parts.initial_sync.wait_for_others(key)
+        if wait is not None:
+            return wait
         async with Run(self._parts) as run:
             requeue = await run.to_the_end(reconcile(key, self._settings))
             return None if requeue is None or run.found is None else self._seconds(requeue, run.found)
@@ -128,7 +131,9 @@ class Reconciler:
 
     def start(self) -> None:
         """Keys are about to be worked: find out which there are, for nothing is added before all were read once."""
-        self._taking = asyncio.create_task(self._parts.initial_sync.take(), name="census")
+        self._taking = asyncio.create_task(
+            self._parts.initial_sync.take(self._parts.memories.note_listed), name="census"
+        )
 
     async def close(self) -> None:
         """Start no further call and wait for the records of those under way (SIGTERM)."""
@@ -229,12 +234,10 @@ class Run:
     async def _read(self, key: Key) -> Membership | UnreadableStatus | None:
         if self.found is not None:
             return await self._parts.memberships.read(*key)
-        version = self._parts.initial_sync.take_version(key)
-        # What it shows may be older than what the watch has told of.
-        self._change = None if version else self._parts.unread.change(key)
+        self._change = self._parts.unread.change(key)
         try:
             # Its size is held against the bytes in flight until the program is over.
-            self.found = await self._held.enter_async_context(self._parts.memberships.open(*key, version))
+            self.found = await self._held.enter_async_context(self._parts.memberships.open(*key))
         except InvalidObjectError:
             # What it claims nobody will ever know: the others must not wait for it.
             self._parts.initial_sync.read(key)

@@ -13,7 +13,7 @@ import turns
 from nodepool_membership.api.membership import InvalidObjectError
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.api.status import Operation, Status, Wait
+from nodepool_membership.api.status import Batch, Operation, Phase, Status, Wait
 from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rival
 from nodepool_membership.core.program.effects import WriteStatus
@@ -21,11 +21,15 @@ from nodepool_membership.runtime.claims import claims
 from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.reconcile.store import Store
-from unit.core_builders import NOW, SETTINGS, a_spec, active, servers
+from unit.core_builders import JOB, NOW, SECOND, SETTINGS, a_spec, active, servers
 from unit.process_builders import Api, Process, Quiet
 
 X, Y = servers(2)
 DAY = timedelta(days=1)
+CALLED = Status(
+    1, last_batch=1, members=(Y,), jobs=(Batch(1, Operation.ADD, 1, Phase.SUCCEEDED, 1, JOB, submit_time=NOW - SECOND),)
+)
+"""It has called a moment ago."""
 OLD, YOUNG, BROKEN = ("cce-system", "old"), ("cce-system", "young"), ("cce-system", "broken")
 
 
@@ -49,33 +53,32 @@ async def test_a_server_that_another_takes_between_plan_and_intent_is_not_sent_t
     assert api.objects[YOUNG].metadata.finalizers == ()
 
 
-async def test_work_waits_for_the_first_reads_and_each_is_read_once() -> None:
+async def test_work_waits_for_the_first_list_which_tells_what_all_claim() -> None:
     api = Api()
     api.make(YOUNG, X, Y)
     api.make(OLD, X, age=60)
     process = Process(api)
+    assert await process.reconciler.reconcile(YOUNG) == 10.0
+    assert api.opened == []
     await process.started()
     assert sorted(process.woken) == [OLD, YOUNG]
-    assert await process.reconciler.reconcile(YOUNG) == 10.0
-    assert api.objects[YOUNG].status.jobs == ()
-    process.woken.clear()
-    await process.reconciler.reconcile(OLD)
-    assert process.woken == [YOUNG]
     await process.reconciler.reconcile(YOUNG)
-    assert process.calls.sent == [("old", (X,)), ("young", (Y,))]
+    assert process.calls.sent == [("young", (Y,))]
 
 
-async def test_a_first_read_as_of_the_list_says_nothing_of_what_changed_since() -> None:
+async def test_whose_calls_count_yet_is_read_before_anybody_adds() -> None:
     api = Api()
     api.make(YOUNG, X)
-    api.make(OLD, Y, age=60)
+    api.make(OLD, Y, age=60, status=CALLED)
     process = Process(api)
-    process.unread.changed(YOUNG)
     await process.started()
-    for key, unread in ((YOUNG, (YOUNG,)), (OLD, (YOUNG,)), (YOUNG, ())):
-        await process.reconciler.reconcile(key)
-        assert process.unread.others(OLD) == unread
-    assert api.opened == [("young", "1"), ("old", "1"), ("young", "")]
+    assert process.woken == [OLD]
+    assert await process.reconciler.reconcile(YOUNG) == 10.0
+    assert api.opened == []
+    await process.reconciler.reconcile(OLD)
+    assert YOUNG in process.woken
+    await process.reconciler.reconcile(YOUNG)
+    assert process.calls.sent == [("young", (X,))]
 
 
 async def test_servers_that_wait_for_long_do_not_keep_the_others_from_their_resync() -> None:
@@ -118,7 +121,7 @@ async def test_what_cannot_be_read_at_all_does_not_keep_the_others_waiting() -> 
 async def test_a_read_that_does_not_come_is_shown_as_the_reason_for_the_wait() -> None:
     api = Api()
     api.make(YOUNG, X)
-    api.make(OLD, Y)
+    api.make(OLD, Y, status=CALLED)
     process = Process(api)
     await process.started()
     await process.reconciler.reconcile(YOUNG)
@@ -128,7 +131,7 @@ async def test_a_read_that_does_not_come_is_shown_as_the_reason_for_the_wait() -
     assert api.reason(YOUNG) is Reason.STARTING
     await process.reconciler.reconcile(OLD)
     await process.reconciler.reconcile(YOUNG)
-    assert process.calls.sent == [("old", (Y,)), ("young", (X,))]
+    assert process.calls.sent == [("young", (X,))]
     await process.reconciler.close()
 
 
@@ -169,7 +172,6 @@ async def test_who_has_no_room_for_its_claims_stops_others_only_if_calls_may_act
         return
     assert api.reason(YOUNG) is Reason.TOO_MANY_MEMBERSHIPS
     assert process.parts.initial_sync.is_complete
-    await process.reconciler.reconcile(OLD)
     assert process.calls.sent == [("old", (Y,))]
 
 
@@ -215,12 +217,10 @@ async def test_nothing_is_removed_that_a_list_names_which_changed_while_its_key_
     await process.started()
     for key in (BROKEN, YOUNG):
         process.unread.changed(key)
-    for unread in ((BROKEN, YOUNG), ()):
-        # As it was listed first, then as it is.
-        with pytest.raises(InvalidObjectError):
-            await process.reconciler.reconcile(BROKEN)
-        await process.reconciler.reconcile(YOUNG)
-        assert process.unread.others(OLD) == unread
+    with pytest.raises(InvalidObjectError):
+        await process.reconciler.reconcile(BROKEN)
+    await process.reconciler.reconcile(YOUNG)
+    assert process.unread.others(OLD) == ()
     # Its list is edited, and nobody reads it: the look at it is still under way, or waits for its turn.
     for key in (BROKEN, YOUNG):
         process.unread.changed(key)

@@ -71,7 +71,9 @@ async def test_nothing_that_a_tenant_chose_as_its_secret_is_missing_where_others
 
     monkeypatch.setattr(api, "open", open_it)
     for namespace in ("cce-victims", "cce-attackers"):
-        await Process(api).reconciler.reconcile((namespace, "pool"))
+        process = Process(api)
+        await process.started()
+        await process.reconciler.reconcile((namespace, "pool"))
     theirs = f"3 {redaction.REDACTED}, as of now"
     assert read == [said, theirs]
     assert redaction.redact(said) == theirs, "what is done for nobody may hold anybody's secret"
