@@ -1,7 +1,7 @@
 """One tenant cannot stop another: each attack by an editor of one namespace, while a victim in another one joins.
 
-`-s` prints a table at the end: how much longer victims took than alone, in what was the slowest case of each attack,
-beside the load of the machine, which both feel. Not for: attacks by an endpoint
+`-s` prints a table at the end: how much longer victims took than alone, beside the load of the machine, which both
+feel. Not for: attacks by an endpoint
 (`tests/contract/test_cce_transport.py`). The threat model (docs/threat-model.md) names these tests.
 """
 
@@ -44,8 +44,8 @@ class Arena:
     operator: Operator = field(init=False)
     calm: float = field(init=False)
     """Seconds that the victim takes alone."""
-    attacked: list[tuple[float, float]] = field(default_factory=list)
-    """Seconds that a victim took, after those that it takes alone."""
+    attacked: list[tuple[str, float, float]] = field(default_factory=list)
+    """Seconds that a victim took, after its name and those that it takes alone."""
 
     def __post_init__(self) -> None:
         self.operator = self.start()
@@ -59,7 +59,7 @@ class Arena:
 
     def join(self, name: str, ids: Sequence[str] | None = None, *, calm: float | None = None, **spec: object) -> None:
         """The victim joins under attack; `calm` is what it takes alone in a case like this one, if that is another."""
-        self.attacked.append((self.calm if calm is None else calm, self.timed(name, ids, **spec)))
+        self.attacked.append((name, self.calm if calm is None else calm, self.timed(name, ids, **spec)))
 
     def timed(self, name: str, ids: Sequence[str] | None = None, **spec: object) -> float:
         """The victim makes a membership, which becomes Ready after so many seconds."""
@@ -84,7 +84,7 @@ class Arena:
 @pytest.fixture(scope="module")
 def table() -> Iterator[list[str]]:
     """A line an attack, printed when all are over."""
-    lines = [f"{'attack':<72} {'calm':>7} {'attacked':>9} {'ratio':>6} {'memory':>8} {'load':>5}"]
+    lines = [f"{'attack: victim':<80} {'calm':>7} {'attacked':>9} {'ratio':>6} {'memory':>8} {'load':>5}"]
     yield lines
     print("", *lines, sep="\n")
 
@@ -116,12 +116,10 @@ def arena(
     made = Arena(cluster, namespace, attacker, simulator, silent, start)
     yield made
     made.check()
-    calm, slowest = max(made.attacked, key=lambda pair: pair[1] / pair[0])
-    memory = made.operator.peak_memory_mib()
+    memory = f"{made.operator.peak_memory_mib():>4.0f} MiB {getloadavg()[0]:>5.1f}"
     name = request.node.name.removeprefix("test_").replace("_", " ")
-    table.append(
-        f"{name:<72} {calm:>5.1f} s {slowest:>7.1f} s {slowest / calm:>6.1f} {memory:>4.0f} MiB {getloadavg()[0]:>5.1f}"
-    )
+    for case, calm, slow in made.attacked:
+        table.append(f"{f'{name}: {case}':<80} {calm:>5.1f} s {slow:>7.1f} s {slow / calm:>6.1f} {memory}")
 
 
 def test_a_hundred_on_an_endpoint_that_does_not_answer(arena: Arena) -> None:
