@@ -327,6 +327,18 @@ MUTANTS: Final = (
         ),
         ("tests/unit/core/planning/test_core_approval.py",),
     ),
+    Mutant(
+        "P29",
+        "the end of a word for whoever joined before all memberships were read",
+        (
+            Edit(
+                "core/decision/decide.py",
+                "        if listing is None:\n            return approval.Standing(before)\n",
+                "        if listing is None or seen.rivals is None:\n            return approval.Standing(before)\n",
+            ),
+        ),
+        ("tests/unit/core/planning/test_core_approval.py",),
+    ),
 )
 
 FINER: Final = (
