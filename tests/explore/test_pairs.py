@@ -12,13 +12,14 @@ from explore.objects import Spec
 from explore.scenarios import BOTH, ONE, SCENARIOS, Scenario, an_object
 from explore.search import Bounds, explore, replay
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.status import Plan
+from nodepool_membership.api.status import Plan, Status
 from nodepool_membership.core.decision import decide
 from nodepool_membership.core.observed import drift
 from nodepool_membership.core.observed.observation import PoolReport
 from nodepool_membership.core.planning import approval
 from nodepool_membership.core.planning.approval import Foreseen, Standing
-from nodepool_membership.core.state import edits, state
+from nodepool_membership.core.program import reconcile, storing
+from nodepool_membership.core.state import edits, ledger, state
 from nodepool_membership.core.state.state import State
 
 Breaks = Callable[[pytest.MonkeyPatch], None]
@@ -82,9 +83,21 @@ def an_edit_answers_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(state, "_pardoned", lambda batch, **_: once(batch, canary=True))
 
 
+def a_halt_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a process did not remember what halts adds, where an older status is restored."""
+    monkeypatch.setattr(reconcile, "ledger_of", without_halt)
+    monkeypatch.setattr(storing, "ledger_of", without_halt)
+
+
+def without_halt(status: Status) -> ledger.Ledger | None:
+    known = ledger.ledger_of(status)
+    return None if known is None else replace(known, halt=None)
+
+
 UNASKED = "is wiped, and no approval covers it"
 UNREMOVED = "is removed, nobody asked for it"
 TWICE = "is wiped although it has a node that nobody removed"
+MORE = "more servers are wiped after a whole call was lost"
 SECOND = "a second batch is wiped before the canary is Active, and nobody said so"
 LOST = replace(
     by_name("joined by a yes, then lost under Rejoin"),
@@ -108,6 +121,7 @@ UNDER_WAY = replace(
 AWAY = replace(by_name("twice away, then suspended"), edits={"suspend": (False, True)}, others=("away",))
 FAILED = replace(by_name("a canary that failed"), edits={"suspend": (False, True)}, others=(), templates=False)
 CANARY = replace(by_name("a canary, suspended"), edits={"timeout": (300, 600)}, others=())
+RESTORED = replace(by_name("halted, with a status of before at hand"), edits={"suspend": (False,)}, others=())
 LONG = by_name("twice away, then beside a call that takes long")
 
 
@@ -120,6 +134,7 @@ LONG = by_name("twice away, then beside a call that takes long")
         (absences_outlive_a_suspension, AWAY, 8, TWICE),
         (gaps_do_not_count, LONG, 8, TWICE),
         (a_suspension_answers, FAILED, 6, SECOND),
+        (a_halt_is_forgotten, RESTORED, 6, MORE),
         (an_edit_answers_for_what_is_under_way, CANARY, 6, SECOND),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

@@ -236,4 +236,4 @@ def _ledger(known: tuple[str, Any] | None, stored: Object) -> object:
     jobs = {j["batch"]: j for j in status.get("jobs", [])}
     if ledger.last_batch == status.get("lastBatch") and all(b[0] in jobs for b in open_ones):
         return None
-    return ledger.last_batch, open_ones
+    return ledger.last_batch, open_ones, None if ledger.halt is None else ledger.halt.reason

@@ -9,22 +9,23 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from nodepool_membership.api.membership import Membership
-from nodepool_membership.api.status import Batch, Recovery, Status
+from nodepool_membership.api.status import Batch, Halt, Recovery, Status
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
 
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """The number of the newest batch, and those that are open."""
+    """The number of the newest batch, those that are open, and what halts adds."""
 
     last_batch: int
     open: tuple[Batch, ...]
+    halt: Halt | None = None
 
 
 def ledger_of(status: Status) -> Ledger | None:
     """None while nothing was ever counted."""
-    return None if status.last_batch is None else Ledger(status.last_batch, status.open_batches)
+    return None if status.last_batch is None else Ledger(status.last_batch, status.open_batches, status.halt)
 
 
 def is_behind(status: Status, known: Ledger | None) -> bool:
@@ -40,9 +41,11 @@ def regained(membership: Membership, known: Ledger, now: datetime, settings: Set
 
     Who is off the list by now is let go of: the older status does not tell whether that was asked to be removed. A
     server is named once: where another process has called for it again meanwhile, by the call that the status shows.
+    What halts adds, halts them still. An approval does not count any more: what came of it is not known.
     """
     state = State.of(membership.status).without_queued()
-    state = replace(state, members=state.members & membership.spec.server_ids)
+    members = state.members & membership.spec.server_ids
+    state = replace(state, members=members, halt=state.halt or known.halt, approved=None)
     for batch in known.open:
         left = without_servers(batch, {i for b in state.open_batches if b.batch != batch.batch for i in b.server_ids})
         if left.server_ids:

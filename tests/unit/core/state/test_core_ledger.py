@@ -9,7 +9,7 @@ from datetime import timedelta
 from nodepool_membership.api.names import FINALIZER, RESET_ANNOTATIONS
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
-from nodepool_membership.api.status import Operation, Phase, Status
+from nodepool_membership.api.status import ApprovedPlan, Halt, Operation, Phase, Status
 from nodepool_membership.core.decision.decide import remembered
 from nodepool_membership.core.observed.observation import JobPhase
 from nodepool_membership.core.state.ledger import Ledger, is_behind, ledger_of
@@ -101,3 +101,15 @@ def test_of_a_removal_the_nodes_go_with_their_servers() -> None:
     status = Status(1, last_batch=8, jobs=(a_batch(Phase.RUNNING, A, number=8, job_id=JOB),))
     kept = remembered(an_object(a_spec(A), status), Ledger(7, (removal,)), NOW, SETTINGS)
     assert [(b.server_ids, b.node_ids) for b in kept.jobs] == [((B,), ("b",)), ((A,), ())]
+
+
+def test_a_halt_outlives_an_older_status_and_an_approval_in_it_does_not() -> None:
+    halt = Halt(Reason.TOO_MANY_FAILURES, "3 of 3 were WIPED", NOW)
+    known = ledger_of(Status(last_batch=7, halt=halt))
+    assert known is not None
+    word = ApprovedPlan("plan", "scope", "template", (A,))
+    older = an_object(a_spec(A), Status(1, last_batch=1, approved_plan=word), finalizers=(FINALIZER,))
+    status = remembered(older, known, NOW, SETTINGS)
+    assert (status.halt, status.approved_plan) == (halt, None)
+    newer = an_object(a_spec(A), replace(older.status, halt=replace(halt, message="6 of 6")), finalizers=(FINALIZER,))
+    assert remembered(newer, known, NOW, SETTINGS).halt == newer.status.halt
