@@ -107,16 +107,6 @@ SCENARIOS: Final = (
         servers=4,
     ),
     Scenario(
-        "halted, with a status of before at hand",
-        (an_object("x", Spec(frozenset({0, 1, 2, 3}), batch=3, suspend=True)),),
-        {"suspend": (False, True)},
-        others=("vanish",),
-        breaks_status=True,
-        servers=4,
-        settled=3600,
-        before=("back-up 0", "edit 0 suspend=False", "tick 0 burns", "tick 360"),
-    ),
-    Scenario(
         "two lists",
         (an_object("x", Spec(BOTH)), an_object("y", Spec(OTHER), "other", 2, 50)),
         {"servers": (ONE, OTHER, BOTH)},

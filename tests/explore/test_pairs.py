@@ -83,12 +83,6 @@ def an_edit_answers_for_what_is_under_way(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(state, "_pardoned", lambda batch, **_: once(batch, canary=True))
 
 
-def a_halt_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a process did not remember what halts adds, where an older status is restored."""
-    monkeypatch.setattr(reconcile, "ledger_of", without_halt)
-    monkeypatch.setattr(storing, "ledger_of", without_halt)
-
-
 def without_halt(status: Status) -> ledger.Ledger | None:
     known = ledger.ledger_of(status)
     return None if known is None else replace(known, halt=None)
@@ -121,7 +115,6 @@ UNDER_WAY = replace(
 AWAY = replace(by_name("twice away, then suspended"), edits={"suspend": (False, True)}, others=("away",))
 FAILED = replace(by_name("a canary that failed"), edits={"suspend": (False, True)}, others=(), templates=False)
 CANARY = replace(by_name("a canary, suspended"), edits={"timeout": (300, 600)}, others=())
-RESTORED = replace(by_name("halted, with a status of before at hand"), edits={"suspend": (False,)}, others=())
 LONG = by_name("twice away, then beside a call that takes long")
 
 
@@ -134,7 +127,6 @@ LONG = by_name("twice away, then beside a call that takes long")
         (absences_outlive_a_suspension, AWAY, 8, TWICE),
         (gaps_do_not_count, LONG, 8, TWICE),
         (a_suspension_answers, FAILED, 6, SECOND),
-        (a_halt_is_forgotten, RESTORED, 6, MORE),
         (an_edit_answers_for_what_is_under_way, CANARY, 6, SECOND),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
@@ -169,3 +161,21 @@ def test_a_word_that_is_not_held_against_who_has_joined_before_all_are_read_is_f
     once = decide._Pipeline._standing
     monkeypatch.setattr(decide._Pipeline, "_standing", standing)
     assert UNASKED in replay(scenario, STARTED)[1][0]
+
+
+HALTED = replace(
+    by_name("three at a time"),
+    objects=(an_object("x", Spec(frozenset({0, 1, 2, 3}), batch=3, suspend=True)),),
+    settled=3600,
+    before=("back-up 0", "edit 0 suspend=False", "tick 0 burns", "tick 360"),
+)
+ALONE = ("work 0", "snapshot", "work 0")
+RESTORED = ("restore 0", "tick 0", *ALONE, "tick 1860", *ALONE)
+"""A status of before a whole call was lost is restored. Killed as well, a process knows nothing of it: see P2."""
+
+
+def test_a_halt_that_is_forgotten_where_an_older_status_is_restored_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert replay(HALTED, RESTORED)[1] == ()
+    monkeypatch.setattr(reconcile, "ledger_of", without_halt)
+    monkeypatch.setattr(storing, "ledger_of", without_halt)
+    assert MORE in replay(HALTED, RESTORED)[1][0]
