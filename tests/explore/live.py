@@ -27,7 +27,7 @@ class Fair:
         self._fate = fate
         """What becomes of adds, if it is not the usual."""
         self._due = dict.fromkeys(range(len(world.objects)), float(world.now))
-        self._versions: dict[int, int] = {}
+        self._versions: dict[int, tuple[bool, int, int, int]] = {}
 
     def run(self, seconds: int) -> None:
         """Let so much time pass."""
@@ -47,10 +47,11 @@ class Fair:
 
     def _wake(self) -> None:
         for key, stored in enumerate(self.world.objects):
-            if self._versions.get(key) != stored.generation * 1000 + stored.reset * 10 + stored.uid:
-                self._versions[key] = stored.generation * 1000 + stored.reset * 10 + stored.uid
-                if stored.there:
-                    self._due[key] = self.world.now
+            version = (stored.there, stored.generation, stored.reset, stored.uid)
+            if self._versions.get(key) != version:
+                # That it is gone is a change, too.
+                self._versions[key] = version
+                self._due[key] = self.world.now
 
     def _pass(self, now: int) -> None:
         cloud = physics.advance(self.world.cloud, self.world.now, now)

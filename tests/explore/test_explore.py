@@ -176,6 +176,13 @@ def test_a_fair_world_ends_with_every_server_joined() -> None:
     assert live.of_future(by_name("plain"), by_name("plain").begin()) == []
 
 
+def test_in_a_fair_world_it_is_heard_that_an_object_is_gone() -> None:
+    """What it has claimed is free for others then."""
+    both = ("tick 0", "work 0", "work 1", "snapshot", "work 0", "work 0", "work 1", "snapshot")
+    moves = (*both, "pause 0", "work 0", "snapshot", "work 0", "delete 0", "and then all goes well")
+    assert replay(by_name("two lists"), moves)[1] == ()
+
+
 def test_a_wipe_of_a_server_that_has_a_node_or_is_being_wiped_is_noticed() -> None:
     cloud = physics.Cloud((None, None))
     cloud, told = physics.add(cloud, (0,), 0, 0, "joins")
