@@ -251,7 +251,7 @@ def test_what_the_operator_writes_is_stored_as_it_is(client: Client) -> None:
     client.create("here")
     removal = Batch(
         *(6, Operation.REMOVE, 1, Phase.VERIFYING, 1, "job-6", (IDS[2],), (IDS[2],), NOW, NOW, NOW),
-        *(1, 1, 1, 1, True, True, "settling"),
+        *(1, 1, 1, 1, True, True, True, "settling"),
     )
     failure = Failure(FailureReason.DISK_PARTITIONED, "the disk has partitions: wipe it", 3, 1, (IDS[1],), NOW, 2)
     written = replace(

@@ -163,6 +163,16 @@ def test_a_word_that_is_not_held_against_who_has_joined_before_all_are_read_is_f
     assert UNASKED in replay(scenario, STARTED)[1][0]
 
 
+RELEASED = ("edit 0 removal=Retain", "edit 0 removal=Remove", "tick 60", *LOOK[:1], "snapshot", "work 0")
+
+
+def test_a_release_that_is_forgotten_while_the_removal_is_under_way_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario, moves = by_name("a removal under way, then a yes to another"), (*RELEASED, "and then all goes well")
+    assert replay(scenario, moves)[1] == ()
+    monkeypatch.setattr(edits, "_released", lambda batch, *_, **__: batch)
+    assert "nobody asked" in replay(scenario, moves)[1][0]
+
+
 HALTED = replace(
     by_name("three at a time"),
     objects=(an_object("x", Spec(frozenset({0, 1, 2, 3}), batch=3, suspend=True)),),

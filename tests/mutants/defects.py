@@ -94,13 +94,22 @@ DEFECTS: Final = (
         (
             Edit(
                 "core/state/edits.py",
-                "    stays = several or RemovalPolicy.RETAIN in {spec.removal_policy, state.removal_policy}\n",
-                "    stays = several or spec.removal_policy is RemovalPolicy.RETAIN\n",
+                "RemovalPolicy.RETAIN in {membership.spec.removal_policy, state.removal_policy}\n",
+                "membership.spec.removal_policy is RemovalPolicy.RETAIN\n",
             ),
         ),
         (
             _UNIT + "core/planning/test_core_removing.py::"
             "test_who_left_under_retain_is_not_owed_when_remove_is_seen_together_with_it",
+        ),
+    ),
+    Mutant(
+        "released",
+        "a release while the removal is under way",
+        (Edit("core/servers/removals.py", "    if batch.released:\n        return state\n", ""),),
+        (
+            _UNIT + "core/servers/test_core_removals.py::"
+            "test_who_was_released_while_its_removal_was_under_way_is_not_removed_again",
         ),
     ),
     Mutant(

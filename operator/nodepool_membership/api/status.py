@@ -72,6 +72,8 @@ class Batch:
     """Servers whose node was made by a job that is not ours (rule P17)."""
     part: bool | None = None
     """It is a part of a refused batch, in the search for the servers that the refusal is about (rule P15)."""
+    released: bool | None = None
+    """Of a removal: `spec.removalPolicy` was Retain since the call, so whom it leaves in the pool stays (rule P18)."""
     interrupted: bool | None = None
     """The operator stopped between the intent and the record of its answer."""
     template: str | None = None

@@ -102,6 +102,8 @@ def record(membership: Membership, intent: Batch, answer: Answer, now: datetime,
         membership = replace(membership, status=acknowledge(membership, now, settings))
     state = State.of(membership.status)
     state = replace(state, last_batch=max(state.last_batch, intent.batch))
+    if stored is not None:
+        intent = replace(intent, released=stored.released)
     if stored is None and isinstance(answer, Accepted | Unknown):
         state = _named_by(state, intent)
     # What the answer says holds for the servers as they are listed now, too.
@@ -224,7 +226,7 @@ def _given_back(state: State, intent: Batch, closed: Batch) -> State:
         return state
     before = intent.attempt - 1
     cause = Cause(FailureReason.REMOVAL_FAILED, "an earlier removal failed, see status.jobs", before)
-    return removals.give_back(state, intent.server_ids, cause if before else None)
+    return removals.give_back(state, closed, intent.server_ids, cause if before else None)
 
 
 def _removal_refused(state: State, intent: Batch, answer: Refused, now: datetime, settings: Settings) -> State:
@@ -239,7 +241,7 @@ def _removal_refused(state: State, intent: Batch, answer: Refused, now: datetime
         state = _given_back(state, intent, closed)
     else:
         cause = Cause(FailureReason.REMOVAL_FAILED, text, intent.attempt)
-        state = removals.give_back(state.with_batch(closed), intent.server_ids, cause)
+        state = removals.give_back(state.with_batch(closed), closed, intent.server_ids, cause)
     return _later(state, intent.operation, why, now, settings)
 
 

@@ -43,11 +43,14 @@ def advance(state: State, spec: Spec, seen: Observation, now: datetime, settings
     return state
 
 
-def give_back(state: State, ids: Iterable[str], cause: Cause | None) -> State:
+def give_back(state: State, batch: Batch, ids: Iterable[str], cause: Cause | None) -> State:
     """Servers whose removal did not happen are recorded again, with the cause, if there is one.
 
-    `edits.apply_spec` says then what they are by the spec: members, owed, or released.
+    `edits.apply_spec` says then what they are by the spec: members, owed, or released. Of a released batch nobody is:
+    who is on the list by now is taken up like any other Active node.
     """
+    if batch.released:
+        return state
     ids = frozenset(ids)
     return replace(state, members=state.members | ids).with_causes((i, cause) for i in ids if cause is not None)
 
@@ -88,7 +91,7 @@ def _advance(state: State, spec: Spec, batch: Batch, evidence: Evidence) -> Stat
             batch.attempt,
             now + backoff(batch.attempt, batch.batch, evidence.settings) if batch.attempt < spec.max_attempts else None,
         )
-        state = give_back(state, [server_id], cause)
+        state = give_back(state, batch, [server_id], cause)
     return state
 
 

@@ -12,7 +12,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.names import FINALIZER
 from nodepool_membership.api.reasons import PREFLIGHT, FailureReason, Reason
 from nodepool_membership.api.spec import RemovalPolicy, Spec
-from nodepool_membership.api.status import Operation, Recovery
+from nodepool_membership.api.status import Batch, Operation, Recovery
 from nodepool_membership.core.state.requests import Reset, reconcile_requested, reset_requested
 from nodepool_membership.core.state.settings import Settings
 from nodepool_membership.core.state.state import State
@@ -68,10 +68,12 @@ def apply_spec(state: State, membership: Membership) -> State:
     """
     desired = membership.spec.server_ids
     recorded = state.members | state.surplus
-    surplus = _surplus(state, recorded, membership)
+    stays = _may_stay(state, membership)
+    surplus = _surplus(recorded, membership, stays=stays)
     state = replace(
         state,
         members=recorded if recorded <= desired else recorded & desired,
+        batches=tuple(_released(b, desired, stays=stays) for b in state.batches),
         surplus=surplus,
         removal_policy=membership.spec.removal_policy,
     )
@@ -86,12 +88,23 @@ def apply_spec(state: State, membership: Membership) -> State:
     return state.without_causes(forgotten)
 
 
-def _surplus(state: State, recorded: frozenset[str], membership: Membership) -> frozenset[str]:
-    spec = membership.spec
-    # Of several edits that are seen at once nobody knows the order, nor what the policy was between them: an id that
-    # may have left under Retain is released.
+def _may_stay(state: State, membership: Membership) -> bool:
+    """Whether an id that is off the list may have been off it under Retain, so that it is released."""
+    # Of several edits that are seen at once nobody knows the order, nor what the policy was between them.
     several = membership.metadata.generation - membership.status.observed_generation > 1 + membership.metadata.deleting
-    stays = several or RemovalPolicy.RETAIN in {spec.removal_policy, state.removal_policy}
+    return several or RemovalPolicy.RETAIN in {membership.spec.removal_policy, state.removal_policy}
+
+
+def _released(batch: Batch, desired: frozenset[str], *, stays: bool) -> Batch:
+    """A removal under way, with whether whom it leaves in the pool is let go of."""
+    if not batch.is_open or batch.operation is not Operation.REMOVE:
+        return batch
+    released = ((stays or batch.released) and not desired.issuperset(batch.server_ids)) or None
+    return batch if released == batch.released else replace(batch, released=released)
+
+
+def _surplus(recorded: frozenset[str], membership: Membership, *, stays: bool) -> frozenset[str]:
+    spec = membership.spec
     off_the_list = frozenset[str]() if stays else recorded - spec.server_ids
     if not membership.metadata.deleting:
         return off_the_list

@@ -191,6 +191,40 @@ def test_an_edit_during_that_wait_is_honoured() -> None:
     assert run.status.joined == 2
 
 
+@pytest.mark.parametrize("separately", [True, False])
+@pytest.mark.parametrize("ends", [JobPhase.FAILED, JobPhase.SUCCEEDED])
+def test_who_was_released_while_its_removal_was_under_way_is_not_removed_again(
+    ends: JobPhase, *, separately: bool
+) -> None:
+    """Retain, then Remove again: a new word is about those who leave the list after it."""
+    run = owing(A, B)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    run.edit(a_spec(D))
+    if separately:
+        run.step()
+    run.edit(removing_spec(D))
+    run.step()
+    run.cloud.jobs = a_job(ends, "no")
+    for _ in range(3):
+        run.wait(WINDOW + DELAY)
+        assert removal(run) == ()
+    assert (run.status.members, run.status.surplus, run.causes) == ((D,), 0, {})
+
+
+def test_who_was_put_back_while_its_removal_was_under_way_and_left_again_is_owed() -> None:
+    run = owing(A)
+    run.wait(DELAY)
+    removal(run, Accepted(JOB))
+    for spec in (a_spec(D), a_spec(A, D), removing_spec(A, D), removing_spec(D)):
+        run.edit(spec)
+        run.step()
+    run.cloud.jobs = a_job(JobPhase.FAILED, "no")
+    run.step()
+    run.wait(WINDOW + DELAY)
+    assert removal(run) == (A,)
+
+
 def test_a_refused_removal_costs_an_attempt_and_blames_the_call_with_its_remedy() -> None:
     run = owing(A, B)
     run.wait(DELAY)
