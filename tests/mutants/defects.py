@@ -104,15 +104,6 @@ DEFECTS: Final = (
         ),
     ),
     Mutant(
-        "released",
-        "a release while the removal is under way",
-        (Edit("core/servers/removals.py", "    if batch.released:\n        return state\n", ""),),
-        (
-            _UNIT + "core/servers/test_core_removals.py::"
-            "test_who_was_released_while_its_removal_was_under_way_is_not_removed_again",
-        ),
-    ),
-    Mutant(
         "i",
         "reading what changed before a removal goes out",
         (

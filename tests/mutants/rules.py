@@ -327,8 +327,11 @@ MUTANTS: Final = (
         ),
         ("tests/unit/core/planning/test_core_approval.py",),
     ),
+)
+
+FINER: Final = (
     Mutant(
-        "P29",
+        "joined-early",
         "the end of a word for whoever joined before all memberships were read",
         (
             Edit(
@@ -339,9 +342,14 @@ MUTANTS: Final = (
         ),
         ("tests/unit/core/planning/test_core_approval.py",),
     ),
-)
-
-FINER: Final = (
+    Mutant(
+        "released",
+        "a release while the removal is under way",
+        (Edit("core/servers/removals.py", "    if batch.released:\n        return state\n", ""),),
+        (
+            "tests/unit/core/servers/test_core_removals.py::test_who_was_released_while_its_removal_was_under_way_is_not_removed_again",
+        ),
+    ),
     Mutant(
         "suspension",
         "the difference between an edit and a suspension",
