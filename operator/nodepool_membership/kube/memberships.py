@@ -40,7 +40,8 @@ _EVERYWHERE: Final = path("/apis", GROUP, VERSION, PLURAL)
 _TEXTS: Final = frozenset({"message"})
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _IDS_OF_THE_CLOUD: Final = frozenset({"jobID", "lastJobID", "nodeIDs"})
-_PAGE: Final = 200
+_PAGE: Final = 50
+"""Of whole objects, at most: a page is in memory several times over while it is read."""
 
 
 class Memberships:
