@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from controlplane import ensure_binaries, ensure_helm, tried
 from gitops.judges import conditions_program
+from nodepool_membership import redaction
 
 _QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile("ci", derandomize=True, deadline=None, database=None, suppress_health_check=_QUIET)
@@ -81,3 +82,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         tried.note(passed, failed)
     told = f"{passed.total()} passed, {failed.total()} failed, {skipped.total()} skipped"
     terminalreporter.write_line(f"cluster tests: {told}")
+
+
+@pytest.fixture
+def own_redactor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registered values of one test only: a word that is a secret for the process is missing in the texts of others."""
+    redactor = redaction.Redactor()
+    for name in ("register", "redact", "redact_json"):
+        monkeypatch.setattr(redaction, name, getattr(redactor, name))

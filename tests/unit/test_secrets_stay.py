@@ -183,12 +183,14 @@ async def test_what_others_chose_as_their_secrets_is_missing_in_no_ledger(monkey
     assert f"of us: {redaction.REDACTED}" in written
 
 
+@pytest.mark.usefixtures("own_redactor")
 @pytest.mark.parametrize(
     "word", ["CCE.01400001", "servers+joined", "aaaaaaaa-bbbb-cccc-dddd-000000000001", "ServerInUse"], ids=str
 )
 @pytest.mark.parametrize("kind", ["secretKey", "token"])
 def test_what_a_tenant_chose_as_its_secret_is_missing_in_its_own_texts_only(kind: str, word: str) -> None:
     """Decisions read codes and ids in texts of the cloud, and an engineer reads the rest."""
+    KEY.register()
     values = {kind: word.encode()} | ({"accessKey": b"HPUAQ7XKZ3M5T9WB2CDF"} if kind == "secretKey" else {})
     parse_credentials(values, "attackers")
     said = f"3 servers joined, ServerInUse: aaaaaaaa-bbbb-cccc-dddd-000000000001, CCE.01400001: {KEY.secret_key}"
@@ -204,6 +206,16 @@ def test_what_a_tenant_chose_as_its_secret_is_missing_in_its_own_texts_only(kind
     with redaction.done_for("others with the same secret"):
         parse_credentials(values, "others with the same secret")
         assert redaction.REDACTED in redaction.redact(said.replace(KEY.secret_key, ""))
+
+
+@pytest.mark.usefixtures("own_redactor")
+def test_no_secret_hides_by_which_code_a_call_was_refused() -> None:
+    """Also where it is not known for whom the call was made."""
+    redaction.register("CCE.01400001")
+    body = json.dumps({"error_code": "CCE.01403003", "error_msg": "ak CCE.01400001 not exist"}).encode()
+    error = from_answer(httpx.Response(403), body, changes=True)
+    assert error.code == "CCE.01403003"
+    assert redaction.REDACTED in error.message
 
 
 async def test_a_status_that_says_the_same_is_not_written_again() -> None:

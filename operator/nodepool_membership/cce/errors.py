@@ -25,6 +25,8 @@ from nodepool_membership.net.causes import explain
 MIN_RETRY_AFTER: Final = 1.0
 MAX_RETRY_AFTER: Final = 600.0
 _MAX_TEXT: Final = 2000
+_KNOWN_FORM: Final = re.compile(r"[A-Z][A-Za-z_]{1,15}\.\d{3,10}", re.ASCII)
+"""The form of the cloud's own codes, which no key or token has."""
 
 
 class CloudError(Exception):
@@ -39,7 +41,8 @@ class CloudError(Exception):
         self.message = redaction.redact(message)
         super().__init__(self.message)
         self.status = status
-        self.code = code and redaction.redact(code)
+        # What follows is decided by it, whatever somebody has as its secret.
+        self.code = code if code and _KNOWN_FORM.fullmatch(code) else code and redaction.redact(code)
         self.request_id = request_id and redaction.redact(request_id)
 
     def __str__(self) -> str:

@@ -80,6 +80,7 @@ async def test_what_is_no_token_asks_nobody(server: Server, reviews: Reviews, to
     assert server.asked == []
 
 
+@pytest.mark.usefixtures("own_redactor")
 async def test_words_shown_as_a_token_are_missing_in_no_text_of_a_tenant(server: Server, reviews: Reviews) -> None:
     """Whoever reaches the port may show what he likes; a token that is good is one that somebody else issued."""
     said = "450 servers joined of 450"

@@ -56,6 +56,7 @@ def test_each_step_of_a_batch_is_one_line(caplog: pytest.LogCaptureFixture) -> N
     assert logged(running, over, caplog) == [("INFO", "BatchSucceeded"), ("INFO", "Succeeded")]
 
 
+@pytest.mark.usefixtures("own_redactor")
 async def test_nothing_that_a_tenant_chose_as_its_secret_is_missing_where_others_are_worked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
