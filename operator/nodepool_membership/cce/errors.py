@@ -42,7 +42,7 @@ class CloudError(Exception):
         super().__init__(self.message)
         self.status = status
         # What follows is decided by it, whatever somebody has as its secret.
-        self.code = code if code and _KNOWN_FORM.fullmatch(code) else code and redaction.redact(code)
+        self.code = code if code is None or _KNOWN_FORM.fullmatch(code) else redaction.redact(code)
         self.request_id = request_id and redaction.redact(request_id)
 
     def __str__(self) -> str:

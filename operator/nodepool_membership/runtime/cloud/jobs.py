@@ -19,8 +19,6 @@ _log = logging.getLogger(__name__)
 
 _SHARE: Final = 0.9
 """Of a poll interval: the next poll of a key comes up to a tenth earlier."""
-
-
 MAX_KEPT: Final = 20_000
 """Sub jobs of all reports that are kept: about 20 MB where each has the longest text."""
 
