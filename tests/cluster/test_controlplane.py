@@ -1,6 +1,7 @@
 """The test control plane is what the other cluster tests take it for, and leaves nothing behind."""
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -208,6 +209,21 @@ def up(workdir: Path) -> tuple[subprocess.Popen[str], dict[str, int]]:
         process.kill()
         process.communicate()
         raise
+
+
+def test_a_signal_that_another_of_its_threads_is_given_ends_it_too(tmp_path: Path) -> None:
+    """The kernel gives it to any thread that does not hold it back."""
+    process, pids = up(tmp_path / "work")
+    try:
+        (other,) = {int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()} - {process.pid}
+        assert ctypes.CDLL(None).tgkill(process.pid, other, signal.SIGTERM) == 0
+        assert process.wait(20) == 0
+        wait_until(lambda: not any(running(pid) for pid in pids.values()))
+    finally:
+        process.kill()
+        process.communicate()
+        for pid in filter(running, pids.values()):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(("kill", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 0), (signal.SIGINT, 0)])

@@ -1,6 +1,7 @@
 """The command line: `python -m controlplane build`, `up`, `program` and `pin` (with `tests` on PYTHONPATH)."""
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -43,13 +44,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _up(workdir: Path | None) -> None:
-    ends = {signal.SIGINT, signal.SIGTERM}
+    ended, ends = os.pipe()
+    os.set_blocking(ends, False)
     with ControlPlane(workdir) as control_plane:
-        # Held back until it is waited for: one that came right before a `pause` would be slept through.
-        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        # Whichever thread gets the signal, and also right before it is waited for: a byte stays until it is read.
+        signal.set_wakeup_fd(ends)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
         print(f"export KUBECONFIG={control_plane.admin_kubeconfig}")
         print(f"export PATH={control_plane.binaries.directory}:$PATH", flush=True)
-        signal.sigwait(ends)
+        os.read(ended, 1)
 
 
 if __name__ == "__main__":
