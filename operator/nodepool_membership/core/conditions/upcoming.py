@@ -11,6 +11,7 @@ from nodepool_membership.api.membership import Membership
 from nodepool_membership.api.reasons import HOLDS_NODE, FailureReason
 from nodepool_membership.api.spec import Approval
 from nodepool_membership.api.status import Batch, Failure, Operation, Phase, Status
+from nodepool_membership.core.servers import batches
 from nodepool_membership.core.state.failures import cause_of
 from nodepool_membership.core.state.requests import paused
 from nodepool_membership.core.state.settings import Settings
@@ -129,6 +130,8 @@ def next_time(
 
     `stopped`: calls are kept from being made by what only a person ends.
     """
+    # No call is made before a running job ends, which has no known time.
+    stopped = stopped or batches.fill_all_turns(status.open_batches, membership.spec, now)
     moments = [moment for batch in status.open_batches if (moment := settles(batch, settings)) is not None]
     suspended, deleting = membership.spec.suspend, membership.metadata.deleting
     if not suspended and not deleting:

@@ -26,7 +26,7 @@ def may_add(membership: Membership, state: State, now: datetime) -> bool:
         return True
     waits = state.halt is not None or state.recovers(now) or state.waits_until(Operation.ADD, now) is not None
     waits = waits or gates.paused_object(membership) is not None
-    return not waits and batches.in_flight(state, spec, now) < spec.max_parallel_jobs
+    return not waits and not batches.fill_all_turns(state.open_batches, spec, now)
 
 
 def next_add(  # noqa: PLR0911 - a chain of questions: the first that has an answer ends it
@@ -92,7 +92,7 @@ def _planned(  # noqa: C901, PLR0911 - a chain of questions: the first that has 
     blocked = gates.before_call(membership, state, wanted, seen, now)
     if isinstance(blocked, Step) and blocked.blocker is not None:
         return blocked
-    if batches.in_flight(state, spec, now) >= spec.max_parallel_jobs:
+    if batches.fill_all_turns(state.open_batches, spec, now):
         return Step(state, more=True)
     if blocked is not None:
         return blocked

@@ -60,7 +60,7 @@ def may_remove(membership: Membership, state: State, now: datetime, settings: Se
         and not membership.spec.suspend
         and not waits
         and now >= settled_at(state, now, settings)
-        and batches.in_flight(state, membership.spec, now) < membership.spec.max_parallel_jobs
+        and not batches.fill_all_turns(state.open_batches, membership.spec, now)
     )
 
 
@@ -126,7 +126,7 @@ def next_removal(  # noqa: C901, PLR0911 - a chain of questions: the first that 
     )
     if isinstance(blocked, Step) and blocked.blocker is not None:
         return blocked
-    if batches.in_flight(state, spec, now) >= spec.max_parallel_jobs:
+    if batches.fill_all_turns(state.open_batches, spec, now):
         return Step(state, more=True)
     if blocked is not None:
         return blocked

@@ -73,9 +73,13 @@ def is_overdue(batch: Batch, spec: Spec, now: datetime) -> bool:
     return now > begun(batch, now) + timedelta(seconds=spec.join_timeout_seconds) + JOB_GRACE
 
 
-def in_flight(state: State, spec: Spec, now: datetime) -> int:
-    """Jobs that may be running in the cloud, of adds and removals. One that is overdue keeps no other from its turn."""
-    return sum(1 for b in state.open_batches if b.settling_since is None and not is_overdue(b, spec, now))
+def fill_all_turns(live: Iterable[Batch], spec: Spec, now: datetime) -> bool:
+    """Whether as many jobs may be running as are allowed, of adds and removals.
+
+    One that is overdue keeps no other from its turn. `live`: the open batches.
+    """
+    running = sum(1 for b in live if b.settling_since is None and not is_overdue(b, spec, now))
+    return running >= spec.max_parallel_jobs
 
 
 def is_watched(batch: Batch) -> bool:

@@ -13,7 +13,7 @@ from nodepool_membership.api.status import Batch, Halt, Hold, Phase, Recovery, S
 from nodepool_membership.core.decision.decide import Schedule
 from nodepool_membership.core.decision.record import Accepted, NotNow, Refused, Unknown
 from nodepool_membership.core.observed.catalogue import refusal
-from nodepool_membership.core.observed.observation import JobPhase, NamespaceState, Trouble
+from nodepool_membership.core.observed.observation import JobPhase, JobReport, NamespaceState, Trouble
 from nodepool_membership.core.observed.rivals import Rival
 from unit.core_builders import (
     JOB,
@@ -147,6 +147,23 @@ def test_a_removal_waits_for_the_job_of_its_server_to_end_and_that_is_told() -> 
         run.wait(SETTINGS.removal_delay)
     run.cloud.jobs = a_job(JobPhase.SUCCEEDED)
     assert run.step(Accepted(JOB)).intent is not None
+
+
+def test_what_waits_for_a_running_job_to_make_room_has_no_time() -> None:
+    spec = replace(a_spec(A, B, removal=RemovalPolicy.REMOVE), max_parallel_jobs=1)
+    run = Run(an_object(spec))
+    run.step(Accepted(JOB))
+    run.cloud.jobs, run.cloud.nodes = a_job(JobPhase.SUCCEEDED), active([A, B])
+    run.step()
+    run.edit(replace(spec, server_ids=frozenset({A, C})))
+    run.step(Accepted("second"))
+    run.cloud.jobs = {"second": JobReport("second", JobPhase.RUNNING)}
+    run.step()
+    assert (run.status.surplus, len(run.status.open_batches), run.status.next_time) == (1, 1, None)
+    run.edit(replace(run.membership.spec, max_parallel_jobs=2))
+    run.step()
+    assert run.status.surplus_since is not None
+    assert run.status.next_time == run.status.surplus_since + SETTINGS.removal_delay
 
 
 @pytest.mark.parametrize("namespace", [False, True])
