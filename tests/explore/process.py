@@ -351,6 +351,7 @@ _PERFORM: Final[dict[type, Callable[[Run, Any], Any]]] = {
     fx.Sleep: lambda _run, _: None,
     fx.Forget: Run._forget,
     fx.TakeOver: Run._note,
+    # The patience of whoever waits for the others is over, and it goes on without them.
     fx.WaitForOthers: lambda _run, _: None,
     fx.RecallLedger: Run._recall,
     fx.KeepLedger: Run._keep,

@@ -142,7 +142,7 @@ def test_a_defect_between_two_features_is_found(
 
 LOOK = ("work 0", "work 1", "snapshot", "work 0")
 STARTED = (
-    *("tick 360", "work 0", "work 1 0=away", "snapshot", "work 0"),
+    *("tick 360", "work 0", "work 1 1=away", "snapshot", "work 0"),
     "vanish 0",
     *(("tick 360", *LOOK, "work 1") * 3),
     *("tick 1860", *LOOK),

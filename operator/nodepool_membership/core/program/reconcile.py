@@ -53,11 +53,15 @@ def reconcile(key: Key, settings: Settings) -> Program[Requeue | None]:
     Raises:
         StoreError: the API server refused or did not answer; the key is to be tried again.
     """
+    wait = yield from WaitForOthers(key)
+    if wait is not None:
+        return Requeue(Schedule.NOW, at_least=wait)
     found = yield from ReadObject(key)
     if found is None:
         yield from Forget(key)
         return None
     memory = yield from TakeOver(found)
+    # Whoever was to be read by itself waits for the rest of them, too.
     wait = yield from WaitForOthers(key)
     if wait is not None:
         return Requeue(Schedule.NOW, at_least=wait)

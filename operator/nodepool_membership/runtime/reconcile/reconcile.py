@@ -114,17 +114,14 @@ class Reconciler:
             InvalidObjectError: the object does not read.
         """
         with redaction.done_for(key[0]):
-            return await self._reconcile(key)
+            async with Run(self._parts) as run:
+                requeue = await run.to_the_end(reconcile(key, self._settings))
+                return None if requeue is None else self._seconds(requeue, run.found)
 
-    async def _reconcile(self, key: Key) -> float | None:
-        wait = self._parts.initial_sync.wait_for_others(key)
-        if wait is not None:
-            return wait
-        async with Run(self._parts) as run:
-            requeue = await run.to_the_end(reconcile(key, self._settings))
-            return None if requeue is None or run.found is None else self._seconds(requeue, run.found)
-
-    def _seconds(self, requeue: Requeue, found: Membership | UnreadableStatus) -> float:
+    def _seconds(self, requeue: Requeue, found: Membership | UnreadableStatus | None) -> float:
+        if found is None:
+            # It was not its turn to be read yet.
+            return requeue.at_least
         jitter = random.uniform(-1, 1)  # noqa: S311 - spreads load, protects nothing
         now = self._parts.now()
         return self._intervals.seconds(requeue, found.spec.node_pool, found.metadata.uid, now, jitter)

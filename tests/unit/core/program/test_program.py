@@ -44,6 +44,7 @@ from nodepool_membership.core.program.effects import (
     StoreError,
     TakeOver,
     TellWithheld,
+    WaitForOthers,
     WriteStatus,
 )
 from nodepool_membership.core.program.memory import Memory
@@ -79,6 +80,14 @@ def test_witness_finalizer_lease_reservation_intent_call_record() -> None:
         "WriteStatus",
     ]
     assert phases(world) == [Phase.SUBMITTING, Phase.RUNNING]
+
+
+def test_before_the_others_are_read_it_is_not_read_itself_and_comes_back_when_they_may_be() -> None:
+    world = World(new())
+    told: list[Effect[object]] = []
+    world.answers[WaitForOthers], world.told = 7.5, told.append
+    assert world.run() == Requeue(Schedule.NOW, at_least=7.5)
+    assert [type(effect) for effect in told] == [WaitForOthers]
 
 
 @pytest.mark.parametrize(("guard", "last"), [(AskLease, "AskLease"), (Reserve, "Reserve")])
