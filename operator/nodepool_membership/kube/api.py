@@ -237,8 +237,6 @@ class KubeApi:
             "Accept": accept,
             "Content-Type": content_type,
             "User-Agent": USER_AGENT,
-            # Unpacking a large object costs both sides more than sending it does.
-            "Accept-Encoding": "identity",
         }
         url = self._login.server + resource + (f"?{urlencode(query)}" if query else "")
         try:

@@ -83,6 +83,8 @@ def open_session(
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=limit, ssl=login.ssl_context, socket_factory=sockets.make),
         middlewares=(*middlewares, log_in_at_the_proxy),
+        # Unpacking a large object costs both sides more than sending it does.
+        headers={"Accept-Encoding": "identity"},
         response_class=response_class,
         proxy=None if proxy is None else proxy.url,
         # The environment is read in one place, `net.proxies`.
