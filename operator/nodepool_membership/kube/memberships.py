@@ -4,6 +4,7 @@ Not for: when to write what (`core`, `runtime`). Every write names the resourceV
 returns the new one. Errors: `kube.errors`; none of them is retried here.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterable
@@ -85,11 +86,17 @@ class Memberships:
         A list costs the API server a fraction of what it costs to read each object by itself.
         """
         for scope in [path("/apis", GROUP, VERSION, "namespaces", n, PLURAL) for n in namespaces] or [_EVERYWHERE]:
-            token: str | None = None
-            while token != "":
-                page, token = parse_page(await self._page(scope, token))
-                for found in page:
-                    yield found
+            asked: asyncio.Task[bytes] | None = asyncio.create_task(self._page(scope, None))
+            try:
+                while asked is not None:
+                    page, token = parse_page(await asked)
+                    # The API server makes the next page while this one is worked.
+                    asked = asyncio.create_task(self._page(scope, token)) if token else None
+                    for found in page:
+                        yield found
+            finally:
+                if asked is not None:
+                    asked.cancel()
 
     async def _page(self, scope: str, token: str | None) -> bytes:
         """The page that follows `token`, of as many objects as their bytes allow."""
