@@ -209,6 +209,21 @@ def test_memberships_that_are_made_and_deleted_without_end(arena: Arena) -> None
     assert hammer.blows > 10
 
 
+def test_a_list_with_ids_of_others_that_is_edited_without_end(arena: Arena) -> None:
+    victims = {name: server_ids(2, name) for name in ("first", "second", "third")}
+    theirs = [i for ids in victims.values() for i in ids]
+    attacker = arena.attacker
+    attacker.create(MembershipSpec("edited", theirs, arena.simulator.url, attacker.namespace)).raise_for_status()
+
+    def blow(number: int) -> None:
+        attacker.edit("edited", {"serverIDs": [*theirs, *server_ids(1, f"blow-{number}")]})
+
+    with Hammer(blow, pause=1 / 36) as hammer:
+        for name, ids in victims.items():
+            arena.join(name, ids)
+    assert hammer.blows > 10
+
+
 def test_connections_that_ask_for_metrics_without_end(arena: Arena) -> None:
     url = f"http://127.0.0.1:{arena.operator.port}/metrics"
     with (

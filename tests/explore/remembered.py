@@ -54,7 +54,10 @@ def _claims_without_time(blob: bytes) -> tuple[Any, tuple[int, ...], tuple[datet
     entries = sorted((entry >> 18, order[entry >> 2 & 0xFFFF], entry & 3) for bucket in buckets for entry in bucket)
     aside = sorted((order[n], sorted(digests)) for kept in claims._aside.values() for n, digests in kept.items())
     told = [
-        (s.key, s.uid, s.digest, sorted(s.reserved), s.contested, s.live, s.lost, s.called, claims._binds(s))
+        (
+            *(s.key, s.uid, s.digest, sorted(s.reserved), s.contested),
+            *(s.live, s.lost, s.called, s.trusted, s.hides, claims._binds(s)),
+        )
         for _, s in slots
     ]
     overs = tuple(-1 if s.over is None else int((s.over - EPOCH).total_seconds()) for _, s in slots)

@@ -58,6 +58,14 @@ class Attacker:
     def delete(self, name: str) -> None:
         self._http.delete(f"{_PATH}/{self.namespace}/nodepoolmemberships/{name}").raise_for_status()
 
+    def edit(self, name: str, spec: Mapping[str, object]) -> None:
+        """Merge into the spec of a membership."""
+        self._http.patch(
+            f"{_PATH}/{self.namespace}/nodepoolmemberships/{name}",
+            json={"spec": spec},
+            headers={"Content-Type": "application/merge-patch+json"},
+        ).raise_for_status()
+
     def create_secrets(self, names: Iterable[str], data: Mapping[str, bytes]) -> None:
         encoded = {k: base64.b64encode(v).decode() for k, v in data.items()}
 

@@ -74,6 +74,14 @@ class ClaimedServers:
         return hash((self.listed, self.members, self.open, self.held, self.lost))
 
     @property
+    def called(self) -> int:
+        """Equal where calls may have been about the same servers; 0 where this operator knows of none."""
+        if self.only_lists:
+            return 0
+        # What was lost may have been about any that it lists.
+        return hash((self.listed if self.lost else None, self.members, self.open, self.held)) or 1
+
+    @property
     def all_ids(self) -> frozenset[str]:
         return self.listed.union(self.members, self.open, self.held)
 
@@ -133,7 +141,9 @@ class Claimant:
     live: bool
     """An earlier call may still act on one of its servers."""
     lost: bool
-    called: bool
+    called: int
+    """Stands for the servers that calls of it may have been about; 0 for none."""
+    trusted: bool
     """It stood there with earlier calls or members when it was read first: proven until its credentials are tried."""
     reserved: frozenset[str] = frozenset()
     """Ids of an intent, until a status that holds them is stored or read."""
@@ -143,6 +153,9 @@ class Claimant:
     """When another let go of one of its ids last: what that one's calls did, earlier listings do not show (P1)."""
     over: datetime | None = None
     """Its claims count no more; from this moment on not even those of its open batches do."""
+    hides: bool = False
+    """Once it is over: listings from before may not show what calls of it did. Who merely lists a server, which
+    anybody may do as often as they like, puts off the calls of nobody."""
 
     @property
     def age(self) -> tuple[datetime, str]:
@@ -170,7 +183,7 @@ class Claimant:
     def now_reads_by(self, source: int) -> None:
         """Its spec names these credentials and this pool; others than before prove nothing by what was called."""
         if self.source != source:
-            self.source, self.called = source, False
+            self.source, self.trusted = source, False
 
     def is_home(self, other: "Claimant") -> bool:
         """Whether they are of one namespace."""

@@ -125,7 +125,7 @@ class Claims:
         self._index_all(membership.metadata.namespace)
         self._proven[source] = saw
         _, slot = self._find(membership)
-        if slot is not None and slot.called and slot.contested and not saw:
+        if slot is not None and slot.trusted and slot.contested and not saw:
             self._wake_all()
 
     def rivals(self, membership: Membership) -> Rivals:
@@ -200,7 +200,8 @@ class Claims:
         number = self._free_number(meta.namespace, needed=named.is_live or bool(named.members))
         if before is not None:
             same = self._slots[before].uid == meta.uid
-            self._end(before, timedelta() if same and not named.lost else self._linger)
+            linger = timedelta() if same and not named.lost else self._linger
+            self._end(before, linger, kept=named.called if same else 0)
         self._slots[number] = Claimant(
             key,
             meta.uid,
@@ -209,7 +210,8 @@ class Claims:
             source_of(found),
             live=named.is_live,
             lost=named.lost,
-            called=before is None and has_called(found),
+            called=named.called,
+            trusted=before is None and has_called(found),
         )
         if before is not None:
             self._slots[number].inherit(self._slots[before], self._freed)
@@ -256,7 +258,7 @@ class Claims:
         if not ids:
             return
         self._index_all(slot.key[0])
-        slot.digest, slot.live, slot.reserved = named.digest, named.is_live, frozenset()
+        slot.digest, slot.called, slot.live, slot.reserved = named.digest, named.called, named.is_live, frozenset()
         for server_id, strength in named.strengths(ids):
             if self._index.set(number, hash(server_id), strength) and slot.contested:
                 self._let_go(number, server_id)
@@ -272,16 +274,20 @@ class Claims:
         self._last = number
         return number
 
-    def _end(self, number: int, linger: timedelta) -> None:
-        """The claims of a slot count no more; those on servers that a call may still act on only after `linger`."""
+    def _end(self, number: int, linger: timedelta, kept: int = 0) -> None:
+        """The claims of a slot count no more; those on servers that a call may still act on only after `linger`.
+
+        `kept`: what stands for the servers that calls may have been about which the slot after it claims.
+        """
         slot = self._slots[number]
+        slot.hides = bool(slot.reserved) or slot.called not in {0, kept}
         slot.over = self._now() + (linger if slot.live or slot.reserved else timedelta())
         self._over.add(number)
         self._take_aside(slot.key[0], number)
         self._waiting.discard(number)
         if slot.contested:
             # Which ids it lets go is not known, so everybody who waits for one looks again.
-            self._freed = self._now()
+            self._freed = self._now() if slot.hides else self._freed
             self._wake_all()
 
     def _wake_all(self) -> None:
@@ -308,7 +314,7 @@ class Claims:
                 mine = strength
             elif candidate.over is None or slot.fears(candidate, strength, now):
                 others.append((candidate, strength))
-            elif candidate.over <= now:  # Else it let go when it ended, which is noted.
+            elif candidate.over <= now and candidate.hides:  # Else it let go when it ended, which is noted.
                 slot.note_freed(candidate.over)
         return mine, others
 
@@ -344,7 +350,7 @@ class Claims:
 
     def _binds(self, other: Claimant) -> bool:
         """Whether that it names a server counts in other namespaces, too. What is over names none any more."""
-        return other.over is None and self._proven.get(other.source, other.called)
+        return other.over is None and self._proven.get(other.source, other.trusted)
 
     def _let_go(self, number: int, server_id: str) -> None:
         """A slot claims an id less than before: whoever claims it, too, looks again, and anew."""
@@ -368,7 +374,7 @@ class Claims:
         self._index.sweep(sweep.next, last, sweep.numbers)
         sweep.next = last
         if last == self._index.buckets:
-            if any(self._slots[number].contested for number in sweep.numbers):
+            if any(slot.contested and slot.hides for slot in map(self._slots.__getitem__, sweep.numbers)):
                 self._freed = self._now()
             for number in sweep.numbers:
                 self._used[self._slots.pop(number).key[0]] -= 1

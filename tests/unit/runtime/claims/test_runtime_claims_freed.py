@@ -8,7 +8,7 @@ import pytest
 from unit.claims_world import World, having, intent, of, with_open
 from unit.core_builders import SECOND, WINDOW, servers
 
-X, Y = servers(2)
+X, Y, Z = servers(3)
 
 
 @pytest.mark.parametrize("ended", ["joined and left the list", "given up by an edit", "gone with its object"])
@@ -33,6 +33,29 @@ def test_what_another_let_go_is_not_absent_by_what_was_listed_before(ended: str)
     assert freed is not None
     assert freed > listed
     assert world.claims.reserve(mine, intent(X), freed)
+
+
+@pytest.mark.parametrize("swept", [False, True])
+@pytest.mark.parametrize("ended", ["given up by an edit", "given up by one with members", "gone with its object"])
+def test_whoever_only_listed_a_server_hides_nothing_when_it_lets_go(ended: str, swept: bool) -> None:
+    """Else an editor who lists servers of others and edits that list without end puts off their calls without end."""
+    world, mine = World(), of("mine", X)
+    with_members = ended == "given up by one with members"
+    theirs = having(of("theirs", X, Z), (Z,)) if with_members else of("theirs", X)
+    world.sees(mine, theirs)
+    listed = world.now
+    world.now += SECOND
+    match ended:
+        case "gone with its object":
+            world.claims.drop(("ns", "theirs"))
+        case "given up by an edit":
+            world.sees(of("theirs", Y))
+        case _:
+            world.sees(having(of("theirs", Y, Z), (Z,)))
+    for _ in range(4 if swept else 0):
+        world.sees(mine)
+    assert world.better(mine) == {}
+    assert world.claims.reserve(mine, intent(X), listed)
 
 
 def test_what_an_object_that_is_gone_had_open_is_not_absent_by_what_was_listed_in_its_window() -> None:
