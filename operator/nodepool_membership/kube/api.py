@@ -215,6 +215,8 @@ class KubeApi:
             status, answer = response.status, await _read(response, max_bytes)
             if status >= 400:
                 raise error_for(status, answer)
+            if not answer.startswith(b"{"):
+                raise UnansweredError(f"{status} without a JSON object, as a proxy answers that is not the API server")
             outcome = "ok"
         except KubeError as error:
             outcome = error.outcome()
@@ -259,8 +261,5 @@ class KubeApi:
             answer = await self.request("discovery", "GET", path("/apis", group, version))
         except GoneError:
             return False
-        try:
-            listing = json.loads(answer)
-        except ValueError:
-            raise UnansweredError("not JSON") from None
+        listing = json.loads(answer)
         return any(resource.get("name") == plural for resource in listing.get("resources") or ())
