@@ -56,6 +56,8 @@ class Api(Memberships):
         self.reached = asyncio.Event()
         self.opened: list[str] = []
         """The names of those that were read by themselves."""
+        self.asked: list[Key] = []
+        """Those that were read for another one."""
 
     def make(self, key: Key, *ids: str, age: int = 0, status: Status | None = None) -> None:
         """With a status whose removal policy is Remove, the spec has it too."""
@@ -78,6 +80,7 @@ class Api(Memberships):
         yield self.objects.get((namespace, name))
 
     async def read(self, namespace: str, name: str) -> Membership | None:
+        self.asked.append((namespace, name))
         if (namespace, name) in self.broken:
             raise InvalidObjectError("spec.serverIDs: a string is wanted")
         return self.objects.get((namespace, name))

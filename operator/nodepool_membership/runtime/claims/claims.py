@@ -75,6 +75,8 @@ class Claims:
         """Slots by namespace."""
         self._proven: dict[int, bool] = {}
         """By source: whether its credentials have read the pool since the start; what was not tried yet is absent."""
+        self._proving: set[str] = set()
+        """Namespaces of which a source is proven, or was not long ago."""
         self._waiting: set[int] = set()
         self._over: set[int] = set()
         self._sweep = _Sweep()
@@ -124,6 +126,8 @@ class Claims:
             return
         self._index_all(membership.metadata.namespace)
         self._proven[source] = saw
+        if saw:
+            self._proving.add(membership.metadata.namespace)
         _, slot = self._find(membership)
         if slot is not None and slot.trusted and slot.contested and not saw:
             self._wake_all()
@@ -348,6 +352,14 @@ class Claims:
         """Whether that an object, as it was just read, names servers counts in this namespace."""
         return found.metadata.namespace == namespace or self._proven.get(source_of(found), has_called(found))
 
+    def may_count_in(self, namespace: str, key: Key) -> bool:
+        """Whether that another object names servers may count in this namespace, however it was edited meanwhile.
+
+        What the operator has stored of it counts in any case, and is known.
+        """
+        number = self._numbers.get(key)
+        return key[0] == namespace or number is None or self._slots[number].trusted or key[0] in self._proving
+
     def _binds(self, other: Claimant) -> bool:
         """Whether that it names a server counts in other namespaces, too. What is over names none any more."""
         return other.over is None and self._proven.get(other.source, other.trusted)
@@ -381,6 +393,7 @@ class Claims:
             self._over -= sweep.numbers
             self._used = +self._used
             if len(self._proven) > len(self._slots):
-                named = {slot.source for slot in self._slots.values()}
+                named = {slot.source: slot.key[0] for slot in self._slots.values()}
                 self._proven = {source: saw for source, saw in self._proven.items() if source in named}
+                self._proving = {named[source] for source, saw in self._proven.items() if saw}
             self._sweep = _Sweep()

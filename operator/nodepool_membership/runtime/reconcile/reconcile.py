@@ -243,14 +243,18 @@ class Run:
         return self.found
 
     async def _naming(self, key: Key, server_ids: frozenset[str]) -> Key | None:
-        for other in self._parts.unread.others(key):
+        unread, claims = self._parts.unread, self._parts.claims
+        for other in unread.others(key):
+            # Reading takes a while: meanwhile some are read in their own turn, and are in the claims.
+            if unread.change(other) is None or not claims.may_count_in(key[0], other):
+                continue
             try:
                 found = await self._parts.memberships.read(*other)
             except InvalidObjectError:
                 continue
             if found is None or server_ids.isdisjoint(found.spec.server_ids):
                 continue
-            if self._parts.claims.counts_in(key[0], found):
+            if claims.counts_in(key[0], found):
                 return other
         return None
 

@@ -37,6 +37,27 @@ def test_a_claim_counts_in_other_namespaces_once_its_credentials_have_read_the_p
     assert world.better(victim) == {X: "abroad/claimant"}
 
 
+def test_what_cannot_count_abroad_however_it_is_edited_need_not_be_read_for_others() -> None:
+    world = World()
+    claimant, victim = abroad("claimant", X), of("victim", X)
+    called = of("called", X, namespace="elsewhere", status=having(of("called", X), (X,)).status)
+    world.sees(claimant, victim, called)
+    keys = [(found.metadata.namespace, found.metadata.name) for found in (claimant, victim, called)]
+
+    def may_count_in_ns() -> dict[str, bool]:
+        return {key[1]: world.claims.may_count_in("ns", key) for key in (*keys, ("abroad", "unknown"))}
+
+    expected = {"claimant": False, "victim": True, "called": True, "unknown": True}
+    assert may_count_in_ns() == expected
+    world.claims.looked(claimant, saw=False)
+    assert may_count_in_ns() == expected
+    # Another one of its namespace has read a pool: it may name the same Secret by now.
+    another = abroad("another", Y)
+    world.sees(another)
+    world.claims.looked(another, saw=True)
+    assert may_count_in_ns() == {**expected, "claimant": True}
+
+
 def test_proof_is_of_credentials_and_pool_and_not_of_a_name() -> None:
     world = World()
     victim, claimant = of("victim", X, Y), abroad("claimant", X)

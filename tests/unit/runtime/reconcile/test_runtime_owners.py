@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 import turns
-from nodepool_membership.api.membership import InvalidObjectError
+from nodepool_membership.api.membership import InvalidObjectError, Membership
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Batch, Operation, Phase, Status, Wait
@@ -231,6 +231,55 @@ async def test_nothing_is_removed_that_a_list_names_which_changed_while_its_key_
     api.objects[YOUNG] = named
     await process.reconciler.reconcile(OLD)
     assert process.calls.sent == [("old", (X,))]
+
+
+async def test_a_removal_reads_no_changed_lists_that_cannot_count_for_it() -> None:
+    """Else an editor who changes many large lists without end keeps the removals of others waiting."""
+    api = Api()
+    status = Status(1, last_batch=1, members=(X, Y), surplus_since=NOW - timedelta(hours=1))
+    api.make(OLD, Y, status=replace(status, observed_removal_policy=RemovalPolicy.REMOVE))
+    api.make(YOUNG)
+    abroad = [("abroad", "one"), ("abroad", "two"), ("unknown", "new")]
+    for key in abroad[:2]:
+        api.make(key, X)
+        api.objects[key] = in_namespace(api.objects[key], key[0])
+    process = Process(api)
+    process.cloud.nodes = active([X, Y])
+    await process.started()
+    for key in (YOUNG, *abroad):
+        process.unread.changed(key)
+    await process.reconciler.reconcile(OLD)
+    assert process.calls.sent == [("old", (X,))]
+    assert set(api.asked) & {YOUNG, *abroad} == {YOUNG, ("unknown", "new")}
+
+
+async def test_a_removal_reads_no_list_that_was_read_in_its_own_turn_meanwhile() -> None:
+    api = Api()
+    status = Status(1, last_batch=1, members=(X, Y), surplus_since=NOW - timedelta(hours=1))
+    api.make(OLD, Y, status=replace(status, observed_removal_policy=RemovalPolicy.REMOVE))
+    api.make(YOUNG)
+    process = Process(api)
+    process.cloud.nodes = active([X, Y])
+    await process.started()
+    process.unread.changed(YOUNG)
+    other = ("cce-system", "other")
+    process.unread.changed(other)
+    unread = process.unread
+
+    async def read(namespace: str, name: str) -> Membership | None:
+        if name == "young":
+            unread.read(other, unread.change(other))
+        return await Api.read(api, namespace, name)
+
+    api.read = read  # type: ignore[method-assign]
+    await process.reconciler.reconcile(OLD)
+    assert process.calls.sent == [("old", (X,))]
+    assert YOUNG in api.asked
+    assert other not in api.asked
+
+
+def in_namespace(found: Membership, namespace: str) -> Membership:
+    return replace(found, metadata=replace(found.metadata, namespace=namespace))
 
 
 async def test_a_change_during_a_read_is_still_unread_after_it() -> None:
