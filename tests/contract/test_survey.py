@@ -14,7 +14,7 @@ from nodepool_membership.cce import survey as survey_module
 from nodepool_membership.cce.client import CloudClient
 from nodepool_membership.cce.errors import ForbiddenError, NotFoundError, ThrottledError, UnauthenticatedError
 from nodepool_membership.cce.snapshots import Snapshot
-from nodepool_membership.cce.survey import SurveyError, survey
+from nodepool_membership.cce.survey import MOST_LACKING, SurveyError, survey
 from scripted_cloud import CLUSTER, GONE, NOW, POOL, SERVERS, Wire, client
 
 OTHER = "66666666-7777-8888-9999-111111111111"
@@ -104,6 +104,17 @@ async def test_a_pool_that_the_list_lacks_is_asked_for_and_is_none_of_the_others
     assert seen.pools.keys() == {POOL, OTHER}
     assert isinstance(seen.unread["lacking"], NotFoundError)
     assert seen.has("lacking")
+
+
+async def test_many_pools_that_the_list_lacks_cost_few_reads() -> None:
+    """Whoever has a key for a cluster may name thousands, and others of the cluster wait for the same snapshot."""
+    made_up = [f"made-up-{number}" for number in range(300)]
+    cloud = Scripted(dict.fromkeys(made_up, httpx.Response(404, json=GONE)))
+    seen = await cloud.survey(POOL, OTHER, *made_up)
+    assert len(cloud.asked) == MOST_LACKING + len(["nodepools", "nodes", "nodepools", CLUSTER])
+    assert seen.pools.keys() == {POOL, OTHER}
+    assert seen.unread.keys() == set(made_up)
+    assert all(isinstance(error, NotFoundError) for error in seen.unread.values())
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,22 @@ from datetime import datetime
 from typing import Final
 
 from nodepool_membership.cce.client import CloudClient
-from nodepool_membership.cce.errors import CloudError, ForbiddenError, UnavailableError, is_about_the_document
+from nodepool_membership.cce.errors import (
+    CloudError,
+    ForbiddenError,
+    NotFoundError,
+    UnavailableError,
+    is_about_the_document,
+)
 from nodepool_membership.cce.snapshots import Snapshot
 from nodepool_membership.core.observed.observation import PoolReport
 
 MOST_SECONDS: Final = 600.0
 """An endpoint that answers each request, and never comes to an end, keeps others that name it waiting no longer."""
+
+MOST_LACKING: Final = 4
+"""Of the pools that a cluster's list lacks, such as its default pool, so many are asked for by themselves: whoever
+names hundreds that do not exist keeps others of the cluster waiting for no more reads than these."""
 
 
 class SurveyError(Exception):
@@ -80,9 +90,12 @@ async def _pools(client: CloudClient, cluster_id: str, pool_ids: frozenset[str])
         SurveyError: none of them can be read.
     """
     found = _Pools()
-    if len(pool_ids) > 1:
-        found.read = await _all_at_once(client, cluster_id, pool_ids)
-    for pool_id in sorted(pool_ids - found.read.keys()):
+    listed = await _all_at_once(client, cluster_id, pool_ids) if len(pool_ids) > 1 else None
+    found.read = listed or {}
+    lacking = sorted(pool_ids - found.read.keys())
+    singly = len(lacking) if listed is None else MOST_LACKING
+    found.unread = dict.fromkeys(lacking[singly:], NotFoundError("the cluster's list of node pools does not show it"))
+    for pool_id in lacking[:singly]:
         try:
             found.read[pool_id] = await client.get_node_pool(cluster_id, pool_id)
         except CloudError as error:
@@ -94,14 +107,14 @@ async def _pools(client: CloudClient, cluster_id: str, pool_ids: frozenset[str])
     return found
 
 
-async def _all_at_once(client: CloudClient, cluster_id: str, pool_ids: frozenset[str]) -> dict[str, PoolReport]:
-    """Those of the pools that the list of pools shows; nothing where it cannot be had, but single pools may be."""
+async def _all_at_once(client: CloudClient, cluster_id: str, pool_ids: frozenset[str]) -> dict[str, PoolReport] | None:
+    """Those of the pools that the list of pools shows; None where it cannot be had, but single pools may be."""
     try:
         listed = await client.list_node_pools(cluster_id)
     except CloudError as error:
         if not _is_about_it(error):
             raise SurveyError("the node pools", error) from None
-        return {}
+        return None
     return {pool_id: report for pool_id, report in listed.items() if pool_id in pool_ids}
 
 
