@@ -16,7 +16,17 @@ from time import monotonic
 import httpx
 import pytest
 
-from cce_simulator.config import Behaviour, SimulatorConfig
+from cce_simulator.config import (
+    CLUSTER_ID,
+    NODE_POOL_ID,
+    Behaviour,
+    ClusterConfig,
+    NodePoolConfig,
+    SimulatorConfig,
+    TokenConfig,
+    generated_id,
+)
+from cce_simulator.faults import FaultRule
 from harness import Cluster, MembershipSpec, Operator, SimulatorProcess
 from harness.attacker import Attacker, Hammer, silent_endpoint
 from harness.bystander import Bystander
@@ -26,6 +36,19 @@ from harness.programs import wait_for
 from harness.scene import server_ids
 
 QUICK = SimulatorConfig(behaviour=Behaviour(job_seconds=0.5), writes_per_minute=0)
+OWN_CLUSTER, OWN_POOL = generated_id("attackers", "cluster", 0), generated_id("attackers", "pool", 0)
+OWN_TOKENS = tuple(f"a-token-of-the-attacker-{number:04}" for number in range(100))
+WITH_OWN = QUICK.model_copy(
+    update={
+        "tokens": tuple(TokenConfig(value=token) for token in OWN_TOKENS),
+        "clusters": (
+            ClusterConfig(id=CLUSTER_ID, node_pools=(NodePoolConfig(id=NODE_POOL_ID),)),
+            ClusterConfig(id=OWN_CLUSTER, node_pools=(NodePoolConfig(id=OWN_POOL, server_count=2000),)),
+        ),
+        "faults": (FaultRule(name="slow", route="listNodes", cluster_id=OWN_CLUSTER, delay_seconds=0.3),),
+    }
+)
+"""The attacker has an account of its own, and a cluster whose nodes are listed slowly."""
 LIMIT_MIB = 256
 """The memory limit of `deploy/base/deployment.yaml`."""
 SECONDS = 30.0
@@ -93,6 +116,13 @@ def table() -> Iterator[list[str]]:
 
 
 @pytest.fixture
+def config(request: pytest.FixtureRequest) -> SimulatorConfig:
+    """Of the cloud; a test that needs another one says so."""
+    made: SimulatorConfig = getattr(request, "param", QUICK)
+    return made
+
+
+@pytest.fixture
 def arena(
     cluster: Cluster,
     namespace: str,
@@ -101,12 +131,13 @@ def arena(
     programs: ExitStack,
     request: pytest.FixtureRequest,
     table: list[str],
+    config: SimulatorConfig,
 ) -> Iterator[Arena]:
     attackers = f"attackers-{secrets.token_hex(4)}"
     cluster.control_plane.ensure_namespace(attackers)
     programs.callback(cluster.clear, attackers)
-    simulator = simulate(QUICK)
-    cluster.create_secret(namespace, QUICK)
+    simulator = simulate(config)
+    cluster.create_secret(namespace, config)
     silent = programs.enter_context(silent_endpoint())
     attacker = programs.enter_context(Attacker(cluster.control_plane, attackers))
     # Whoever waits for an endpoint that does not answer waits a minute to connect: longer than the victim may take.
@@ -143,6 +174,34 @@ def test_a_hundred_on_clusters_that_are_not_there(arena: Arena) -> None:
     pair = {"accessKey": key.access_key.encode(), "secretKey": b"not-the-right-secret"}
     attacker.create_secrets(["cce-credentials"], pair)
     attacker.create_all(attacker.one_each(100, arena.simulator.url))
+    for name in ("first", "second", "third"):
+        arena.join(name)
+
+
+@pytest.mark.parametrize("config", [WITH_OWN], indirect=True, ids=["slow"])
+def test_a_hundred_keys_of_its_own_for_a_cluster_that_is_read_slowly(arena: Arena) -> None:
+    attacker = arena.attacker
+    made = []
+    for number, token in enumerate(OWN_TOKENS):
+        secret, ids = f"token-{number}", server_ids(1, f"own-{number}")
+        attacker.create_secrets([secret], {"token": token.encode()})
+        where = (arena.simulator.url, attacker.namespace, OWN_CLUSTER, OWN_POOL)
+        made.append(MembershipSpec(f"attack-{number}", ids, *where, secret=secret, more={"suspend": True}))
+    attacker.create_all(made)
+    for name in ("first", "second", "third"):
+        arena.join(name)
+
+
+def test_hundreds_of_pools_that_are_not_there_in_the_victims_cluster(arena: Arena) -> None:
+    attacker = arena.attacker
+    key = QUICK.access_keys[0]
+    pair = {"accessKey": key.access_key.encode(), "secretKey": key.secret_key.encode()}
+    attacker.create_secrets(["cce-credentials"], pair)
+    where = (arena.simulator.url, attacker.namespace, CLUSTER_ID)
+    attacker.create_all(
+        MembershipSpec(f"attack-{n}", server_ids(1, f"pool-{n}"), *where, generated_id("made-up", "pool", n))
+        for n in range(300)
+    )
     for name in ("first", "second", "third"):
         arena.join(name)
 

@@ -143,7 +143,7 @@ def _with_keys(cloud: physics.Cloud, call: Leave, fate: str, at: Moment, keys_un
             client = CloudClient(http, "https://cce", pool.project_id, way, now=way.now, timeout_seconds=60)
             key = SnapshotKey("https://cce", pool.project_id, pool.cluster_id, way.fingerprint)
             budgets = Budgets(600, random=lambda: 0.0, clock=lambda: 0.0)
-            return await sender.call(call.membership, call.intent, Access(client, key, way.identity, budgets))
+            return await sender.call(call.membership, call.intent, Access(client, key, way, budgets))
 
     with silence():
         answer = LOOP.run_until_complete(sent())

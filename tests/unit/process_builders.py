@@ -17,6 +17,7 @@ from nodepool_membership.api.spec import RemovalPolicy
 from nodepool_membership.api.status import Batch, Status
 from nodepool_membership.cce.budget import Budgets, Taken
 from nodepool_membership.cce.client import CloudClient
+from nodepool_membership.cce.credentials import AccessKey
 from nodepool_membership.cce.snapshots import SnapshotKey
 from nodepool_membership.core.decision.record import Accepted, Answer
 from nodepool_membership.core.observed.observation import (
@@ -125,7 +126,7 @@ class ListedCloud(Clouds):
 
     async def access(self, membership: Membership, **_: bool) -> Access:
         key = SnapshotKey("https://cloud", "project", membership.spec.node_pool.cluster_id, "fingerprint")
-        return Access(cast("CloudClient", None), key, "identity", self.budgets)
+        return Access(cast("CloudClient", None), key, AccessKey("access-key", "secret-key"), self.budgets)
 
     def look(self, _access: Access, _wanted: ReadCluster) -> ClusterView:
         if self.trouble is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from nodepool_membership.api.reasons import Reason
-from nodepool_membership.cce.snapshots import Ended, Outcome, Snapshot, SnapshotKey, Snapshots, Who
+from nodepool_membership.cce.snapshots import Ended, Outcome, Snapshot, SnapshotKey, Snapshots, Taking, Who
 from nodepool_membership.core.observed.observation import ClusterReport, NodeTable, PoolReport, Trouble
 
 KEY = SnapshotKey("https://a", "p", "c", "k")
@@ -37,6 +37,11 @@ class Cloud:
         self.seconds = 1000.0
         self.begun: list[asyncio.Future[int | Exception | Trouble]] = []
         self.pools: list[frozenset[str]] = []
+        self.prepared = 0
+        self.keys = asyncio.Event()
+        """There are keys, as there are in the beginning."""
+        self.keys.set()
+        self.no_keys: Trouble | None = None
         self.running = self.most = 0
         self.woken: list[Who] = []
         self.ended: list[tuple[Ended, int]] = []
@@ -61,6 +66,11 @@ class Cloud:
         self.now += timedelta(seconds=seconds)
         self.seconds += seconds
 
+    async def prepare(self) -> Trouble | None:
+        self.prepared += 1
+        await self.keys.wait()
+        return self.no_keys
+
     async def take(self, pools: frozenset[str]) -> Outcome:
         begun, gate = self.now, asyncio.get_running_loop().create_future()
         self.begun.append(gate)
@@ -76,15 +86,21 @@ class Cloud:
         return told if isinstance(told, Trouble) else self.make(begun, pools, told)
 
     async def ask(
-        self, who: str, *, after: datetime | None = None, key: SnapshotKey = KEY, pool: str = POOL
+        self,
+        who: str,
+        *,
+        after: datetime | None = None,
+        key: SnapshotKey = KEY,
+        pool: str = POOL,
+        namespace: str = "ns",
     ) -> Outcome | None:
         """One who needs a snapshot begun from `after` on, else from now on."""
-        found = self.snapshots.find(key, ("ns", who), pool, after or self.now, self.take)
+        found = self.snapshots.find(key, (namespace, who), pool, after or self.now, Taking(self.prepare, self.take))
         await self.settle()
         return found
 
     def recent(self, who: str = "passer-by") -> Outcome | None:
-        return self.snapshots.find(KEY, ("ns", who), POOL, None, self.take)
+        return self.snapshots.find(KEY, ("ns", who), POOL, None, Taking(self.prepare, self.take))
 
     async def settle(self) -> None:
         """Let every task run as far as it gets without a further event."""

@@ -10,15 +10,16 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import CloudError
+from nodepool_membership.cce.turns import Turns
 from nodepool_membership.core.observed.observation import ClusterReport, NodeTable, PoolReport, Trouble
 
-AT_ONCE: Final = 2
-"""Snapshots of an endpoint under way: each holds a page and a growing table, about 3 MiB for 10,000 nodes. Those of an
-endpoint that does not answer keep those of no other one waiting."""
+AT_ONCE: Final = 3
+"""Snapshots of an endpoint under way, of a namespace one less: each holds a page and a growing table, about 3 MiB for
+10,000 nodes. Those of an endpoint that does not answer keep those of no other one waiting."""
 BURST: Final = 4
 """So many snapshots of a cluster may begin one after another after a rest; then two a poll interval."""
 SNAPSHOTS_A_POLL: Final = 2
@@ -64,9 +65,19 @@ class Snapshot:
         return frozenset(i for i, pool in self.pools.items() if not self.nodes.is_complete_for(i, pool.counts))
 
 
+T = TypeVar("T")
 Outcome = Snapshot | Trouble
-Take = Callable[[frozenset[str]], Awaitable[Outcome]]
-"""Takes a snapshot with these pools."""
+
+
+class Taking(NamedTuple):
+    """How a snapshot is had."""
+
+    prepare: Callable[[], Awaitable[Trouble | None]]
+    """Gets keys, or says why there are none: before its turn, since that may take long."""
+    take: Callable[[frozenset[str]], Awaitable[Outcome]]
+    """Takes one with these pools."""
+
+
 Ended = Literal["whole", "doubtful", "again", "failed", "clockSetBack"]
 """Doubtful: a pool of it is told to be in doubt. Again: another one is taken before that is told."""
 
@@ -133,7 +144,7 @@ class _Shared:
     """The snapshots of one key. Times are monotonic seconds."""
 
     pace: Pace
-    take: Take
+    taking: Taking
     pools: dict[str, float] = field(default_factory=dict)
     """Those asked for lately, and when last."""
     waiting: dict[Who, str] = field(default_factory=dict)
@@ -157,6 +168,10 @@ class _Shared:
     """Those of them for which another one is taken before that is told."""
     task: "asyncio.Task[None] | None" = None
 
+    def namespaces(self) -> frozenset[str]:
+        """Of those who wait for the next one."""
+        return frozenset(namespace for namespace, _ in self.waiting)
+
 
 class Snapshots:
     """Snapshots by key. One shows who is there for `keep_seconds` after its end; absence for `pace_seconds`."""
@@ -177,7 +192,7 @@ class Snapshots:
         self._pace = pace_seconds
         self._now = now
         self._monotonic = monotonic
-        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
+        self._turns: defaultdict[str, Turns] = defaultdict(lambda: Turns(AT_ONCE))
         """By endpoint; there are no more of them than the allow list has."""
         self._shared: dict[SnapshotKey, _Shared] = {}
         self._pruning: asyncio.TimerHandle | None = None
@@ -208,16 +223,16 @@ class Snapshots:
         left = shared.throttled_until - self._monotonic()
         return None if shared.throttled is None or left <= 0 else replace(shared.throttled, retry_after=left)
 
-    def find(self, key: SnapshotKey, who: Who, pool_id: str, after: datetime | None, take: Take) -> Outcome | None:
+    def find(self, key: SnapshotKey, who: Who, pool_id: str, after: datetime | None, taking: Taking) -> Outcome | None:
         """A snapshot begun at or after a moment, or (None) a recent one; None: `wake` is called when to ask again.
 
         Raises:
-            whatever the last `take` raised, for everyone who waited for it.
+            whatever the last `taking` raised, for everyone who waited for it.
         """
         found = self.peek(key, who, pool_id, after)
         shared = self._shared.get(key)
         if shared is None:
-            shared = self._shared[key] = _Shared(Pace(self._pace), take)
+            shared = self._shared[key] = _Shared(Pace(self._pace), taking)
         shared.pools[pool_id] = self._monotonic()
         if isinstance(found, Snapshot):
             self._watcher.snapshot_used()
@@ -230,7 +245,7 @@ class Snapshots:
         if isinstance(found, Exception):
             raise found.with_traceback(None)
         if found is None:
-            shared.take = take
+            shared.taking = taking
             self._wait(key, shared, who, pool_id, after)
         return found
 
@@ -241,7 +256,10 @@ class Snapshots:
             return
         shared.waiting[who] = pool_id
         if shared.task is None:
-            shared.task = asyncio.create_task(self._run(self._slots[key.endpoint], shared), name="snapshots")
+            shared.task = asyncio.create_task(self._run(self._turns[key.endpoint], shared), name="snapshots")
+        else:
+            # It may be the turn of one that has none under way.
+            self._turns[key.endpoint].serve()
 
     async def close(self) -> None:
         """Take no further one."""
@@ -260,7 +278,7 @@ class Snapshots:
         self._watcher.snapshot_ended("clockSetBack", 0)
         return True
 
-    async def _run(self, slots: asyncio.Semaphore, shared: _Shared) -> None:
+    async def _run(self, turns: Turns, shared: _Shared) -> None:
         """One snapshot after another, until nobody waits."""
         while shared.waiting:
             if (told := self._throttled(shared)) is not None:
@@ -268,22 +286,23 @@ class Snapshots:
                 continue
             if (seconds := shared.pace.wait(self._monotonic())) > 0:
                 await asyncio.sleep(seconds)
-            async with slots:
-                # From here on it has begun: who read their object later wait for the next.
-                running = _Running(self._now(), self._monotonic(), frozenset(shared.pools), shared.waiting)
-                shared.running, shared.waiting = running, {}
-                shared.pace.begin(running.began)
-                outcome = await self._taken(shared, running.pools)
+            if (failed := await _outcome(shared.taking.prepare())) is not None:
+                self._ended(shared, self._begin(shared), failed)
+                continue
+            async with turns.take(shared.namespaces):
+                running = shared.running = self._begin(shared)
+                outcome = await _outcome(shared.taking.take(running.pools))
                 shared.running = None
             self._ended(shared, running, outcome)
         shared.task = None
         self._prune_later()
 
-    async def _taken(self, shared: _Shared, pools: frozenset[str]) -> Outcome | Exception:
-        try:
-            return await shared.take(pools)
-        except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for it
-            return error
+    def _begin(self, shared: _Shared) -> _Running:
+        """From here on it has begun: who read their object later wait for the next."""
+        running = _Running(self._now(), self._monotonic(), frozenset(shared.pools), shared.waiting)
+        shared.waiting = {}
+        shared.pace.begin(running.began)
+        return running
 
     def _ended(self, shared: _Shared, running: _Running, outcome: Outcome | Exception) -> None:
         now = shared.tried = self._monotonic()
@@ -337,6 +356,13 @@ class Snapshots:
             kept = shared.last is not None or shared.entitled or shared.failures or self._throttled(shared)
             if shared.task is None and not kept and shared.pace.is_rested(now):
                 del self._shared[key]
+
+
+async def _outcome(asked: Awaitable[T]) -> T | Exception:
+    try:
+        return await asked
+    except Exception as error:  # noqa: BLE001 - it is raised where somebody waits for it
+        return error
 
 
 def _ended(shared: _Shared, outcome: Outcome | Exception) -> Ended:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from nodepool_membership.cce.snapshots import AT_ONCE, Snapshot, SnapshotKey
+from nodepool_membership.cce.snapshots import AT_ONCE, Snapshot, SnapshotKey, Taking
 from nodepool_membership.core.observed.observation import ClusterReport, Node, NodeTable, PoolReport
 from unit.snapshots_world import KEEP, KEY, NO, PACE, POOL, Cloud, names
 
@@ -16,7 +16,7 @@ async def test_all_who_ask_before_it_begins_share_one_and_are_told_when_it_is_th
     cloud = Cloud()
     asked = cloud.now
     for number in range(50):
-        assert cloud.snapshots.find(KEY, ("ns", str(number)), POOL, asked, cloud.take) is None
+        assert cloud.snapshots.find(KEY, ("ns", str(number)), POOL, asked, Taking(cloud.prepare, cloud.take)) is None
     await cloud.settle()
     assert (len(cloud.begun), cloud.woken) == (1, [])
     cloud.tick(60)
@@ -193,8 +193,8 @@ async def test_a_pool_that_comes_into_doubt_is_looked_at_once_more_before_it_is_
 async def test_a_pool_in_doubt_is_none_of_the_others_trouble() -> None:
     cloud = Cloud()
     asked = cloud.now
-    cloud.snapshots.find(KEY, ("ns", "mine"), "mine", asked, cloud.take)
-    cloud.snapshots.find(KEY, ("ns", "theirs"), "theirs", asked, cloud.take)
+    cloud.snapshots.find(KEY, ("ns", "mine"), "mine", asked, Taking(cloud.prepare, cloud.take))
+    cloud.snapshots.find(KEY, ("ns", "theirs"), "theirs", asked, Taking(cloud.prepare, cloud.take))
     await cloud.settle()
 
     def of_both(begun: datetime, _pools: frozenset[str], _count: int) -> Snapshot:
@@ -212,14 +212,14 @@ async def test_a_pool_in_doubt_is_none_of_the_others_trouble() -> None:
 async def test_who_comes_while_a_snapshot_waits_for_its_turn_joins_it() -> None:
     """It has not begun: its start will be later than their asking."""
     cloud = Cloud()
-    for number in range(AT_ONCE):
+    for number in range(AT_ONCE - 1):
         await cloud.ask("other", key=KEY._replace(cluster_id=str(number)))
     await cloud.ask("early")
     cloud.tick()
     await cloud.ask("late")
-    assert len(cloud.begun) == AT_ONCE
+    assert len(cloud.begun) == AT_ONCE - 1
     await cloud.end(0)
-    await cloud.end(AT_ONCE)
+    await cloud.end(AT_ONCE - 1)
     assert cloud.woken == names("other", "early", "late")
 
 

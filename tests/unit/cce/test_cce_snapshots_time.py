@@ -15,7 +15,7 @@ import pytest
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.snapshots import AT_ONCE, BURST, Pace, Snapshot
 from nodepool_membership.core.observed.observation import Trouble
-from unit.snapshots_world import KEEP, KEY, NO, PACE, POOL, Cloud
+from unit.snapshots_world import KEEP, KEY, NO, PACE, POOL, Cloud, names
 
 
 @pytest.fixture
@@ -58,15 +58,65 @@ def test_in_any_time_there_are_two_a_poll_interval_and_a_few() -> None:
     assert pace.wait(now) == pytest.approx(PACE)
 
 
-async def test_only_so_many_of_an_endpoint_run_at_once() -> None:
+async def test_only_so_many_of_an_endpoint_run_at_once_and_of_a_namespace_one_less() -> None:
     cloud = Cloud()
-    count = 3 * AT_ONCE
-    for number in range(count):
+    for number in range(6):
         await cloud.ask("one", key=KEY._replace(cluster_id=str(number)))
-    for number in range(count):
-        assert cloud.running == min(AT_ONCE, count - number)
+    assert cloud.running == AT_ONCE - 1
+    for number in range(6, 9):
+        await cloud.ask("one", key=KEY._replace(cluster_id=str(number)), namespace="another")
+        assert cloud.running == AT_ONCE
+    for number in range(9):
         await cloud.end(number)
-    assert cloud.most == AT_ONCE
+    assert (cloud.most, cloud.running) == (AT_ONCE, 0)
+
+
+async def test_a_namespace_whose_snapshots_never_end_keeps_no_other_of_its_endpoint_waiting() -> None:
+    cloud = Cloud()
+    for number in range(400):
+        await cloud.ask("hangs", key=KEY._replace(cluster_id=str(number)), namespace="attackers")
+    asked = cloud.now
+    for number in range(3):
+        key = KEY._replace(cluster_id=f"mine-{number}")
+        await cloud.ask("mine", after=asked, key=key)
+        await cloud.end(len(cloud.begun) - 1)
+        assert isinstance(await cloud.ask("mine", after=asked, key=key), Snapshot)
+
+
+async def test_who_shares_a_cluster_with_a_namespace_that_waits_for_many_has_a_turn_of_its_own() -> None:
+    cloud = Cloud()
+    for number in range(AT_ONCE):
+        await cloud.ask("hangs", key=KEY._replace(cluster_id=str(number)), namespace="attackers")
+    asked = cloud.now
+    await cloud.ask("first of the cluster", namespace="attackers")
+    before = len(cloud.begun)
+    await cloud.ask("mine", after=asked)
+    assert len(cloud.begun) == before + 1
+    await cloud.end(before)
+    assert isinstance(await cloud.ask("mine", after=asked), Snapshot)
+
+
+async def test_who_waits_for_keys_keeps_nobody_waiting_for_a_turn() -> None:
+    cloud = Cloud()
+    cloud.keys.clear()
+    for number in range(2 * AT_ONCE):
+        key = KEY._replace(cluster_id=str(number), credential=str(number))
+        await cloud.ask("no keys yet", key=key, namespace=f"attackers-{number}")
+    assert (cloud.prepared, cloud.running) == (2 * AT_ONCE, 0)
+    cloud.keys.set()
+    asked = cloud.now
+    await cloud.ask("mine", after=asked)
+    assert cloud.running == AT_ONCE
+
+
+async def test_without_keys_no_snapshot_is_taken_and_all_who_wait_are_told_why() -> None:
+    cloud = Cloud()
+    cloud.no_keys = NO
+    await cloud.ask("a")
+    assert cloud.begun == []
+    assert cloud.woken == names("a")
+    assert await cloud.ask("a") == NO
+    assert cloud.ended == [("failed", 1)]
 
 
 async def test_an_endpoint_that_does_not_answer_keeps_nobody_waiting_but_its_own() -> None:

@@ -19,7 +19,7 @@ from nodepool_membership.cce.credentials import CredentialsError, Source, parse_
 from nodepool_membership.cce.endpoints import AllowList, EndpointNotAllowedError, UnknownRegionError, resolve_endpoint
 from nodepool_membership.cce.errors import CloudError
 from nodepool_membership.cce.servers import ServersClient
-from nodepool_membership.cce.snapshots import Outcome, Snapshot, SnapshotKey, Snapshots
+from nodepool_membership.cce.snapshots import Outcome, Snapshot, SnapshotKey, Snapshots, Taking
 from nodepool_membership.cce.survey import SurveyError, survey
 from nodepool_membership.core.decision.record import SEND_WITHIN, Answer
 from nodepool_membership.core.observed.observation import Freshness, JobReport, Trouble
@@ -57,8 +57,8 @@ class Access:
 
     client: CloudClient
     snapshot_key: SnapshotKey
-    identity: str
-    """Of the source of the credentials."""
+    source: Source
+    """Of the credentials."""
     budgets: Budgets
     servers: ServersClient | None = None
     """None where no address of ECS is known."""
@@ -66,7 +66,7 @@ class Access:
     @property
     def budget(self) -> WriteBudget:
         """Looked up at each use: one that is idle may be dropped and made anew."""
-        return self.budgets.get(self.snapshot_key.endpoint, self.identity)
+        return self.budgets.get(self.snapshot_key.endpoint, self.source.identity)
 
 
 def recent_calls(found: Membership | UnreadableStatus, now: datetime) -> list[float]:
@@ -139,7 +139,7 @@ class Clouds:
         return Access(
             client=self._connect(endpoint, pool.project_id, source),
             snapshot_key=SnapshotKey(endpoint, pool.project_id, pool.cluster_id, source.fingerprint),
-            identity=source.identity,
+            source=source,
             budgets=self._budgets,
             servers=self._connect_servers(endpoint, pool.project_id, source),
         )
@@ -229,8 +229,15 @@ class Clouds:
             except SurveyError as error:
                 return error_mapping.of_read(error.error, error.subject, access.client.clock_offset_seconds)
 
+        async def prepare() -> Trouble | None:
+            try:
+                await access.source.current()
+            except CloudError as error:
+                return error_mapping.of_read(error, "the cluster")
+            return None
+
         pool_id = wanted.pool.node_pool_id
-        found = self._snapshots.find(access.snapshot_key, wanted.key, pool_id, _after(wanted), take)
+        found = self._snapshots.find(access.snapshot_key, wanted.key, pool_id, _after(wanted), Taking(prepare, take))
         if isinstance(found, Trouble):
             raise TroubleError(found)
         return Awaited() if found is None else _view(access, found, pool_id)

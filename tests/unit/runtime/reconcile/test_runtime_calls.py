@@ -192,9 +192,10 @@ def refusing(status: int = 400, code: str = "CCE.01400001", text: str = "a serve
 
 def an_access(transport: httpx.MockTransport) -> Access:
     http = httpx.AsyncClient(transport=transport)
-    client = CloudClient(http, "https://a", "p", AccessKey("AK", "SK"), now=lambda: NOW, timeout_seconds=5)
+    key = AccessKey("AK", "SK")
+    client = CloudClient(http, "https://a", "p", key, now=lambda: NOW, timeout_seconds=5)
     budgets = Budgets(10, random=lambda: 0.0, clock=lambda: 0.0)
-    return Access(client, SnapshotKey("https://a", "p", "c", "k"), "AK", budgets)
+    return Access(client, SnapshotKey("https://a", "p", "c", "k"), key, budgets)
 
 
 @pytest.mark.parametrize("doubted", [False, True])

@@ -36,7 +36,7 @@ class World:
 
     async def send(self) -> Answer:
         key = SnapshotKey(ENDPOINT, PROJECT, CLUSTER, KEY.fingerprint)
-        access = Access(client(self.wire), key, KEY.identity, Budgets(10, random=lambda: 0.0, clock=lambda: 0.0))
+        access = Access(client(self.wire), key, KEY, Budgets(10, random=lambda: 0.0, clock=lambda: 0.0))
         return await self.sender.call(MEMBERSHIP, INTENT, access)
 
 
