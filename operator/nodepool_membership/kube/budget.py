@@ -61,10 +61,10 @@ class ByteBudget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self.give_back(owner, size)
             else:
-                self._remove(owner, entry)
+                self._take_out(owner, entry)
                 self._serve()
             raise
 
@@ -77,8 +77,12 @@ class ByteBudget:
     def _serve(self) -> None:
         while (owner := self._next()) is not None:
             size, turn = entry = self._waiting[owner][0]
+            if turn.cancelled():
+                # It gives up, and has not come to that yet.
+                self._take_out(owner, entry)
+                continue
             self._waiting.move_to_end(owner)
-            self._remove(owner, entry)
+            self._take_out(owner, entry)
             self._held[owner] += size
             turn.set_result(None)
 
@@ -91,7 +95,10 @@ class ByteBudget:
                 return owner if size <= free else None
         return None
 
-    def _remove(self, owner: str, entry: _Waiting) -> None:
-        self._waiting[owner].remove(entry)
-        if not self._waiting[owner]:
-            del self._waiting[owner]
+    def _take_out(self, owner: str, entry: _Waiting) -> None:
+        """Of those that wait, unless it was taken out before."""
+        waiting = self._waiting.get(owner, deque())
+        if entry in waiting:
+            waiting.remove(entry)
+        if not waiting:
+            self._waiting.pop(owner, None)

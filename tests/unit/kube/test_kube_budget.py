@@ -98,6 +98,28 @@ async def test_what_one_namespace_waits_for_keeps_no_other_waiting() -> None:
     assert order == ["a", "a", "b", "c", "a", "a"]
 
 
+async def test_who_is_cancelled_just_when_its_turn_comes_keeps_nothing() -> None:
+    budget, over = ByteBudget(10), asyncio.Event()
+
+    async def use(owner: str) -> None:
+        async with budget.hold(owner, 10):
+            await over.wait()
+
+    first = asyncio.create_task(use("a"))
+    await asyncio.sleep(0)
+    second, third = asyncio.create_task(use("b")), asyncio.create_task(use("c"))
+    await asyncio.sleep(0)
+    # The first one ends in the step of the loop in which the second one is to learn that it is cancelled.
+    over.set()
+    second.cancel()
+    await first
+    async with asyncio.timeout(1):
+        await third
+    assert second.cancelled()
+    async with asyncio.timeout(1), budget.hold("d", 10):
+        pass
+
+
 async def test_namespaces_take_turns() -> None:
     budget, order = ByteBudget(10), list[str]()
 
