@@ -164,8 +164,9 @@ class Run:
         return self._claims
 
     def _note(self, effect: fx.TakeOver) -> Memory:
-        self._claims_of().note(effect.found)
         uid = effect.found.metadata.uid
+        ledger = self.process.ledgers[self._key]
+        self._claims_of().note(effect.found, None if ledger is None or ledger[0] != uid else ledger[1])
         known = self.process.memories[self._key]
         if known is None or known[0] != uid:
             known = (uid, Memory())

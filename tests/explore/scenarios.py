@@ -257,4 +257,13 @@ SCENARIOS: Final = (
         others=("vanish",),
         temporary=True,
     ),
+    Scenario(
+        "a call under way, another that waits for its server, and a status that breaks",
+        (an_object("x", Spec(NOBODY)), an_object("y", Spec(ONE), "ns", 2, 50)),
+        {"servers": (ONE, OTHER, BOTH)},
+        others=("vanish",),
+        breaks_status=True,
+        settled=3600,
+        before=("edit 1 servers=01", "tick 0 slow", "edit 0 servers=1", "tick 0"),
+    ),
 )

@@ -6,8 +6,9 @@ Not for: what is claimed by whom (`test_runtime_claims`, `test_runtime_claims_ab
 from dataclasses import replace
 from datetime import datetime
 
-from nodepool_membership.api.membership import Membership
+from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.status import Batch, Operation, Phase, Status
+from nodepool_membership.core.state.ledger import Ledger
 from nodepool_membership.runtime.claims.claims import Claims
 from nodepool_membership.runtime.scheduling.queue import Key
 from unit.core_builders import NOW, SECOND, WINDOW, a_batch, a_spec, an_object
@@ -21,10 +22,11 @@ class World:
         self.woken: list[Key] = []
         self.claims = Claims(self.woken.append, WINDOW, now=lambda: self.now)
 
-    def sees(self, *memberships: Membership) -> None:
-        for membership in memberships:
-            self.claims.note(membership)
-            self.look_at(membership.metadata.namespace)
+    def sees(self, *found: Membership | UnreadableStatus, known: Ledger | None = None) -> None:
+        """`known`: what the process remembers of their calls."""
+        for one in found:
+            self.claims.note(one, known)
+            self.look_at(one.metadata.namespace)
 
     def look_at(self, namespace: str) -> None:
         """All that it lists has a say from now on."""

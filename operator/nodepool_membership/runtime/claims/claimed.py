@@ -11,6 +11,7 @@ from typing import Final
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.names import FINALIZER
+from nodepool_membership.core.state.ledger import Ledger, is_behind
 from nodepool_membership.runtime.scheduling.queue import Key
 
 
@@ -25,6 +26,7 @@ class Strength(IntEnum):
     """Named by a batch that may take effect, or possibly by one that nobody can know of."""
 
 
+_NO_IDS: Final = frozenset[str]()
 LINGERING: Final = frozenset({Strength.HELD, Strength.OPEN})
 """What stays claimed for a while after its object is gone."""
 
@@ -56,15 +58,20 @@ class ClaimedServers:
     have written."""
 
     @staticmethod
-    def of(found: Membership | UnreadableStatus, now: datetime) -> "ClaimedServers":
-        """What is claimed by an object as it was just read. Nobody but the operator writes a status (P24)."""
+    def of(found: Membership | UnreadableStatus, now: datetime, known: Ledger | None = None) -> "ClaimedServers":
+        """What is claimed by an object as it was just read. Nobody but the operator writes a status (P24).
+
+        `known`: its calls, as the process remembers them: they count where the status does not tell of them.
+        """
         listed = found.spec.server_ids
+        remembered = frozenset(i for batch in known.open for i in batch.server_ids) if known is not None else _NO_IDS
         if isinstance(found, UnreadableStatus):
-            return ClaimedServers(listed, (), listed, frozenset(), lost=False)
+            return ClaimedServers(listed, (), listed | remembered, _NO_IDS, lost=False)
         status = found.status
         lost = status.last_batch is None and FINALIZER in found.metadata.finalizers
         waits = status.recovery is not None and status.recovery.until > now
         called = frozenset(i for batch in status.open_batches for i in batch.server_ids)
+        called |= remembered if is_behind(status, known) else _NO_IDS
         held = frozenset(i for hold in status.holds for i in hold.server_ids)
         return ClaimedServers(listed, status.members, called, held, lost=lost or waits)
 

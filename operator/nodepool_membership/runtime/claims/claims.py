@@ -7,10 +7,6 @@ What the operator has stored (open batches, holds, members) counts against every
 server counts in its own namespace; in others once its credentials have read the pool. A finalizer that tells of a lost
 status, which users may write, counts in its own namespace only.
 
-Ids are known by 56 bits of their hash (`index`). Two of 10 million different ids look alike with a probability of 1 in
-1,400 (2^-56 a pair; the hash is keyed anew in every process): then a server is held back, never sent twice, until one
-of them is off its list.
-
 What a membership only lists binds nobody outside its namespace before its credentials have read the pool. So until then
 its ids are kept aside (`_aside`), and come into the index when its namespace is looked at: a namespace that lists
 hundreds of thousands keeps others waiting no longer than reading them takes.
@@ -20,13 +16,13 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Set
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from nodepool_membership.api.membership import Membership, UnreadableStatus
 from nodepool_membership.api.status import Batch, Operation
 from nodepool_membership.core.observed.rivals import Rival, Rivals
+from nodepool_membership.core.state.ledger import Ledger, is_behind
 from nodepool_membership.runtime.claims.claimed import (
     LINGERING,
     Claimant,
@@ -46,14 +42,6 @@ _SWEPT_AT_ONCE: Final = 512
 """Buckets; so few that a step stays short at the largest size, so many that little of what is over stays."""
 _INDEXED_AT_ONCE: Final = 250
 """Ids; a third of a millisecond, for several workers of a namespace do it at once."""
-
-
-@dataclass(slots=True)
-class _Sweep:
-    """One walk over all buckets that takes out the claims of some slots."""
-
-    numbers: frozenset[int] = frozenset()
-    next: int = 0
 
 
 class Claims:
@@ -79,21 +67,26 @@ class Claims:
         """Namespaces of which a source is proven, or was not long ago."""
         self._waiting: set[int] = set()
         self._over: set[int] = set()
-        self._sweep = _Sweep()
+        self._swept: frozenset[int] = frozenset()
+        """Those over whose claims are taken out of one bucket after the other."""
+        self._bucket = 0
         self._last = -1
         self._freed: datetime | None = None
         """When ids were let go of which nobody remembers which they were."""
 
-    def note(self, found: Membership | UnreadableStatus) -> None:
+    def note(self, found: Membership | UnreadableStatus, known: Ledger | None = None) -> None:
         """Take over what a membership claims, as it was just read; one that is unchanged costs next to nothing.
+
+        `known`: its calls, as the process remembers them, in case its status is lost, older or unreadable.
 
         Raises:
             NoRoomError: nothing more of it is claimed than before, for there are too many memberships.
         """
-        named = ClaimedServers.of(found, self._now())
+        named = ClaimedServers.of(found, self._now(), known)
         number, slot = self._find(found)
         if slot is None or number is None or slot.digest != named.digest:
-            self._claim(found, named)
+            told = isinstance(found, Membership) and not is_behind(found.status, known)
+            self._claim(found, named, told=told)
         else:
             slot.now_reads_by(source_of(found))
             self._change(number, slot, named, slot.reserved)
@@ -177,7 +170,8 @@ class Claims:
             rival = self._strongest(slot, *self._claims_to(number, slot, server_id, now))
             if rival is not None and (rival.better or intent.operation is Operation.REMOVE):
                 return False
-        if (freed := self.freed(membership)) is not None and listed < freed:
+        # After the clock was set back nobody can tell what was let go of since.
+        if ((freed := self.freed(membership)) is not None and listed < freed) or listed > now:
             return False
         slot.reserved |= frozenset(intent.server_ids)
         for server_id in intent.server_ids:
@@ -195,8 +189,11 @@ class Claims:
         slot = None if number is None else self._slots[number]
         return (number, slot) if slot is not None and slot.uid == meta.uid else (None, None)
 
-    def _claim(self, found: Membership | UnreadableStatus, named: ClaimedServers) -> None:
-        """Claim everything anew in a slot of its own: which ids the one before it claims, nobody remembers."""
+    def _claim(self, found: Membership | UnreadableStatus, named: ClaimedServers, *, told: bool = True) -> None:
+        """Claim everything anew in a slot of its own: which ids the one before it claims, nobody remembers.
+
+        `told`: its status tells what became of earlier calls.
+        """
         meta = found.metadata
         key = (meta.namespace, meta.name)
         before = self._numbers.get(key)
@@ -204,7 +201,7 @@ class Claims:
         number = self._free_number(meta.namespace, needed=named.is_live or bool(named.members))
         if before is not None:
             same = self._slots[before].uid == meta.uid
-            linger = timedelta() if same and not named.lost else self._linger
+            linger = timedelta() if same and told and not named.lost else self._linger
             self._end(before, linger, kept=named.called if same else 0)
         self._slots[number] = Claimant(
             key,
@@ -375,25 +372,24 @@ class Claims:
 
     def _sweep_some(self) -> None:
         """Take the claims of slots that are over out of the next few buckets; their numbers are free after a walk."""
-        sweep = self._sweep
-        if not sweep.numbers:
+        if not self._swept:
             now = self._now()
             over = frozenset(n for n in self._over if (slot := self._slots[n]).over is not None and slot.over <= now)
             if not over:
                 return
-            self._sweep = sweep = _Sweep(over)
-        last = min(sweep.next + _SWEPT_AT_ONCE, self._index.buckets)
-        self._index.sweep(sweep.next, last, sweep.numbers)
-        sweep.next = last
+            self._swept, self._bucket = over, 0
+        last = min(self._bucket + _SWEPT_AT_ONCE, self._index.buckets)
+        self._index.sweep(self._bucket, last, self._swept)
+        self._bucket = last
         if last == self._index.buckets:
-            if any(slot.contested and slot.hides for slot in map(self._slots.__getitem__, sweep.numbers)):
+            if any(slot.contested and slot.hides for slot in map(self._slots.__getitem__, self._swept)):
                 self._freed = self._now()
-            for number in sweep.numbers:
+            for number in self._swept:
                 self._used[self._slots.pop(number).key[0]] -= 1
-            self._over -= sweep.numbers
+            self._over -= self._swept
             self._used = +self._used
             if len(self._proven) > len(self._slots):
                 named = {slot.source: slot.key[0] for slot in self._slots.values()}
                 self._proven = {source: saw for source, saw in self._proven.items() if source in named}
                 self._proving = {named[source] for source, saw in self._proven.items() if saw}
-            self._sweep = _Sweep()
+            self._swept = frozenset()

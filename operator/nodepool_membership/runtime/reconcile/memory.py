@@ -15,7 +15,7 @@ from nodepool_membership.core.observed.observation import Trouble
 from nodepool_membership.core.observed.rivals import Rivals
 from nodepool_membership.core.program.effects import Key
 from nodepool_membership.core.program.memory import Memory
-from nodepool_membership.core.state.ledger import Ledger
+from nodepool_membership.core.state.ledger import Ledger, ledger_of
 from nodepool_membership.runtime.claims.claimed import NoRoomError
 from nodepool_membership.runtime.claims.claims import Claims
 from nodepool_membership.runtime.claims.initial_sync import InitialSync
@@ -60,10 +60,8 @@ class Memories:
     async def note(self, found: Membership | UnreadableStatus) -> Memory:
         """Take over what an object says to all memberships; called for every read, it costs next to nothing."""
         key = (found.metadata.namespace, found.metadata.name)
-        crowded = self._claim(found)
-        if key in self._tracked and self._tracked[key].uid != found.metadata.uid:
-            self._drop(key)
-        tracked = self._tracked.setdefault(key, _Tracked(found.metadata.uid))
+        tracked = self._track(found)
+        crowded = self._claim(found, tracked.ledger)
         tracked.crowded = None if crowded is None else Trouble(Reason.TOO_MANY_MEMBERSHIPS, str(crowded))
         if isinstance(found, Membership):
             if not tracked.recalled:
@@ -80,13 +78,23 @@ class Memories:
 
     def note_listed(self, found: Membership | UnreadableStatus) -> None:
         """Take over what an object claims, as the first list has it; one with calls to be counted is read by itself."""
-        crowded = self._claim(found)
+        tracked = self._track(found)
+        if isinstance(found, Membership):
+            tracked.ledger = ledger_of(found.status)
+        crowded = self._claim(found, tracked.ledger)
         if (crowded is None or not crowded.needed) and not recent_calls(found, self._now()):
             self._initial_sync.read((found.metadata.namespace, found.metadata.name))
 
-    def _claim(self, found: Membership | UnreadableStatus) -> NoRoomError | None:
+    def _track(self, found: Membership | UnreadableStatus) -> _Tracked:
+        """What is remembered of this object, and not of an earlier one of its name."""
+        key = (found.metadata.namespace, found.metadata.name)
+        if key in self._tracked and self._tracked[key].uid != found.metadata.uid:
+            self._drop(key)
+        return self._tracked.setdefault(key, _Tracked(found.metadata.uid))
+
+    def _claim(self, found: Membership | UnreadableStatus, known: Ledger | None) -> NoRoomError | None:
         try:
-            self._claims.note(found)
+            self._claims.note(found, known)
         except NoRoomError as error:
             return error
         return None

@@ -21,7 +21,7 @@ from nodepool_membership.runtime.claims import claims
 from nodepool_membership.runtime.claims.unread import Unread
 from nodepool_membership.runtime.ops.metrics import Metrics
 from nodepool_membership.runtime.reconcile.store import Store
-from unit.core_builders import JOB, NOW, SECOND, SETTINGS, a_spec, active, servers
+from unit.core_builders import JOB, NOW, SECOND, SETTINGS, a_batch, a_spec, active, servers
 from unit.process_builders import Api, Process, Quiet
 
 X, Y = servers(2)
@@ -204,6 +204,19 @@ async def test_what_is_stored_is_claimed_at_once() -> None:
     process.claims.note(young)
     await process.parts.store.perform(WriteStatus(young, replace(young.status, members=(X,))))
     assert process.claims.rivals(old)[X].recorded
+
+
+async def test_calls_that_the_first_list_told_of_count_though_an_older_status_is_restored_before_a_look() -> None:
+    api = Api()
+    api.make(OLD, X, age=60)
+    api.make(YOUNG, Y, status=Status(1, last_batch=1, jobs=(a_batch(Phase.RUNNING, X, submitted=NOW - DAY),)))
+    process = Process(api)
+    await process.started()
+    young = api.objects[YOUNG]
+    assert process.claims.rivals(api.objects[OLD])[X].better
+    for _ in range(2):
+        await process.parts.memories.note(replace(young, status=Status(1, last_batch=0)))
+        assert process.claims.rivals(api.objects[OLD])[X].better
 
 
 async def test_nothing_is_removed_that_a_list_names_which_changed_while_its_key_is_worked() -> None:
