@@ -26,8 +26,10 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, TypeVar
 
+from nodepool_membership.forms import LONGEST, PIECE, Forms, Pieces
+
 REDACTED: Final = "<redacted>"
-SHORTEST: Final = 8
+SHORTEST: Final = PIECE
 """Characters of the shortest value that can be taken out: shorter ones are parts of ordinary words."""
 IN_USE_SECONDS: Final = 3600.0
 """How long a value is known after it was last registered: each use of a credential registers it again."""
@@ -35,14 +37,12 @@ IN_USE_SECONDS: Final = 3600.0
 _MAX_BYTES: Final = 8 << 20
 _ROOM: Final = 0.9
 """Of the bound, what is left when it was reached: room is not made for one value at a time."""
-_LONGEST: Final = 2048
-"""Characters that are kept of a value; what follows them in a text goes with them."""
-_STRIDE: Final = 16
-_DENSE: Final = 64
-_SPARSE_STRIDE: Final = 256
 _BASE64_HEAD: Final = 16
 _BYTES_PER_GRAM: Final = 300
 """Measured: the index's key, slot and entry."""
+_BYTES_PER_VALUE: Final = 300
+_BYTES_PER_CHOICE: Final = 150
+"""Of one piece, for each further one who chose the value."""
 _LAYERS: Final = 3
 """Escapes within escapes that are looked through, such as a percent-encoded value in a JSON string in a JSON string."""
 _NESTED: Final = 2
@@ -84,17 +84,11 @@ def done_for(whom: str) -> Iterator[None]:
 
 
 @dataclass(slots=True, eq=False)
-class _Value:
-    """One that is known: what is looked for, and until when (seconds of the clock)."""
+class _Value(Forms):
+    """One that is known: until when (seconds of the clock), and the bytes that it takes."""
 
     until: float
-    forms: tuple[str, ...]
     size: int
-    chosen_by: set[str | None]
-    """None: nobody chose it, so that it may be in any text."""
-
-    def may_be_in_texts_of(self, whom: str | None) -> bool:
-        return whom is None or None in self.chosen_by or whom in self.chosen_by
 
 
 class Redactor:
@@ -107,10 +101,10 @@ class Redactor:
         """Those used last at the end."""
         self._ends: list[tuple[float, str]] = []
         """A heap of when values end, at the earliest: a use moves the end without a new entry."""
-        self._index: dict[str, tuple[tuple[str, int, _Value], ...]] = {}
-        """By eight characters of a form: the forms that have them, where, and what they are forms of."""
+        self._index = Pieces()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """The same thread may come back: what is collected as garbage meanwhile may write to the log."""
 
     def register(self, value: str, seconds: float = IN_USE_SECONDS, *, chosen_by: str | None = None) -> None:
         """Know this value for so many seconds from now; one that is known already is known for longer.
@@ -121,24 +115,26 @@ class Redactor:
         """
         if len(value) < SHORTEST:
             return
-        key = value[:_LONGEST]
+        key = value[:LONGEST]
         with self._lock:
             until = self._clock() + seconds
             if (known := self._values.get(key)) is not None:
                 known.until = max(known.until, until)
-                known.chosen_by.add(chosen_by)
+                if self._index.choose(known, chosen_by):
+                    self._count(known, _BYTES_PER_CHOICE * sum(1 for _ in known.pieces()))
                 self._values.move_to_end(key)
                 return
             self._make_room()
             forms = (key.translate(_FOLD), _base64_head(key).translate(_FOLD))
-            grams = [gram for form in forms for gram in _grams(form)]
-            size = sum(map(len, forms)) + len(key) + _BYTES_PER_GRAM * len(grams)
-            new = self._values[key] = _Value(until, forms, size, {chosen_by})
-            for form in forms:
-                for gram, offset in _grams(form):
-                    self._index[gram] = (*self._index.get(gram, ()), (form, offset, new))
-            self._bytes += size
+            new = self._values[key] = _Value(forms, {chosen_by}, until, 0)
+            size = _BYTES_PER_VALUE + len(key) + sum(map(len, forms))
+            self._count(new, size + _BYTES_PER_GRAM * sum(1 for _ in new.pieces()))
+            self._index.enter(new)
             heapq.heappush(self._ends, (until, key))
+
+    def _count(self, value: _Value, size: int) -> None:
+        value.size += size
+        self._bytes += size
 
     def _make_room(self) -> None:
         now = self._clock()
@@ -158,14 +154,7 @@ class Redactor:
     def _forget(self, key: str) -> None:
         value = self._values.pop(key)
         self._bytes -= value.size
-        for form in value.forms:
-            for gram, offset in _grams(form):
-                left = list(self._index[gram])
-                left.remove((form, offset, value))
-                if left:
-                    self._index[gram] = tuple(left)
-                else:
-                    del self._index[gram]
+        self._index.leave(value)
 
     def redact(self, text: str) -> str:
         """The text without any of the values that are known, in whatever form; each leaves a `<redacted>`."""
@@ -206,13 +195,15 @@ class Redactor:
         folded, whom = view.translate(_FOLD), _done_for.get()
         position = 0
         while position <= len(folded) - SHORTEST:
-            bucket = self._index.get(folded[position : position + SHORTEST], ())
-            found = [(form, offset) for form, offset, value in bucket if value.may_be_in_texts_of(whom)]
-            if not found:
+            if folded[position : position + PIECE] not in self._index:
                 position += 1
                 continue
-            spans = [_extended(folded, position, form, offset) for form, offset in found]
-            start, (stop, is_cut) = min(span[0] for span in spans), max(span[1:] for span in spans)
+            with self._lock:
+                found = self._index.span(folded, position, whom)
+            if found is None:
+                position += 1
+                continue
+            start, stop, is_cut = found
             if is_cut and (rest := _REST.match(view, stop)) is not None:
                 stop = rest.end()
             yield start, stop
@@ -231,26 +222,6 @@ class Redactor:
 def _base64_head(value: str) -> str:
     """What a base64 form that is cut off early is told by; a longer piece is decoded."""
     return base64.b64encode(value.encode()).decode().rstrip("=")[:_BASE64_HEAD]
-
-
-def _grams(form: str) -> Iterator[tuple[str, int]]:
-    """The pieces of a form that are looked up, and where in it they are."""
-    last = len(form) - SHORTEST
-    for offset in (*range(0, min(last, _DENSE) + 1, _STRIDE), *range(_SPARSE_STRIDE, last + 1, _SPARSE_STRIDE)):
-        yield form[offset : offset + SHORTEST], offset
-
-
-def _extended(text: str, position: int, form: str, offset: int) -> tuple[int, int, bool]:
-    """How far a text goes on with a form, of which eight characters were found, to both sides; and whether the form
-    ends there only because no more of the value is kept.
-    """
-    start, first = position, offset
-    while start and first and text[start - 1] == form[first - 1]:
-        start, first = start - 1, first - 1
-    stop, last = position + SHORTEST, offset + SHORTEST
-    while stop < len(text) and last < len(form) and text[stop] == form[last]:
-        stop, last = stop + 1, last + 1
-    return start, stop, last == len(form) == _LONGEST
 
 
 def _unescaped(text: str, at: Sequence[int]) -> tuple[str, list[int]]:
