@@ -26,8 +26,8 @@ SHARING: Final = (
         (
             Edit(
                 "runtime/claims/claims.py",
-                "        if (freed := self.freed(membership)) is not None and listed < freed:",
-                "        if (freed := self.freed(membership)) is not None and listed < freed - self._linger:",
+                "        if ((freed := self.freed(membership)) is not None and listed < freed) or listed > now:",
+                "        if listed > now:",
             ),
         ),
         ("tests/unit/runtime/claims/test_runtime_claims_freed.py",),
