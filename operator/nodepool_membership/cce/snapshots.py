@@ -14,8 +14,8 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from nodepool_membership.api.reasons import Reason
 from nodepool_membership.cce.errors import CloudError
-from nodepool_membership.cce.turns import Turns
 from nodepool_membership.core.observed.observation import ClusterReport, NodeTable, PoolReport, Trouble
+from nodepool_membership.shares import Shares
 
 AT_ONCE: Final = 3
 """Snapshots of an endpoint under way, of a namespace one less: each holds a page and a growing table, about 3 MiB for
@@ -192,7 +192,7 @@ class Snapshots:
         self._pace = pace_seconds
         self._now = now
         self._monotonic = monotonic
-        self._turns: defaultdict[str, Turns] = defaultdict(lambda: Turns(AT_ONCE))
+        self._turns: defaultdict[str, Shares] = defaultdict(lambda: Shares(AT_ONCE))
         """By endpoint; there are no more of them than the allow list has."""
         self._shared: dict[SnapshotKey, _Shared] = {}
         self._pruning: asyncio.TimerHandle | None = None
@@ -278,7 +278,7 @@ class Snapshots:
         self._watcher.snapshot_ended("clockSetBack", 0)
         return True
 
-    async def _run(self, turns: Turns, shared: _Shared) -> None:
+    async def _run(self, turns: Shares, shared: _Shared) -> None:
         """One snapshot after another, until nobody waits."""
         while shared.waiting:
             if (told := self._throttled(shared)) is not None:
@@ -289,7 +289,7 @@ class Snapshots:
             if (failed := await _outcome(shared.taking.prepare())) is not None:
                 self._ended(shared, self._begin(shared), failed)
                 continue
-            async with turns.take(shared.namespaces):
+            async with turns.hold(shared.namespaces):
                 running = shared.running = self._begin(shared)
                 outcome = await _outcome(shared.taking.take(running.pools))
                 shared.running = None

@@ -25,10 +25,10 @@ from nodepool_membership.api.names import FIELD_MANAGER, FINALIZER, GROUP, PAUSE
 from nodepool_membership.api.status import Condition, Status
 from nodepool_membership.core.observed.observation import NamespaceState
 from nodepool_membership.kube.api import JSON_PATCH, METADATA_ONLY, KubeApi, path
-from nodepool_membership.kube.budget import ByteBudget
 from nodepool_membership.kube.errors import GoneError, KubeForbiddenError, RejectedError, TooLargeError
 from nodepool_membership.kube.pages import PageSize
 from nodepool_membership.kube.patch import guard, status_patch
+from nodepool_membership.shares import Shares, only
 
 _STRICT: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 _MIB: Final = 1 << 20
@@ -50,7 +50,7 @@ class Memberships:
 
     def __init__(self, api: KubeApi, *, bytes_in_flight: int = _BYTES_IN_FLIGHT) -> None:
         self._api = api
-        self._budget = ByteBudget(bytes_in_flight)
+        self._budget = Shares(bytes_in_flight)
         self._pages = PageSize(_PAGE)
 
     @asynccontextmanager
@@ -62,7 +62,7 @@ class Memberships:
         Raises:
             InvalidObjectError: metadata or spec do not read.
         """
-        async with self._budget.hold(namespace, _LARGEST_OBJECT) as held:
+        async with self._budget.hold(only(namespace), _LARGEST_OBJECT) as held:
             raw = await self._fetch(namespace, name)
             held.shrink(len(raw or b""))
             membership = parse_membership(raw) if raw is not None else None

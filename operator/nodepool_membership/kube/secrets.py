@@ -19,8 +19,8 @@ from typing import Final
 from nodepool_membership.api.membership import Json
 from nodepool_membership.api.names import CREDENTIALS_KEYS, CREDENTIALS_MARK
 from nodepool_membership.kube.api import KubeApi, path
-from nodepool_membership.kube.budget import ByteBudget
 from nodepool_membership.kube.errors import GoneError, RejectedError
+from nodepool_membership.shares import Shares, only
 
 MAX_VALUE_BYTES: Final = 32 << 10
 """The longest credential, an IAM token, has about 16 KB."""
@@ -58,7 +58,7 @@ class Secrets:
         self._clock = clock
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self._bytes = 0
-        self._in_flight = ByteBudget(2 * _LARGEST_SECRET)
+        self._in_flight = Shares(2 * _LARGEST_SECRET)
 
     async def read(self, namespace: str, name: str, *, fresh: bool = False) -> SecretData | None:
         """The decoded values of the known keys, None if there is no such Secret; `fresh` asks the API server anew.
@@ -95,7 +95,7 @@ class Secrets:
         self._evict()
 
     async def _fetch(self, namespace: str, name: str) -> SecretData | UnusableSecretError | None:
-        async with self._in_flight.hold(namespace, _LARGEST_SECRET):
+        async with self._in_flight.hold(only(namespace), _LARGEST_SECRET):
             try:
                 raw = await self._api.request("secret", "GET", path("/api/v1/namespaces", namespace, "secrets", name))
             except GoneError:

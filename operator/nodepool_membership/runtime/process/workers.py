@@ -19,7 +19,7 @@ _logger = logging.getLogger(__name__)
 
 WORKERS: Final = 16
 """Many, since one that waits for the cloud works nothing else, and a namespace alone has half of them
-(`fair_order`). Memory is bounded by `kube.budget`, not by them."""
+(`fair_order`). Memory is bounded by `shares`, not by them."""
 
 
 class KeyWorker(Protocol):
